@@ -1,0 +1,138 @@
+"""The values that flow from observation to decision to kernel.
+
+Nothing here reads a clock, opens a file or talks to the kernel. Addresses are
+integers, because a /48 carved whole is 65,536 subnets and an object for each
+would cost more than the kernel does.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+INFINITE = float("inf")
+"""The deadline of an infinite lifetime (RFC 9915, 7.7: 0xFFFFFFFF seconds)."""
+
+
+class Prefix(NamedTuple):
+    """An IP prefix: `address` with its host bits zero, `length` leading bits.
+
+    `width` is 128 for IPv6 and 32 for IPv4.
+    """
+
+    address: int
+    length: int
+    width: int = 128
+
+    @classmethod
+    def parse(cls, text: str) -> Prefix:
+        """Read `2001:db8::/32` or `192.0.2.0/24`; a bare address is a prefix of its full width.
+
+        Raises ValueError, with what is wrong, for anything else, host bits included.
+        """
+        host, slash, digits = text.partition("/")
+        family, width = (socket.AF_INET6, 128) if ":" in host else (socket.AF_INET, 32)
+        try:
+            address = int.from_bytes(socket.inet_pton(family, host))
+        except (OSError, ValueError):
+            raise ValueError(f"{text!r} is not an IP prefix") from None
+        length = width
+        if slash:
+            if not (digits.isascii() and digits.isdigit() and len(digits) <= 3 and int(digits) <= width):  # noqa: PLR2004  no address has more than 128 bits
+                raise ValueError(f"{text!r} has no length from 0 to {width}")
+            length = int(digits)
+        prefix = cls(address, length, width)
+        if address % prefix.size:
+            network = prefix._replace(address=address - address % prefix.size)
+            raise ValueError(f"{text!r} has host bits set; its network is {network}")
+        return prefix
+
+    @property
+    def size(self) -> int:
+        """The number of addresses inside."""
+        return 1 << (self.width - self.length)
+
+    @property
+    def end(self) -> int:
+        """The first address behind the prefix."""
+        return self.address + self.size
+
+    def overlaps(self, other: Prefix) -> bool:
+        """Whether any address is in both."""
+        return self.width == other.width and self.address < other.end and other.address < self.end
+
+    def covers(self, other: Prefix) -> bool:
+        """Whether every address of `other` is in this prefix."""
+        return self.width == other.width and self.address <= other.address and other.end <= self.end
+
+    def __str__(self) -> str:
+        return f"{address_text(self.address, self.width)}/{self.length}"
+
+
+def address_text(address: int, width: int = 128) -> str:
+    """Write an address as RFC 5952 wants it."""
+    family = socket.AF_INET6 if width == 128 else socket.AF_INET  # noqa: PLR2004  the width of IPv6
+    return socket.inet_ntop(family, address.to_bytes(width // 8))
+
+
+class DelegationState(Enum):
+    """What may be done with a delegated prefix now, in the words of the log and of `status`."""
+
+    LIVE = "live"
+    DEPRECATED = "deprecated"  # preferred lifetime over: still bound
+    EXPIRED = "expired"  # valid lifetime over
+    REFUSED = "refused"  # longer than every subnet that the policy wants
+    OVERLAPPED = "overlapped"  # another, longer-lived delegation holds the same addresses
+    IGNORED = "ignored"  # `accept` leaves it out
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """A delegated prefix as all observations together tell it.
+
+    `source` is the DHCPv6 client that wrote the lease file, or `kernel` where only a discard
+    route tells of it. Deadlines are seconds of CLOCK_BOOTTIME, INFINITE, or None where unknown.
+    """
+
+    prefix: Prefix
+    source: str
+    state: DelegationState
+    uplink: str | None = None
+    iaid: str | None = None
+    preferred_until: float | None = None
+    valid_until: float | None = None
+    reason: str | None = None
+
+
+class SubnetState(Enum):
+    """What the policy and the network make of a subnet."""
+
+    BOUND = "bound"
+    MISSING = "missing"  # wanted, and not (yet) in the kernel's table
+    CONFLICT = "conflict"  # somebody else uses these addresses
+    WITHOUT_ROOM = "without room"  # the delegated prefix is too small
+    RESERVED = "reserved"  # `bind: false`
+
+
+@dataclass(frozen=True, slots=True)
+class Subnets:
+    """A run of `count` adjacent subnets with one fate, the smallest unit of a decision.
+
+    The run's i-th subnet starts at `first.address + i * first.size` and is named `name`, or
+    `name-(number + i)` where the policy asked for a count. WITHOUT_ROOM has no `first`.
+    """
+
+    name: str
+    delegation: Prefix | None  # None: static
+    state: SubnetState
+    first: Prefix | None
+    count: int = 1
+    number: int | None = None
+    valid_until: float | None = None
+    reason: str | None = None
+
+    def subnet_name(self, i: int) -> str:
+        """Name the run's i-th subnet."""
+        return self.name if self.number is None else f"{self.name}-{self.number + i}"
