@@ -77,6 +77,34 @@ def address_text(address: int, width: int = 128) -> str:
     return socket.inet_ntop(family, address.to_bytes(width // 8))
 
 
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """A discard route that a DHCPv6 client left over a delegated prefix."""
+
+    prefix: Prefix
+    metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease file: what a DHCPv6 client was told. Deadlines are as in `Delegation`."""
+
+    prefix: Prefix
+    client: str
+    uplink: str
+    iaid: str | None
+    preferred_until: float
+    valid_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A prefix that is in use on this host for something else; `holder` says for what."""
+
+    prefix: Prefix
+    holder: str
+
+
 class DelegationState(Enum):
     """What may be done with a delegated prefix now, in the words of the log and of `status`."""
 
@@ -109,7 +137,8 @@ class Delegation:
 class SubnetState(Enum):
     """What the policy and the network make of a subnet."""
 
-    BOUND = "bound"
+    WANTED = "wanted"  # what carving says of a subnet that is to be bound
+    BOUND = "bound"  # wanted, and in the kernel's table
     MISSING = "missing"  # wanted, and not (yet) in the kernel's table
     CONFLICT = "conflict"  # somebody else uses these addresses
     WITHOUT_ROOM = "without room"  # the delegated prefix is too small

@@ -1,0 +1,49 @@
+"""The `anyipd` command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from anyipd import arguments, log, only_one, policy
+from anyipd.daemon import Daemon
+from anyipd.kernel.routes import Routes
+
+
+def main() -> None:
+    """Run the daemon in the foreground until SIGTERM or SIGINT."""
+    options = arguments.Parser("anyipd", "Bind /64s of delegated IPv6 prefixes by AnyIP.").parse_args()
+    try:
+        first_policy = policy.read(options.config)
+    except policy.PolicyError as error:
+        arguments.fail(arguments.CONFIGURATION, *error.lines)
+    routes = Routes()
+    if not routes.may_change():
+        arguments.fail(
+            arguments.NO_PERMISSION,
+            "anyipd: may not change routes here: CAP_NET_ADMIN is missing; run it as root or as a service",
+        )
+    try:
+        # The name is ours for as long as this process lives.
+        claimed = only_one.claim()
+    except only_one.AlreadyRunningError as error:
+        arguments.fail(
+            arguments.UNAVAILABLE,
+            f"anyipd: already running in this network namespace ({error}); stop that one first",
+        )
+    log.configure()
+    with claimed, contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_until_stopped(Daemon(options.config, options.runtime_dir, first_policy, routes)))
+
+
+async def _until_stopped(daemon: Daemon) -> None:
+    task = asyncio.create_task(daemon.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    await task
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The daemon: wake, observe, decide, apply, and sleep until something gives reason to look again.
+
+Reasons are an event in the kernel, the end of a lifetime, a signal, and the watchdog's turn. All
+lead to the same pass; they only differ in which observations it must make anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import Generator, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from anyipd import clock, notify, policy
+from anyipd.decide.verdict import verdicts
+from anyipd.kernel.monitor import Monitor, Stale
+from anyipd.kernel.routes import Routes
+from anyipd.kernel.wire import Refusal
+from anyipd.model import Prefix, Subnets
+from anyipd.narrate import Line, delegation_lines, subnet_lines
+from anyipd.policy import Policy, PolicyError
+from anyipd.reconcile import Decision, Reconciler
+
+LONGEST_REST = 0.05
+"""Seconds between passes at most while events keep coming; usually it is as long as the last pass."""
+
+FIRST_RETRY, LAST_RETRY = 0.1, 60.0
+"""Seconds until a refused change is tried again: the first time, and after many."""
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+
+class Daemon:
+    """Everything that lives between two passes."""
+
+    def __init__(self, config: Path, runtime_dir: Path, first_policy: Policy, routes: Routes) -> None:
+        self._config = config
+        self._monitor = Monitor()
+        self._alarm = clock.Alarm()
+        self._reconciler = Reconciler(first_policy, runtime_dir, routes)
+        self._delegated: list[Prefix] = []
+        self._decision = Decision()
+        self._verdicts: Sequence[Subnets] = ()
+        self._stale = Stale.ALL
+        self._woken = asyncio.Event()
+        self._reload = False
+        self._retry = FIRST_RETRY
+
+    async def run(self) -> None:
+        """Reconcile until cancelled; the routes stay."""
+        loop = asyncio.get_running_loop()
+        self._watch()
+        self._monitor.subscribe()
+        loop.add_reader(self._monitor.fileno(), self._on_event)
+        loop.add_reader(self._alarm.fileno(), self._on_alarm)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        interval = notify.watchdog_interval()
+        if interval:
+            loop.call_later(interval / 2, self._on_watchdog, interval / 2)
+        await self._pass()
+        notify.tell("READY=1", "WATCHDOG=1")
+        _log.info("ready", delegations=len(self._decision.delegations))
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            begun = loop.time()
+            await self._pass()
+            notify.tell("WATCHDOG=1")
+            await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
+
+    def _on_event(self) -> None:
+        self._look_again(self._monitor.read())
+
+    def _on_alarm(self) -> None:
+        self._alarm.clear()
+        self._look_again(Stale.NOTHING)
+
+    def _on_hangup(self) -> None:
+        self._reload = True
+        self._look_again(Stale.ALL)
+
+    def _on_watchdog(self, interval: float) -> None:
+        # Only a completed pass feeds the watchdog, so each of its turns is an audit as well.
+        self._look_again(Stale.ALL)
+        asyncio.get_running_loop().call_later(interval, self._on_watchdog, interval)
+
+    def _look_again(self, stale: Stale) -> None:
+        self._stale |= stale
+        self._woken.set()
+
+    async def _pass(self) -> None:
+        if self._reload:
+            self._reload = False
+            notify.reloading()
+            self._read_policy()
+            await self._reconcile()
+            notify.tell("READY=1")
+        else:
+            await self._reconcile()
+
+    def _read_policy(self) -> None:
+        try:
+            self._reconciler.policy = policy.read(self._config)
+        except PolicyError as error:
+            for line in error.lines:
+                _log.error("refused", configuration=line)
+            _log.error("the old configuration stays in force", configuration=str(self._config))
+            return
+        self._watch()
+        _log.info("reloaded", configuration=str(self._config))
+
+    def _watch(self) -> None:
+        reconciler = self._reconciler
+        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, self._delegated)
+
+    async def _reconcile(self) -> None:
+        stale, self._stale = self._stale, Stale.NOTHING
+        try:
+            await self._look_and_apply(stale)
+        except OSError as error:
+            _log.error("pass failed, will be repeated", reason=error.strerror, after=self._retry)
+            self._reconciler.routes.close()
+            self._reconciler.routes = Routes()
+            self._watch()
+            self._try_later(Stale.ALL)
+
+    async def _look_and_apply(self, stale: Stale) -> None:
+        reconciler, before = self._reconciler, self._decision
+        if Stale.DELEGATIONS in stale:
+            delegated = reconciler.observe_delegations()
+            if delegated != self._delegated:
+                self._delegated = delegated
+                # Events inside a prefix pass the filter only from here on: look after it is set.
+                self._watch()
+                stale |= Stale.ASSIGNED
+        for complaint in reconciler.complaints:
+            _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
+        reconciler.complaints.clear()
+        if Stale.ASSIGNED in stale:
+            await _in_slices(reconciler.observe_assigned(self._delegated))
+        decision = reconciler.decide(clock.now())
+        self._alarm.set(decision.deadline)
+        if decision == before and Stale.PRESENT not in stale:
+            return
+        changes = await _in_slices(reconciler.compare(decision))
+        refused = await _in_slices(reconciler.apply(changes))
+        after = verdicts(decision.subnets, changes.local)
+        _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+        _tell(subnet_lines(self._verdicts, after, changes.local, {each.prefix for each in refused}))
+        self._decision, self._verdicts = decision, after
+        if changes.strays:
+            # One of them may have stood where a route of ours belongs.
+            self._look_again(Stale.PRESENT)
+        self._settle(refused)
+
+    def _settle(self, refused: Sequence[Refusal]) -> None:
+        """Tell what the kernel refused, once for each reason, and see that it is tried again."""
+        for error, group in groupby(sorted(refused, key=attrgetter("error")), attrgetter("error")):
+            same = list(group)
+            _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))
+        # With lo down no route can be; it coming up is an event.
+        if any(each.error != errno.ENETDOWN for each in refused):
+            self._try_later(Stale.PRESENT)
+        else:
+            self._retry = FIRST_RETRY
+
+    def _try_later(self, stale: Stale) -> None:
+        asyncio.get_running_loop().call_later(self._retry, self._look_again, stale)
+        self._retry = min(2 * self._retry, LAST_RETRY)
+
+
+def _tell(lines: Iterable[Line]) -> None:
+    for line in lines:
+        (_log.warning if line.warning else _log.info)(line.event, **line.fields)
+
+
+async def _in_slices(work: Generator[None, None, _T]) -> _T:
+    """Run a generator to its end and let the loop take its turn after each step."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        await asyncio.sleep(0)

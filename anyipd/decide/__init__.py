@@ -1,0 +1,1 @@
+"""What should be so. Pure: no clock, no input or output, no log."""

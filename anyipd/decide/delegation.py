@@ -1,0 +1,112 @@
+"""From evidence to delegations: which prefixes are delegated to this host, and until when.
+
+In: discard routes and leases, the policy's `accept`, the time. Out: one `Delegation` for each
+prefix that any evidence names, whatever became of it. A lease file knows lifetimes and uplink;
+a discard route says no more than "delegated, as long as I stand here".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import groupby
+
+from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
+from anyipd.policy import Policy
+
+HOOK_METRIC = 1025
+"""Metric of the discard route that the dhclient hook adds beside its lease file.
+
+networkd's is 1024 and dhcpcd's 1001, so a route with another metric is another client's word, and
+outlives the lease.
+"""
+
+KERNEL = "kernel"
+"""The source of a delegation that only a discard route tells of."""
+
+
+def delegations(
+    discards: Iterable[Discard], leases: Iterable[Lease], policy: Policy, now: float
+) -> list[Delegation]:
+    """Merge all evidence to one delegation a prefix, in the order of their addresses.
+
+    `now` is seconds of CLOCK_BOOTTIME.
+    """
+    leases = list(leases)
+    leased = {lease.prefix for lease in leases}
+    witnesses = [_from_lease(lease, policy, now) for lease in leases]
+    witnesses += [
+        _judged(Delegation(discard.prefix, KERNEL, DelegationState.LIVE), policy)
+        for discard in discards
+        if discard.metric != HOOK_METRIC or discard.prefix not in leased
+    ]
+    witnesses.sort(key=lambda witness: (witness.prefix, _precedence(witness)))
+    merged = [next(group) for _, group in groupby(witnesses, key=lambda witness: witness.prefix)]
+    return _without_overlaps(merged)
+
+
+def is_delegated(delegation: Delegation) -> bool:
+    """Whether subnets may be carved out of it now."""
+    return delegation.state in {DelegationState.LIVE, DelegationState.DEPRECATED}
+
+
+def next_deadline(delegations: Iterable[Delegation], now: float) -> float:
+    """When the next lifetime ends, in seconds of CLOCK_BOOTTIME; INFINITE if none does."""
+    ends = (end for each in delegations for end in (each.preferred_until, each.valid_until))
+    return min((end for end in ends if end is not None and end > now), default=INFINITE)
+
+
+def _from_lease(lease: Lease, policy: Policy, now: float) -> Delegation:
+    if lease.valid_until <= now:
+        state = DelegationState.EXPIRED
+    elif lease.preferred_until <= now:
+        state = DelegationState.DEPRECATED
+    else:
+        state = DelegationState.LIVE
+    delegation = Delegation(
+        lease.prefix, lease.client, state, lease.uplink, lease.iaid, lease.preferred_until, lease.valid_until
+    )
+    return delegation if state is DelegationState.EXPIRED else _judged(delegation, policy)
+
+
+def _judged(delegation: Delegation, policy: Policy) -> Delegation:
+    """Apply `accept` and the lengths of the policy's subnets."""
+    accept, prefix, uplink = policy.accept, delegation.prefix, delegation.uplink
+    if not any(range_.covers(prefix) for range_ in accept.within):
+        return replace(delegation, state=DelegationState.IGNORED, reason="outside accept.within")
+    if not any(pattern == "*" or (uplink and fnmatchcase(uplink, pattern)) for pattern in accept.uplinks):
+        found = f"uplink {uplink}" if uplink else "an unknown uplink"
+        return replace(delegation, state=DelegationState.IGNORED, reason=f"{found} is not in accept.uplinks")
+    longest = max((subnet.length for subnet in policy.subnets), default=prefix.length)
+    if prefix.length > longest:
+        reason = f"a /{prefix.length} is too long to hold a /{longest}"
+        return replace(delegation, state=DelegationState.REFUSED, reason=reason)
+    return delegation
+
+
+def _precedence(witness: Delegation) -> tuple[int, bool, float, str]:
+    """What is delegated goes before what is not, a lease before a mere route, the longer-lived first."""
+    ranks = {DelegationState.EXPIRED: 2, DelegationState.IGNORED: 1, DelegationState.REFUSED: 1}
+    return ranks.get(witness.state, 0), witness.valid_until is None, -_lived(witness), witness.uplink or ""
+
+
+def _lived(delegation: Delegation) -> float:
+    return INFINITE if delegation.valid_until is None else delegation.valid_until
+
+
+def _without_overlaps(merged: Sequence[Delegation]) -> list[Delegation]:
+    """Of two delegated prefixes with common addresses keep the longer-lived, then the larger."""
+    kept: list[Prefix] = []
+    result = {}
+    for each in sorted(merged, key=lambda each: (-_lived(each), each.prefix.length, each.prefix.address)):
+        result[each.prefix] = each
+        if not is_delegated(each):
+            continue
+        rival = next((prefix for prefix in kept if prefix.overlaps(each.prefix)), None)
+        if rival:
+            reason = f"overlaps {rival}, which lives longer"
+            result[each.prefix] = replace(each, state=DelegationState.OVERLAPPED, reason=reason)
+        else:
+            kept.append(each.prefix)
+    return [result[each.prefix] for each in merged]

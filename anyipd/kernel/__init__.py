@@ -1,0 +1,1 @@
+"""The kernel's routing tables over rtnetlink; `routes.py` alone writes."""

@@ -1,0 +1,94 @@
+"""Wake-ups: what changed in the kernel, as hints where to look again.
+
+A subscription to rtnetlink with a filter of its own, so that floods of other people's routes stay
+in the kernel. A hint says no more than which observation may be out of date; losing events
+(ENOBUFS) makes all of them so.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from enum import Flag, auto
+
+from anyipd.kernel import wire
+from anyipd.kernel.bpf import event_filter
+from anyipd.kernel.routes import enlarge
+from anyipd.model import Prefix
+
+_GROUPS = 0x1 | 0x100 | 0x400  # RTMGRP_LINK, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
+_SO_ATTACH_FILTER = 26
+_RECEIVE = 1 << 16
+_RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the filter in a pass
+_IFINDEX = struct.Struct("=i")  # in ifinfomsg, 4 bytes behind nlmsghdr
+
+
+class Stale(Flag):
+    """Observations that must be made anew."""
+
+    NOTHING = 0
+    DELEGATIONS = auto()  # discard routes and lease files
+    ASSIGNED = auto()  # prefixes in use on links
+    PRESENT = auto()  # routes of ours, and who else stands in their place
+    ALL = DELEGATIONS | ASSIGNED | PRESENT
+
+
+class Monitor:
+    """The event socket, readable when there is a hint."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
+        )
+        enlarge(self._socket, _RECEIVE_BUFFER)
+
+    def subscribe(self) -> None:
+        """Start to listen; what happens from here on is not lost."""
+        self._socket.bind((0, _GROUPS))
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def watch(self, own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> None:
+        """Filter by what matters now, see `event_filter`. To be called before looking, not after."""
+        program = event_filter(own_port, protocols, prefixes)
+        buffer = array.array("B", program)
+        address, size = buffer.buffer_info()
+        # struct sock_fprog: number of instructions, pointer
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", size // 8, address))
+
+    def read(self) -> Stale:
+        """Take in all events that are there."""
+        stale = Stale.NOTHING
+        while True:
+            try:
+                chunk = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return stale
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                return Stale.ALL
+            for start, kind, _ in wire.messages(chunk):
+                stale |= _hint(chunk, start, kind)
+
+
+def _hint(chunk: bytes, start: int, kind: int) -> Stale:
+    if kind in {wire.RTM_NEWLINK, wire.RTM_DELLINK}:
+        # lo takes all its routes with it, and with skip_notify_on_dev_down nothing else tells.
+        index = _IFINDEX.unpack_from(chunk, start + 20)[0]
+        return Stale.ALL if index == wire.LOOPBACK_INDEX else Stale.ASSIGNED
+    if kind in {wire.RTM_NEWADDR, wire.RTM_DELADDR}:
+        return Stale.ASSIGNED
+    table, protocol, route_type = wire.kind_of_route(chunk, start)
+    if protocol == wire.PROTOCOL or table == wire.TABLE_LOCAL:
+        return Stale.PRESENT
+    return Stale.DELEGATIONS if route_type in wire.DISCARDS.values() else Stale.ASSIGNED

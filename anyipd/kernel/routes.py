@@ -1,0 +1,191 @@
+"""The routes of this network namespace: read by dumps, changed by batches. Nothing else writes.
+
+Every method that talks to the kernel is a generator that yields after at most a few milliseconds of
+work, because rtnetlink does its work inside send(2) and recv(2), blocking or not: the daemon lets
+its loop run in between, a tool just goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby, islice
+from operator import attrgetter
+
+from anyipd.decide.plan import Run
+from anyipd.kernel import wire
+from anyipd.kernel.wire import Refusal, Route
+from anyipd.model import INFINITE, Prefix
+
+BATCH = 256
+"""Messages in one send: about a millisecond of the kernel's time."""
+
+LOCAL_METRIC = 1024
+DISCARD_METRIC = 2048
+
+_SOL_NETLINK = 270
+_NETLINK_GET_STRICT_CHK = 12
+_SO_RCVBUFFORCE = 33
+_RECEIVE = 1 << 16  # a dump fills what it is given, up to 32 KiB
+_RECEIVE_BUFFER = 1 << 20  # a batch of which every message is refused needs a quarter of it
+_PATIENCE = struct.pack("ll", 10, 0)  # struct timeval
+
+_LOCAL = Route(
+    prefix=Prefix(0, 64),
+    table=wire.TABLE_LOCAL,
+    protocol=wire.PROTOCOL,
+    type=wire.LOCAL,
+    metric=LOCAL_METRIC,
+    interface=wire.LOOPBACK_INDEX,
+    gateway=False,
+    ticks=0,
+)
+_LOCAL_FIELDS = wire.plain_fields(_LOCAL)
+
+
+class Routes:
+    """A request socket. `port` is its netlink address, which notifications of our changes carry.
+
+    Every method raises OSError when the kernel refuses a request whole or leaves it unanswered.
+    After that the socket may hold answers to the past: open another.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+        enlarge(self._socket, _RECEIVE_BUFFER)
+        self._socket.bind((0, 0))
+        self.port: int = self._socket.getsockname()[0]
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def may_change(self) -> bool:
+        """Whether the kernel lets us change routes here (CAP_NET_ADMIN in the owning user namespace)."""
+        # rtnetlink asks for the right before it looks for the route, and ours never bind ::/128.
+        nothing = _LOCAL._replace(prefix=Prefix(0, 128))
+        return all(each.error != errno.EPERM for each in chain.from_iterable(self.remove([nothing])))
+
+    def dump(self, table: int, protocol: int = 0) -> Iterator[bytes]:
+        """Read the IPv6 routes of a table, of one protocol if given: the messages of each recv."""
+        return self._dump(wire.routes_request(table, protocol))
+
+    def addresses(self) -> Iterator[tuple[int, Prefix]]:
+        """Read the IPv6 addresses of all links: interface index and prefix."""
+        return chain.from_iterable(map(wire.addresses, self._dump(wire.addresses_request())))
+
+    def add_local(self, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
+        """Bind subnets. EEXIST among the refusals is news that somebody else holds that place."""
+        return self._change(wire.RTM_NEWROUTE, wire.NLM_F_CREATE | wire.NLM_F_EXCL, runs, now)
+
+    def renew_local(self, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
+        """Give routes of ours that are there another lifetime. ENOENT: it is not there any more."""
+        return self._change(wire.RTM_NEWROUTE, wire.NLM_F_REPLACE, runs, now)
+
+    def remove_local(self, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
+        """Unbind subnets. ESRCH: it is not there any more."""
+        for length, group in groupby(prefixes, key=attrgetter("length")):
+            template = wire.batch(wire.RTM_DELROUTE, 0, _LOCAL._replace(prefix=Prefix(0, length)))
+            yield from self._send(template, (prefix.address for prefix in group))
+
+    def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
+        """Discard what is unassigned of delegated prefixes; `kind` is one of `wire.DISCARDS`."""
+        flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
+        for prefix in prefixes:
+            template = wire.batch(wire.RTM_NEWROUTE, flags, discard_route(kind, prefix))
+            yield from self._send(template, [prefix.address])
+
+    def remove(self, routes: Iterable[Route]) -> Iterator[list[Refusal]]:
+        """Remove routes of protocol 150, whatever else they are. ESRCH: it is not there any more."""
+        for route in routes:
+            yield from self._send(wire.batch(wire.RTM_DELROUTE, 0, route), [route.prefix.address])
+
+    def _change(self, message: int, flags: int, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
+        for run in runs:
+            template = wire.batch(message, flags, _LOCAL._replace(prefix=run.first), _lifetime(run, now))
+            yield from self._send(template, run.addresses())
+
+    def _send(self, template: wire.Batch, addresses: Iterable[int]) -> Iterator[list[Refusal]]:
+        rest = iter(addresses)
+        while destinations := [address.to_bytes(16) for address in islice(rest, BATCH)]:
+            self._socket.send(template.pack(destinations))
+            yield self._refusals()
+
+    def _dump(self, request: bytes) -> Iterator[bytes]:
+        self._socket.send(request)
+        done = False
+        while not done:
+            chunk, done = wire.split_end(self._socket.recv(_RECEIVE))
+            yield chunk
+
+    def _refusals(self) -> list[Refusal]:
+        refusals = []
+        while True:
+            for refusal, last in wire.answers(self._socket.recv(_RECEIVE)):
+                if refusal:
+                    refusals.append(refusal)
+                if last:
+                    return refusals
+
+
+def discard_route(kind: int, prefix: Prefix) -> Route:
+    """Our own discard route over a delegated prefix."""
+    return Route(
+        prefix=prefix,
+        table=wire.TABLE_MAIN,
+        protocol=wire.PROTOCOL,
+        type=kind,
+        metric=DISCARD_METRIC,
+        interface=wire.LOOPBACK_INDEX,
+        gateway=False,
+        ticks=0,
+    )
+
+
+def local_routes(chunk: bytes) -> tuple[list[tuple[int, int, int]], list[Route]]:
+    """Sort a part of a dump of table local: bound subnets as address, length and ticks; all else.
+
+    Nearly all that is ever dumped is bound subnets, and each of them costs a third of a microsecond.
+    """
+    if len(chunk) % wire.PLAIN.size == 0:
+        rows = _plain(chunk)
+        if len(rows) * wire.PLAIN.size == len(chunk):
+            return rows, []
+    bound, others = [], []
+    for start, kind, end in wire.messages(chunk):
+        if kind == wire.RTM_NEWROUTE:
+            found = wire.route(chunk, start, end)
+            if found[1:-1] == _LOCAL[1:-1]:
+                bound.append((found.prefix.address, found.prefix.length, found.ticks))
+            else:
+                others.append(found)
+    return bound, others
+
+
+def _plain(chunk: bytes) -> list[tuple[int, int, int]]:
+    head, identity, table, rest = _LOCAL_FIELDS
+    number = int.from_bytes
+    return [
+        (number(address), length, ticks)
+        for a, length, b, c, address, d, ticks in wire.PLAIN.iter_unpack(chunk)
+        if b == identity and d == rest and c == table and a == head
+    ]
+
+
+def enlarge(receiver: socket.socket, size: int) -> None:
+    """Ask for a receive buffer of so many bytes, beyond net.core.rmem_max where we may."""
+    try:
+        receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+    except PermissionError:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def _lifetime(run: Run, now: float) -> int | None:
+    """Whole seconds, rounded up, so that the kernel never lets go before the delegation ends."""
+    if run.valid_until is None or run.valid_until == INFINITE:
+        return None
+    return int(run.valid_until - now) + 1

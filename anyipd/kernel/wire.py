@@ -1,0 +1,261 @@
+"""Route messages as bytes: what goes to the kernel and what comes back.
+
+Pure: no socket here. Layouts are those of include/uapi/linux/netlink.h and rtnetlink.h, in the
+byte order of the machine. An IPv6 route as the kernel dumps it (rt6_fill_node in
+net/ipv6/route.c) starts with RTA_TABLE and RTA_DST; one without gateway goes on with
+RTA_PRIORITY, RTA_OIF, RTA_CACHEINFO and RTA_PREF, which `PLAIN` reads in one step.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from anyipd.model import Prefix
+
+PROTOCOL = 150
+"""What marks a route as ours."""
+
+LOOPBACK_INDEX = 1  # LOOPBACK_IFINDEX, the same in every network namespace
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+RTM_NEWLINK, RTM_DELLINK = 16, 17
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x04, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+
+TABLE_MAIN, TABLE_LOCAL = 254, 255
+UNICAST, LOCAL = 1, 2
+DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
+"""The types of a discard route, by their names in iproute2."""
+
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+_END = struct.Struct("=IHHIIi")  # NLMSG_DONE or the beginning of NLMSG_ERROR: header, error
+_ATTRIBUTE = struct.Struct("=HH")
+_U32 = struct.Struct("=HHI")
+_FIXED = _HEADER.size + _RTMSG.size
+_DESTINATION = _FIXED + _U32.size  # of RTA_DST, behind RTA_TABLE
+
+AF_INET6 = 10
+
+
+class Route(NamedTuple):
+    """A route of ours, or one that stands in somebody's name: as much as identifies it, and `ticks`.
+
+    `ticks` is rta_expires, see `decide/plan.py`. `interface` is an index, 0 where
+    the route has several next hops or none; `gateway` says whether there is a next hop address.
+    """
+
+    prefix: Prefix
+    table: int
+    protocol: int
+    type: int
+    metric: int
+    interface: int
+    gateway: bool
+    ticks: int
+
+
+PLAIN = struct.Struct(
+    "=6s10x"  # length and type of the message; flags, sequence, port
+    "xB10s"  # family, dst_len, the rest of rtmsg
+    "12s16s"  # RTA_TABLE and the header of RTA_DST; destination
+    "20s"  # RTA_PRIORITY, RTA_OIF, the header of RTA_CACHEINFO
+    "8xi20x8x"  # rta_expires; RTA_PREF
+)
+"""An IPv6 route without gateway, as dumped. Bytes that are the same in routes of one kind are one field."""
+
+
+def routes_request(table: int, protocol: int) -> bytes:
+    """Ask for the IPv6 routes of a table, of one protocol unless that is 0.
+
+    The kernel filters if the socket has NETLINK_GET_STRICT_CHK (ip_valid_fib_dump_req in
+    net/ipv4/fib_frontend.c, which IPv6 shares).
+    """
+    return _dump(
+        RTM_GETROUTE, _RTMSG.pack(AF_INET6, 0, 0, 0, 0, protocol, 0, 0, 0) + _U32.pack(8, RTA_TABLE, table)
+    )
+
+
+def addresses_request() -> bytes:
+    """Ask for the IPv6 addresses of all links."""
+    return _dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
+
+
+def _dump(kind: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body
+
+
+def plain_fields(route: Route) -> tuple[bytes, bytes, bytes, bytes]:
+    """The fields of `PLAIN` that all routes like this one have in common."""
+    return (
+        struct.pack("=IH", PLAIN.size, RTM_NEWROUTE),
+        _RTMSG.pack(0, 0, 0, 0, route.table, route.protocol, 0, route.type, 0)[2:],
+        _U32.pack(8, RTA_TABLE, route.table) + _ATTRIBUTE.pack(20, RTA_DST),
+        _U32.pack(8, RTA_PRIORITY, route.metric)
+        + _U32.pack(8, RTA_OIF, route.interface)
+        + _ATTRIBUTE.pack(36, RTA_CACHEINFO),
+    )
+
+
+class Batch(NamedTuple):
+    """Messages that differ in nothing but the destination: bytes before it and bytes after it.
+
+    `head_acked` is `head` with an acknowledgement asked for. It makes the last message of a send
+    tell that all before it were worked on; errors come back unasked.
+    """
+
+    head: bytes
+    head_acked: bytes
+    tail: bytes
+
+    def pack(self, destinations: list[bytes]) -> bytes:
+        """One send: a message for each destination (16 bytes), the last one acknowledged."""
+        *rest, last = destinations
+        if not rest:
+            return b"".join((self.head_acked, last, self.tail))
+        body = (self.tail + self.head).join(rest)
+        return b"".join((self.head, body, self.tail, self.head_acked, last, self.tail))
+
+
+def batch(message: int, flags: int, route: Route, expires: int | None = None) -> Batch:
+    """Messages of one type for routes like `route`, whatever its address.
+
+    `expires` is the lifetime in seconds that the kernel is to keep, None for ever. Everything that
+    identifies a route is sent, so that a delete can never hit a stranger's (fib6_del_route takes
+    the first that matches what was said).
+    """
+    tail = _U32.pack(8, RTA_OIF, route.interface) + _U32.pack(8, RTA_PRIORITY, route.metric)
+    if expires is not None:
+        tail += _U32.pack(8, RTA_EXPIRES, expires)
+    body = _RTMSG.pack(
+        AF_INET6, route.prefix.length, 0, 0, route.table, route.protocol, 0, route.type, 0
+    ) + _ATTRIBUTE.pack(20, RTA_DST)
+    length = _HEADER.size + len(body) + 16 + len(tail)
+    head, head_acked = (
+        _HEADER.pack(length, message, NLM_F_REQUEST | flags | ack, 1, 0) + body for ack in (0, NLM_F_ACK)
+    )
+    return Batch(head, head_acked, tail)
+
+
+class Refusal(NamedTuple):
+    """A request that the kernel refused: `error` is an errno, `prefix` what it was about."""
+
+    prefix: Prefix
+    error: int
+
+    def __str__(self) -> str:
+        return f"{self.prefix}: {os.strerror(self.error)} ({errno.errorcode.get(self.error, self.error)})"
+
+
+def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
+    """Read what came back for a batch: a refusal or None, and whether it answers the last message."""
+    for start, kind, end in messages(buffer):
+        if kind != NLMSG_ERROR:
+            continue
+        error = -struct.unpack_from("=i", buffer, start + _HEADER.size)[0]
+        request = start + _HEADER.size + 4
+        _, _, flags, _, _ = _HEADER.unpack_from(buffer, request)
+        refusal = None
+        if error:
+            assert end - request > _DESTINATION
+            length = buffer[request + _HEADER.size + 1]
+            first = request + _FIXED + _ATTRIBUTE.size
+            refusal = Refusal(Prefix(int.from_bytes(buffer[first : first + 16]), length), error)
+        yield refusal, bool(flags & NLM_F_ACK)
+
+
+def messages(buffer: bytes) -> Iterator[tuple[int, int, int]]:
+    """Split what one recv gave: start, type and end of each message."""
+    start = 0
+    while start + _HEADER.size <= len(buffer):
+        length, kind, _, _, _ = _HEADER.unpack_from(buffer, start)
+        yield start, kind, start + length
+        start += (length + 3) & ~3
+
+
+def split_end(chunk: bytes) -> tuple[bytes, bool]:
+    """Part what one recv of a dump brought: the routes, and whether the dump is over with them.
+
+    The end comes alone or behind routes (netlink_dump_done in net/netlink/af_netlink.c), so it is
+    looked for where it must be: walking over all messages would cost as much as reading them.
+    Raises OSError if the kernel refused the dump.
+    """
+    last = max(len(chunk) - _END.size, 0)
+    if _HEADER.unpack_from(chunk)[1] == NLMSG_ERROR:
+        last = 0
+    elif _HEADER.unpack_from(chunk, last)[:2] != (_END.size, NLMSG_DONE):
+        return chunk, False
+    error = -_END.unpack_from(chunk, last)[-1]
+    if error:
+        raise OSError(error, os.strerror(error))
+    return chunk[:last], True
+
+
+def kind_of_route(buffer: bytes, start: int) -> tuple[int, int, int]:
+    """Table, protocol and type of the route message at `start`; tables beyond 255 are not told apart."""
+    _, _, _, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(buffer, start + _HEADER.size)
+    return table, protocol, route_type
+
+
+def destination(buffer: bytes, start: int) -> Prefix:
+    """Destination of the IPv6 route message at `start`."""
+    length = buffer[start + _HEADER.size + 1]
+    first = start + _DESTINATION + _ATTRIBUTE.size
+    return Prefix(int.from_bytes(buffer[first : first + 16]) if length else 0, length)
+
+
+def route(buffer: bytes, start: int, end: int) -> Route:
+    """Read the IPv6 route message at `start`."""
+    _, length, _, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(buffer, start + _HEADER.size)
+    address = metric = interface = ticks = 0
+    gateway = False
+    for kind, value in _attributes(buffer, start + _FIXED, end):
+        if kind == RTA_DST:
+            address = int.from_bytes(buffer[value : value + 16])
+        elif kind == RTA_TABLE:
+            table = _unsigned(buffer, value)
+        elif kind == RTA_PRIORITY:
+            metric = _unsigned(buffer, value)
+        elif kind == RTA_OIF:
+            interface = _unsigned(buffer, value)
+        elif kind in {RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA}:
+            gateway = True
+        elif kind == RTA_CACHEINFO:
+            ticks = struct.unpack_from("=i", buffer, value + 8)[0]
+    return Route(Prefix(address, length), table, protocol, route_type, metric, interface, gateway, ticks)
+
+
+def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
+    """Read a part of a dump of addresses: interface index and prefix, for both ends of a peer address."""
+    for start, _, end in messages(buffer):
+        _, length, _, _, index = _IFADDRMSG.unpack_from(buffer, start + _HEADER.size)
+        for kind, value in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end):
+            address = int.from_bytes(buffer[value : value + 16])
+            if kind == IFA_ADDRESS:
+                yield index, Prefix(address >> (128 - length) << (128 - length), length)
+            elif kind == IFA_LOCAL:
+                yield index, Prefix(address, 128)
+
+
+def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int]]:
+    """Type and position of the value of each attribute."""
+    while position + _ATTRIBUTE.size <= end:
+        size, kind = _ATTRIBUTE.unpack_from(buffer, position)
+        yield kind, position + _ATTRIBUTE.size
+        position += (size + 3) & ~3
+
+
+def _unsigned(buffer: bytes, position: int) -> int:
+    return int(struct.unpack_from("=I", buffer, position)[0])

@@ -1,0 +1,41 @@
+"""The log on stderr: readable on a terminal, logfmt elsewhere, with priorities under systemd."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import WrappedLogger
+
+_PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}  # sd-daemon(3)
+
+
+def configure() -> None:
+    """Set up structlog for this process."""
+    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
+    if sys.stderr.isatty():
+        processors += [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(pad_event_to=12),
+        ]
+    elif "JOURNAL_STREAM" in os.environ:
+        processors += [_logfmt(), _prioritized]
+    else:
+        processors += [structlog.processors.TimeStamper(fmt="iso", utc=False), _logfmt()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _logfmt() -> structlog.processors.LogfmtRenderer:
+    return structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True)
+
+
+def _prioritized(_: WrappedLogger, level: str, line: Any) -> str:  # noqa: ANN401  what the renderer before it made; structlog types steps by their first
+    # One line is one journal entry, and its priority stands in front.
+    return _PRIORITIES.get(level, "<6>") + str(line).replace("\n", " ")

@@ -1,0 +1,107 @@
+"""What a pass changed, as log lines: one for each thing, none if nothing changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from anyipd.decide.plan import Plan, Run
+from anyipd.decide.verdict import find, part
+from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
+
+
+class Line(NamedTuple):
+    """A log line: a word for what happened and what it happened to."""
+
+    event: str
+    fields: dict[str, str | int]
+    warning: bool = False
+
+
+_WARN = {DelegationState.REFUSED, DelegationState.OVERLAPPED}
+_HELD_OFF = {SubnetState.CONFLICT, SubnetState.WITHOUT_ROOM}
+
+
+def delegation_lines(before: Iterable[Delegation], after: Iterable[Delegation], now: float) -> Iterator[Line]:
+    """Delegations that came, went, changed state or were renewed; `now` is CLOCK_BOOTTIME."""
+    known = {each.prefix: each for each in before}
+    for each in after:
+        old = known.pop(each.prefix, None)
+        if old is None or (old.state, old.reason) != (each.state, each.reason):
+            event = "delegated" if each.state is DelegationState.LIVE else each.state.value
+            yield Line(event, _told(each, now), warning=each.state in _WARN)
+        elif (old.source, old.uplink, old.valid_until) != (each.source, each.uplink, each.valid_until):
+            yield Line("renewed", _told(each, now))
+    for gone in known.values():
+        if gone.state is not DelegationState.EXPIRED:
+            yield Line("withdrawn", {"prefix": str(gone.prefix)})
+
+
+def subnet_lines(
+    before: Sequence[Subnets], after: Sequence[Subnets], plan: Plan, refused: AbstractSet[Prefix]
+) -> Iterator[Line]:
+    """Subnets that were bound and unbound, and those that are newly held off.
+
+    `before` and `after` are verdicts, `plan` is what was done in between, `refused` what was not.
+    """
+    for run in plan.add:
+        if not refused or refused.isdisjoint(
+            Prefix(address, run.first.length) for address in run.addresses()
+        ):
+            yield Line("bound", _found(after, run))
+    for run in _runs(plan.remove):
+        yield Line("unbound", _found(before, run))
+    known = {_fate(each) for each in before}
+    for each in after:
+        if each.state in _HELD_OFF and _fate(each) not in known:
+            yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
+
+
+def _told(delegation: Delegation, now: float) -> dict[str, str | int]:
+    fields: dict[str, str | int] = {"prefix": str(delegation.prefix), "source": delegation.source}
+    if delegation.uplink:
+        fields["uplink"] = delegation.uplink
+    for name, end in (("preferred", delegation.preferred_until), ("valid", delegation.valid_until)):
+        if end is not None:
+            fields[name] = "forever" if end == INFINITE else max(round(end - now), 0)
+    if delegation.reason:
+        fields["reason"] = delegation.reason
+    return fields
+
+
+def _runs(prefixes: Iterable[Prefix]) -> Iterator[Run]:
+    """Join adjacent prefixes."""
+    run: Run | None = None
+    for prefix in sorted(prefixes):
+        if run and prefix == (run.first.address + run.count * prefix.size, run.first.length, prefix.width):
+            run = Run(run.first, run.count + 1)
+        else:
+            if run:
+                yield run
+            run = Run(prefix, 1)
+    if run:
+        yield run
+
+
+def _found(subnets: Sequence[Subnets], run: Run) -> dict[str, str | int]:
+    found = find(subnets, run)
+    if found is None:
+        return {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
+    holder, position = found
+    return _named(part(holder, position, min(run.count, holder.count - position)))
+
+
+def _named(subnets: Subnets) -> dict[str, str | int]:
+    fields: dict[str, str | int] = {"subnet": subnets.subnet_name(0)}
+    if subnets.first:
+        fields["prefix"] = str(subnets.first)
+    elif subnets.delegation:
+        fields["delegation"] = str(subnets.delegation)
+    if subnets.count > 1:
+        fields["count"] = subnets.count
+    return fields
+
+
+def _fate(subnets: Subnets) -> tuple[object, ...]:
+    return subnets.name, subnets.delegation, subnets.state, subnets.first, subnets.number, subnets.reason

@@ -1,0 +1,1 @@
+"""What is so: every file reads one kind of evidence, and none writes."""

@@ -1,0 +1,167 @@
+"""Lease files: what a hook wrote down of a delegation that a discard route cannot carry.
+
+In: a directory that root's hooks write to. Out: leases with their deadlines, and a complaint for
+each file that is not one. The far end of the wire chose part of what is in them, so nothing is
+taken for granted: not the kind of file, not its size, not one value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from anyipd.model import INFINITE, Lease, Prefix
+
+MOST_BYTES = 1024
+"""A lease file has about 200."""
+
+INFINITE_LIFETIME = 0xFFFFFFFF  # RFC 9915, 7.7
+
+_HEX_IAID = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){3}")
+_QUOTED_IAID = re.compile(r'"([ -~]{4,16})"')
+_ESCAPE = re.compile(r"\\(\d{3}|.)")
+_FORM = {
+    "client": re.compile(r"[a-z0-9-]{1,32}"),
+    "prefix": re.compile(r"[0-9a-f:]{2,39}/\d{1,3}"),
+    "uplink": re.compile(r"[^\s/]{1,15}"),
+    "iaid": re.compile(f"({_HEX_IAID.pattern}|{_QUOTED_IAID.pattern})?"),
+    "life_starts": re.compile(r"\d{1,12}"),
+    "preferred_lifetime": re.compile(r"\d{1,10}"),
+    "valid_lifetime": re.compile(r"\d{1,10}"),
+    "uptime": re.compile(r"\d{1,12}(\.\d{1,9})?"),
+}
+
+
+class Complaint(NamedTuple):
+    """A file that is no lease file, and why."""
+
+    path: str
+    reason: str
+
+
+class Leases:
+    """The lease files of one directory; a file that did not change is not read again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: dict[str, tuple[tuple[int, ...], Lease | Complaint]] = {}
+
+    def read(self, now: float) -> tuple[list[Lease], list[Complaint]]:
+        """Read all leases, and complaints that were not made before; `now` is CLOCK_BOOTTIME.
+
+        A directory that is not there holds no leases. Raises OSError if it cannot be read.
+        """
+        before, self._known = self._known, {}
+        complaints = []
+        for entry in self._entries():
+            try:
+                version = _version(entry.stat(follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+            known = before.get(entry.name)
+            if known is None or known[0] != version:
+                result = _read(entry.path, now)
+                if isinstance(result, Complaint):
+                    complaints.append(result)
+                known = version, result
+            self._known[entry.name] = known
+        return [lease for _, lease in self._known.values() if isinstance(lease, Lease)], complaints
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._directory) as entries:
+                # The hook writes under a name with a dot in front, then renames.
+                yield from (entry for entry in entries if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+def _read(path: str, now: float) -> Lease | Complaint:
+    try:
+        # Neither a symlink nor a FIFO may lead us astray or hold us up.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                return Complaint(path, "is not a regular file")
+            text = os.read(file, MOST_BYTES + 1)
+        finally:
+            os.close(file)
+        return parse(text, status.st_mtime, now)
+    except OSError as error:
+        return Complaint(path, os.strerror(error.errno or 0))
+    except ValueError as error:
+        return Complaint(path, str(error))
+
+
+def parse(text: bytes, written: float, now: float) -> Lease:
+    """Make a lease of a file's bytes. Raises ValueError that says what is wrong.
+
+    `written` is the file's time stamp on the wall clock, on which `life_starts` was measured too:
+    their difference is the age of the lease, whatever that clock did since. `uptime` is
+    CLOCK_BOOTTIME at that moment.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES} bytes")
+    fields = _fields(text.decode("ascii"))
+    prefix = Prefix.parse(fields["prefix"])
+    preferred, valid = int(fields["preferred_lifetime"]), int(fields["valid_lifetime"])
+    if preferred > valid:
+        raise ValueError(f"preferred lifetime {preferred} is longer than the valid lifetime {valid}")
+    if valid > INFINITE_LIFETIME:
+        raise ValueError(f"valid lifetime {valid} is above {INFINITE_LIFETIME}")
+    uptime = float(fields["uptime"])
+    if uptime > now + 1:
+        raise ValueError(f"uptime {uptime} is in the future: written before a reboot")
+    starts = uptime - max(int(written) - int(fields["life_starts"]), 0)
+    return Lease(
+        prefix=prefix,
+        client=fields["client"],
+        uplink=fields["uplink"],
+        iaid=_iaid(fields["iaid"]),
+        preferred_until=_deadline(starts, preferred),
+        valid_until=_deadline(starts, valid),
+    )
+
+
+def _fields(text: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for line in text.removesuffix("\n").split("\n"):
+        key, _, value = line.partition("=")
+        if key not in _FORM or key in fields:
+            raise ValueError(f"line {len(fields) + 1} is {line[:40]!r}, not one of {', '.join(_FORM)}")
+        if not _FORM[key].fullmatch(value):
+            raise ValueError(f"{key} is {value[:40]!r}")
+        fields[key] = value
+    missing = _FORM.keys() - fields
+    if missing:
+        raise ValueError(f"lacks {', '.join(sorted(missing))}")
+    return fields
+
+
+def _deadline(starts: float, lifetime: int) -> float:
+    return INFINITE if lifetime == INFINITE_LIFETIME else starts + lifetime
+
+
+def _iaid(text: str) -> str | None:
+    """Write an IAID as four bytes in colon hex, however dhclient wrote it."""
+    if not text:
+        return None
+    if quoted := _QUOTED_IAID.fullmatch(text):
+        unescaped = _ESCAPE.sub(
+            lambda match: chr(int(match[1], 8) & 0xFF) if match[1].isdigit() else match[1], quoted[1]
+        )
+        numbers = list(unescaped.encode("latin-1"))
+    else:
+        numbers = [int(part, 16) for part in text.split(":")]
+    if len(numbers) != 4:  # noqa: PLR2004  RFC 9915, 21.21: IAID is a 4-octet field
+        raise ValueError(f"iaid is {text!r}, not four bytes")
+    return ":".join(f"{number:02x}" for number in numbers)
