@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from anyipd import __version__
 
@@ -18,31 +18,36 @@ CONFIGURATION = 78
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints end with EX_USAGE, with the shared options."""
+    """A parser with the shared options, whose complaints end with EX_USAGE."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         self.add_argument("--version", action="version", version=f"{prog} {__version__}")
-        add_shared(self)
+        _add_shared(self, Path("/etc/anyipd.yaml"), Path(os.environ.get("RUNTIME_DIRECTORY", "/run/anyipd")))
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and where help is."""
         fail(USAGE, f"{self.prog}: {message}; see {self.prog} --help")
 
 
-def add_shared(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every program of ours has."""
+class Subparser(argparse.ArgumentParser):
+    """A subcommand's parser, which takes the shared options as well."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  argparse's own
+        super().__init__(**options, allow_abbrev=False)
+        _add_shared(self, argparse.SUPPRESS, argparse.SUPPRESS)
+
+    error = Parser.error
+
+
+def _add_shared(parser: argparse.ArgumentParser, config: Path | str, runtime_dir: Path | str) -> None:
     parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("/etc/anyipd.yaml"),
-        metavar="FILE",
-        help="the policy (default: %(default)s)",
+        "--config", type=Path, default=config, metavar="FILE", help="the policy (default: /etc/anyipd.yaml)"
     )
     parser.add_argument(
         "--runtime-dir",
         type=Path,
-        default=Path(os.environ.get("RUNTIME_DIRECTORY", "/run/anyipd")),
+        default=runtime_dir,
         metavar="DIR",
         help="where hooks leave lease files (default: $RUNTIME_DIRECTORY, else /run/anyipd)",
     )

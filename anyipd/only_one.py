@@ -21,25 +21,28 @@ class AlreadyRunningError(Exception):
 
 def claim() -> socket.socket:
     """Hold the name for as long as the socket returned is open. Raises AlreadyRunningError."""
-    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        holder.bind(_NAME)
-        holder.listen(1)
+        claimed.bind(_NAME)
+        claimed.listen(1)
     except OSError as error:
-        holder.close()
+        claimed.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        raise AlreadyRunningError(_first()) from None
-    return holder
+        raise AlreadyRunningError(holder() or "pid unknown") from None
+    return claimed
 
 
-def _first() -> str:
+def holder() -> str | None:
+    """Say who holds this network namespace, None if nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
         caller.settimeout(0)
         try:
             caller.connect(_NAME)
-        except OSError:
+        except BlockingIOError:  # its queue is full of others who ask
             return "pid unknown"
+        except ConnectionRefusedError:
+            return None
         pid, uid, _ = _UCRED.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if not pid:  # it lives in another pid namespace
         return "pid unknown"

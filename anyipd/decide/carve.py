@@ -8,10 +8,12 @@ subnets: a run of thousands is one `Subnets`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from anyipd.model import Assigned, Delegation, Prefix, Subnets, SubnetState
-from anyipd.policy import Policy, SubnetPolicy
+
+if TYPE_CHECKING:  # pydantic is only needed to read a policy
+    from anyipd.policy import Policy, SubnetPolicy
 
 ALL_MOST = 65536
 """How many subnets `all` takes of one delegated prefix: a /48 whole, and no more of a larger one."""
@@ -24,6 +26,15 @@ class _Span(NamedTuple):
     end: int
 
 
+class _Piece(NamedTuple):
+    """`number` adjacent subnets of an entry, from its `begin`th on. `start` None: there is no room."""
+
+    begin: int
+    number: int
+    start: int | None
+    reason: str | None = None
+
+
 def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) -> list[Subnets]:
     """Lay the policy's subnets on a delegated prefix; runs come in file order.
 
@@ -33,44 +44,40 @@ def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) 
     entries = [entry for entry in policy.subnets if entry.uplink in {None, delegation.uplink}]
     obstacles = [each for each in assigned if each.prefix.overlaps(prefix)]
     taken = [_Span(each.prefix.address, each.prefix.end) for each in obstacles]
-    runs: dict[str, list[Subnets]] = {}
+    pieces: dict[str, list[_Piece]] = {}
     for entry in entries:
         if entry.id is not None:
-            in_the_way = obstacles if entry.bind else []
-            runs[entry.name] = list(_pinned(entry, entry.id, delegation, in_the_way))
-            taken += _spans(runs[entry.name])
+            pieces[entry.name] = list(_pinned(entry, entry.id, prefix, obstacles if entry.bind else []))
+            taken += _spans(entry, pieces[entry.name])
     for entry in sorted(entries, key=lambda entry: entry.count == "all"):
         if entry.id is None:
-            runs[entry.name] = list(_automatic(entry, delegation, taken))
-            taken += _spans(runs[entry.name])
-    return [run for entry in entries for run in runs[entry.name]]
+            pieces[entry.name] = list(_automatic(entry, prefix, taken))
+            taken += _spans(entry, pieces[entry.name])
+    return [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]]
 
 
-def _spans(runs: Sequence[Subnets]) -> list[_Span]:
-    return [
-        _Span(run.first.address, run.first.address + run.count * run.first.size)
-        for run in runs
-        if run.first is not None
-    ]
+def _spans(entry: SubnetPolicy, pieces: Iterable[_Piece]) -> list[_Span]:
+    size = 1 << (128 - entry.length)
+    return [_Span(each.start, each.start + each.number * size) for each in pieces if each.start is not None]
 
 
 def _pinned(
-    entry: SubnetPolicy, subnet_id: int, delegation: Delegation, obstacles: Sequence[Assigned]
-) -> Iterator[Subnets]:
+    entry: SubnetPolicy, subnet_id: int, prefix: Prefix, obstacles: Sequence[Assigned]
+) -> Iterator[_Piece]:
     """Place a subnet, or a count of them, at their ID, split where somebody else is in the way."""
-    prefix = delegation.prefix
     count = entry.count if isinstance(entry.count, int) else 1
     ids = 1 << (entry.length - prefix.length) if entry.length >= prefix.length else 0
     fitting = max(min(count, ids - subnet_id), 0)
-    start = prefix.address + (subnet_id << (128 - entry.length))
+    first = Prefix(prefix.address + (subnet_id << (128 - entry.length)), entry.length)
     begin = 0
     while begin < fitting:
-        end, holder = _same_fate(begin, fitting, Prefix(start, entry.length), obstacles)
-        yield _run(entry, delegation, start, begin, end - begin, holder)
+        end, holder = _same_fate(begin, fitting, first, obstacles)
+        reason = f"{holder.prefix} is {holder.holder}" if holder else None
+        yield _Piece(begin, end - begin, first.address + begin * first.size, reason)
         begin = end
     if fitting < count:
         reason = f"ID {subnet_id + fitting:#x} does not fit into a /{prefix.length}"
-        yield _roomless(entry, delegation, fitting, count - fitting, reason)
+        yield _Piece(fitting, count - fitting, None, reason)
 
 
 def _same_fate(
@@ -87,23 +94,20 @@ def _same_fate(
     return end, None
 
 
-def _automatic(entry: SubnetPolicy, delegation: Delegation, taken: Sequence[_Span]) -> Iterator[Subnets]:
+def _automatic(entry: SubnetPolicy, prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Piece]:
     """Fill the lowest gaps."""
     size = 1 << (128 - entry.length)
     count = entry.count if isinstance(entry.count, int) else ALL_MOST if entry.count else 1
     placed = 0
-    for gap in _gaps(delegation.prefix, taken):
-        # A delegated prefix is aligned to every size that fits into it.
+    for gap in _gaps(prefix, taken):
         start = -(-gap.start // size) * size
         number = min((gap.end - start) // size, count - placed)
         if number > 0:
-            yield _run(entry, delegation, start - placed * size, placed, number, None)
+            yield _Piece(placed, number, start)
             placed += number
-    if placed < count and entry.count != "all":
-        reason = f"no free /{entry.length} left in {delegation.prefix}"
-        yield _roomless(entry, delegation, placed, count - placed, reason)
-    elif not placed:
-        yield _roomless(entry, delegation, 0, 1, f"no free /{entry.length} left in {delegation.prefix}")
+    missing = count - placed if entry.count != "all" else int(not placed)
+    if missing:
+        yield _Piece(placed, missing, None, f"no free /{entry.length} left in {prefix}")
 
 
 def _gaps(prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Span]:
@@ -116,34 +120,20 @@ def _gaps(prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Span]:
         yield _Span(start, prefix.end)
 
 
-def _run(
-    entry: SubnetPolicy, delegation: Delegation, start: int, begin: int, count: int, holder: Assigned | None
-) -> Subnets:
-    """A run whose first subnet is the entry's `begin`th, `start` being where its first would lie."""
-    state, reason = SubnetState.WANTED, None
-    if not entry.bind:
+def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: _Piece) -> Subnets:
+    if piece.start is None:
+        state, reason = SubnetState.WITHOUT_ROOM, piece.reason
+    elif not entry.bind:
         state, reason = SubnetState.RESERVED, "bind: false"
-    elif holder:
-        state, reason = SubnetState.CONFLICT, f"{holder.prefix} is {holder.holder}"
+    else:
+        state, reason = (SubnetState.CONFLICT if piece.reason else SubnetState.WANTED), piece.reason
     return Subnets(
         name=entry.name,
         delegation=delegation.prefix,
         state=state,
-        first=Prefix(start + (begin << (128 - entry.length)), entry.length),
-        count=count,
-        number=None if entry.count is None else begin,
+        first=None if piece.start is None else Prefix(piece.start, entry.length),
+        count=piece.number,
+        number=None if entry.count is None else piece.begin,
         valid_until=delegation.valid_until,
-        reason=reason,
-    )
-
-
-def _roomless(entry: SubnetPolicy, delegation: Delegation, begin: int, count: int, reason: str) -> Subnets:
-    return Subnets(
-        name=entry.name,
-        delegation=delegation.prefix,
-        state=SubnetState.WITHOUT_ROOM,
-        first=None,
-        count=count,
-        number=None if entry.count is None else begin,
         reason=reason,
     )

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
-from anyipd.policy import Policy
+
+if TYPE_CHECKING:  # pydantic is only needed to read a policy
+    from anyipd.policy import Policy
 
 HOOK_METRIC = 1025
 """Metric of the discard route that the dhclient hook adds beside its lease file.

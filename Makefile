@@ -1,0 +1,34 @@
+# Everything a developer or an administrator does with a checkout. `make` alone says what there is.
+
+SHELL := /bin/sh
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help: ## say what there is (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+include setup.mk install.mk
+
+demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answering, in a network of its own
+	@.venv/bin/python -m tests.lab.demo
+
+test: check .cache/debian ## run every check and every test, with real DHCPv6 server and client
+	.venv/bin/python -m pytest
+
+check: .venv .cache/debian ## ruff, mypy, shellcheck
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	PATH=.cache/debian/bin:$$PATH shellcheck --shell=sh dhclient-hooks/anyipd .ci/run
+
+format: .venv ## let ruff set the code
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+bench: .venv .cache/debian ## measure, each figure against a peer in the same run
+	@.venv/bin/python -m bench
+
+clean: ## remove everything that make made here
+	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

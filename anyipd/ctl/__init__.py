@@ -1,0 +1,1 @@
+"""anyipctl: what an operator asks and does by hand. Each subcommand is a file; none needs the daemon."""

@@ -1,0 +1,51 @@
+"""The `anyipctl` command: parse, and import only what the subcommand needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from anyipd import arguments
+
+SUBCOMMANDS = {
+    "check": "read the policy and report every mistake in it",
+    "plan": "show what a pass would change now, or what an example prefix would give",
+    "status": "show delegations and subnets as the kernel and the lease files tell them",
+    "random": "print uniformly random addresses inside bound subnets",
+    "flush": "remove every route of anyipd's; a running daemon puts back what belongs there",
+}
+
+
+def main() -> None:
+    """Run a subcommand."""
+    parser = arguments.Parser("anyipctl", "Look after anyipd.")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=arguments.Subparser
+    )
+    for name, purpose in SUBCOMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        if name == "check":
+            command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="instead of --config")
+            continue
+        if name == "plan":
+            command.add_argument("--prefix", action="append", metavar="P", help="an example; may be repeated")
+        if name == "random":
+            command.add_argument("subnet", nargs="?", metavar="SUBNET", help="a subnet's name, or a prefix")
+            command.add_argument(
+                "-n", dest="number", type=int, default=1, metavar="N", help="how many (default: 1)"
+            )
+        command.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    run = import_module(f"anyipd.ctl.{options.command}").run
+    try:
+        run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on; what Python flushes at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""`anyipctl check`: read a policy, say everything that is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+
+from anyipd import arguments, policy
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print that the file is good, or end with EX_CONFIG and all its mistakes."""
+    file = options.file or options.config
+    try:
+        found = policy.read(file)
+    except policy.PolicyError as error:
+        arguments.fail(arguments.CONFIGURATION, *error.lines)
+    names = ", ".join(subnet.name for subnet in found.subnets) or "none"
+    about = "" if file.exists() else ", which does not exist: the default policy"
+    print(f"{file}{about}: good; subnets: {names}")

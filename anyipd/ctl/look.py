@@ -1,0 +1,55 @@
+"""One look at everything, as the daemon's pass has it, and changing nothing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from anyipd import arguments, clock, policy
+from anyipd.decide.verdict import verdicts
+from anyipd.kernel.routes import Routes
+from anyipd.model import Subnets
+from anyipd.reconcile import Changes, Decision, Reconciler
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is and what should be; `now` is CLOCK_BOOTTIME."""
+
+    now: float
+    decision: Decision
+    changes: Changes
+    subnets: Sequence[Subnets]
+
+
+def look(options: argparse.Namespace) -> Look:
+    """Observe and compare. Ends the program on a bad policy."""
+    reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
+    delegated = reconciler.observe_delegations()
+    _whole(reconciler.observe_assigned(delegated))
+    now = clock.now()
+    decision = reconciler.decide(now)
+    changes = _whole(reconciler.compare(decision))
+    return Look(now, decision, changes, verdicts(decision.subnets, changes.local))
+
+
+def read_policy(options: argparse.Namespace) -> policy.Policy:
+    """Read the policy. Ends the program on a bad one."""
+    try:
+        return policy.read(options.config)
+    except policy.PolicyError as error:
+        arguments.fail(arguments.CONFIGURATION, *error.lines)
+
+
+def _whole(work: Generator[None, None, _T]) -> _T:
+    """Run a generator to its end at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result

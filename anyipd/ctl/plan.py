@@ -1,0 +1,89 @@
+"""`anyipctl plan`: what a pass would change now; or what the policy makes of an example prefix."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from anyipd import arguments
+from anyipd.ctl import subnets
+from anyipd.ctl.look import Look, look, read_policy
+from anyipd.ctl.table import print_table
+from anyipd.decide.carve import carve
+from anyipd.decide.delegation import delegations, is_delegated
+from anyipd.decide.plan import Run
+from anyipd.decide.verdict import find
+from anyipd.model import Discard, Prefix, Subnets
+
+_HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print what would be."""
+    if options.prefix:
+        _print_example(options)
+    else:
+        _print_changes(look(options), as_json=options.json)
+
+
+def _print_example(options: argparse.Namespace) -> None:
+    policy = read_policy(options)
+    try:
+        prefixes = [Prefix.parse(text) for text in options.prefix]
+    except ValueError as error:
+        arguments.fail(arguments.USAGE, f"anyipctl plan: --prefix: {error}")
+    found = delegations([Discard(prefix, 0) for prefix in prefixes], [], policy, now=0)
+    carved: list[Subnets] = []
+    for each in found:
+        if is_delegated(each):
+            carved += carve(each, policy, assigned=[])
+        else:
+            print(f"{each.prefix} is {each.state.value}: {each.reason}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"subnets": list(subnets.objects(carved))}, indent=2))
+    else:
+        print_table(subnets.HEAD, subnets.rows(carved))
+
+
+def _print_changes(seen: Look, *, as_json: bool) -> None:
+    local, discard = seen.changes.local, seen.changes.discard
+    changes = [("add", "local", run) for run in local.add]
+    changes += [("add", "discard", run) for run in discard.add]
+    changes += [("renew", "local", run) for run in local.renew]
+    changes += [("remove", "local", Run(prefix, 1)) for prefix in local.remove]
+    changes += [("remove", "discard", Run(prefix, 1)) for prefix in discard.remove]
+    changes += [("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
+    if as_json:
+        print(json.dumps([_object(seen, *change) for change in changes], indent=2))
+    elif changes:
+        print_table(_HEAD, [_row(seen, *change) for change in changes])
+    else:
+        print("nothing to change")
+
+
+def _object(seen: Look, change: str, kind: str, run: Run) -> dict[str, str | int | None]:
+    return {
+        "change": change,
+        "type": kind,
+        "prefix": str(run.first),
+        "count": run.count,
+        "subnet": _name(seen, kind, run),
+    }
+
+
+def _row(seen: Look, change: str, kind: str, run: Run) -> tuple[str, str, str, str]:
+    prefix = str(run.first)
+    if run.count > 1:
+        prefix += f" ... {run.part(run.count - 1, run.count).first}"
+    return change, kind, prefix, _name(seen, kind, run) or "-"
+
+
+def _name(seen: Look, kind: str, run: Run) -> str | None:
+    if kind != "local":
+        return None
+    found = find(seen.subnets, run)
+    if found is None:
+        return None
+    holder, position = found
+    return holder.subnet_name(position)

@@ -1,0 +1,70 @@
+"""`anyipctl random`: uniformly random addresses inside bound subnets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+from bisect import bisect_right
+from itertools import accumulate
+
+from anyipd import arguments
+from anyipd.decide.verdict import part
+from anyipd.kernel import wire
+from anyipd.kernel.routes import Routes, local_routes
+from anyipd.model import Prefix, SubnetState, address_text
+
+_FAILED = 1
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print addresses, each of all those that are bound as likely as any other."""
+    if options.number < 0:
+        arguments.fail(arguments.USAGE, f"anyipctl random: -n {options.number} is below 0")
+    bound = _bound()
+    if options.subnet is not None:
+        bound = _inside(bound, options) if ":" in options.subnet else _named(options)
+    if not bound:
+        what = f"{options.subnet} is not" if options.subnet else "no subnet is"
+        arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
+    ends = list(accumulate(prefix.size for prefix in bound))
+    addresses = [address_text(_pick(bound, ends)) for _ in range(options.number)]
+    if options.json:
+        print(json.dumps(addresses, indent=2))
+    else:
+        print("".join(f"{address}\n" for address in addresses), end="")
+
+
+def _pick(bound: list[Prefix], ends: list[int]) -> int:
+    number = secrets.randbelow(ends[-1])
+    position = bisect_right(ends, number)
+    return bound[position].end - ends[position] + number
+
+
+def _bound() -> list[Prefix]:
+    return [
+        Prefix(address, length)
+        for chunk in Routes().dump(wire.TABLE_LOCAL, wire.PROTOCOL)
+        for address, length, _ in local_routes(chunk)[0]
+    ]
+
+
+def _inside(bound: list[Prefix], options: argparse.Namespace) -> list[Prefix]:
+    try:
+        outer = Prefix.parse(options.subnet)
+    except ValueError as error:
+        arguments.fail(arguments.USAGE, f"anyipctl random: {error}")
+    return [prefix for prefix in bound if outer.covers(prefix)]
+
+
+def _named(options: argparse.Namespace) -> list[Prefix]:
+    """Find subnets by their name, or all that a `count` made by the name before the number."""
+    from anyipd.ctl.look import look  # noqa: PLC0415  reads the policy, which takes longer than all else
+
+    return [
+        single.first
+        for each in look(options).subnets
+        if each.state is SubnetState.BOUND
+        for single in (part(each, i, 1) for i in range(each.count))
+        if single.first and options.subnet in {single.name, single.subnet_name(0)}
+    ]

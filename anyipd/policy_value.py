@@ -1,0 +1,135 @@
+"""The single values of the configuration: what each is in YAML, and what is told of a wrong one."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, LiteralString, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from anyipd.model import Prefix
+
+PROTOCOLS = {
+    "redirect": 1,
+    "kernel": 2,
+    "boot": 3,
+    "static": 4,
+    "gated": 8,
+    "ra": 9,
+    "mrt": 10,
+    "zebra": 11,
+    "bird": 12,
+    "dnrouted": 13,
+    "xorp": 14,
+    "ntk": 15,
+    "dhcp": 16,
+    "keepalived": 18,
+    "babel": 42,
+    "openr": 99,
+    "bgp": 186,
+    "isis": 187,
+    "ospf": 188,
+    "rip": 189,
+    "eigrp": 192,
+}
+"""Route protocols by name, as in iproute2's etc/iproute2/rt_protos."""
+
+LONGEST_LABEL = 63
+"""Characters of a DNS label (RFC 1035, 2.3.4)."""
+
+_OWN_PROTOCOL = 150
+_SHORTEST_STATIC = 8  # a typing error, not a rented prefix, is shorter
+
+_T = TypeVar("_T")
+
+
+def right(text: LiteralString) -> WrapValidator:
+    """Answer whatever pydantic finds wrong with a value by what would be right."""
+
+    def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("right", text) from None
+
+    return WrapValidator(check)
+
+
+def _read_prefix(value: object) -> object:
+    return Prefix.parse(value) if isinstance(value, str) else value
+
+
+def _delegable(prefix: Prefix) -> Prefix:
+    if prefix.width != 128:  # noqa: PLR2004  the width of IPv6
+        raise ValueError(f"found {prefix}; delegated prefixes are IPv6, such as 2001:db8::/32")
+    return prefix
+
+
+def _rentable(prefix: Prefix) -> Prefix:
+    if prefix.length < _SHORTEST_STATIC:
+        raise ValueError(f"found {prefix}; a prefix length from {_SHORTEST_STATIC}")
+    return prefix
+
+
+def _some(entries: tuple[_T, ...]) -> tuple[_T, ...]:
+    if not entries:
+        raise ValueError("found an empty list; a list of at least one")
+    return entries
+
+
+def _read_interface(name: str) -> str:
+    """Refuse what the kernel does (net/core/dev.c, dev_valid_name), and globs."""
+    if not 1 <= len(name.encode()) <= 15 or name in {".", ".."} or re.search(r"[\s/:*?\[\]]", name):  # noqa: PLR2004  IFNAMSIZ - 1
+        raise ValueError(name)
+    return name
+
+
+def _read_protocol(value: object) -> object:
+    return PROTOCOLS.get(value, value) if isinstance(value, str) else value
+
+
+def _foreign(number: int) -> int:
+    if number == _OWN_PROTOCOL:
+        raise ValueError(number)
+    return number
+
+
+IPPrefix = Annotated[InstanceOf[Prefix], BeforeValidator(_read_prefix)]
+
+DelegablePrefix = Annotated[IPPrefix, AfterValidator(_delegable)]
+
+StaticPrefix = Annotated[IPPrefix, AfterValidator(_rentable)]
+
+AtLeastOne = AfterValidator(_some)
+"""Unlike pydantic's min_length it does not count a wrong entry as a missing one."""
+
+Label = Annotated[
+    str,
+    Field(max_length=LONGEST_LABEL, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+    right("a DNS label: 1 to 63 of a-z, 0-9 and -, the first and last no -; quoted where it looks a number"),
+]
+
+Interface = Annotated[
+    str,
+    AfterValidator(_read_interface),
+    right("the name of one interface: 1 to 15 bytes, no space, no /, no : and no glob"),
+]
+
+Glob = Annotated[str, Field(min_length=1), right("a glob of interface names, such as eth* or *")]
+
+RouteProtocol = Annotated[
+    int,
+    Field(strict=True, ge=1, le=255),
+    AfterValidator(_foreign),
+    BeforeValidator(_read_protocol),
+    right("a route protocol: dhcp or another name of rt_protos, or a number from 1 to 255 but our own 150"),
+]

@@ -1,0 +1,50 @@
+# From a bare clone to .venv and the lab's programs, with git, make and python3 alone.
+# Nothing is installed into the machine, and nobody needs to be root.
+
+PYTHON ?= python3
+LAB_PACKAGES := bash busybox dash iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server shellcheck
+QUIET := $(shell [ -t 2 ] || echo --quiet)
+
+.PHONY: lock
+lock: .venv
+	@for lock in 'requirements.lock' 'requirements-dev.lock --group dev'; do \
+		.venv/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
+			--generate-hashes --custom-compile-command 'make lock' pyproject.toml --output-file $$lock \
+			|| exit; \
+	done
+
+.venv: .venv/stamp
+.cache/debian: .cache/debian/stamp
+
+.venv/stamp: requirements-dev.lock pyproject.toml setup.mk
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo 'There is no $(PYTHON): run `apt install python3`' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 is wanted: run \`apt install python3.11\`, then \`make PYTHON=python3.11\`" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv' 2>/dev/null || \
+		{ echo 'Python comes without venv here: run `apt install python3-venv`' >&2; exit 1; }
+	$(PYTHON) -m venv --clear --without-pip .venv
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+		.venv/bin/python -m ensurepip >/dev/null; \
+	else \
+		$(MAKE) --no-print-directory -f setup.mk PYTHON=$(PYTHON) .venv/pip; \
+	fi
+	.venv/bin/python -m pip install $(QUIET) --require-hashes -r requirements-dev.lock
+	.venv/bin/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
+	touch $@
+
+# Debian's Python has no ensurepip without python3-venv, and its pip no certificate authorities of its
+# own: where the machine has none either, they come with it, from ca-certificates.
+.PHONY: .venv/pip
+.venv/pip:
+	@$(PYTHON) tests/lab/debian.py .cache/pip python3-pip-whl
+	@$(PYTHON) -m zipfile -e .cache/pip/root/usr/share/python-wheels/pip-*.whl .venv/lib/python3*/site-packages
+	@if [ -d .cache/pip/root/usr/share/ca-certificates ]; then \
+		cat .cache/pip/root/usr/share/ca-certificates/mozilla/*.crt >.cache/pip/authorities.crt && \
+		sed -i "s|/etc/ssl/certs/ca-certificates.crt|$(CURDIR)/.cache/pip/authorities.crt|" \
+			.venv/lib/python3*/site-packages/pip/_vendor/certifi/core.py; \
+	fi
+
+.cache/debian/stamp: tests/lab/debian.py setup.mk
+	$(PYTHON) tests/lab/debian.py .cache/debian $(LAB_PACKAGES)
+	touch $@

@@ -1,0 +1,74 @@
+"""Takes the whole of pytest into the lab, and builds there what a test asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.lab import namespace
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import Dhclient
+from tests.lab.kea import Kea
+from tests.lab.namespace import Namespace
+from tests.lab.network import Uplink
+
+OBSTACLE = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OBSTACLE] = namespace.obstacle() or ""
+    if config.stash[OBSTACLE]:
+        if os.environ.get("CI"):
+            pytest.exit(config.stash[OBSTACLE], returncode=1)
+        return
+    # What runs anew must write where this process does, not into pytest's capture.
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        namespace.enter()
+
+
+@pytest.fixture
+def lab(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Namespace]]:
+    """Makes namespaces, and skips where there can be no lab: what runs in it asks for this."""
+    if pytestconfig.stash[OBSTACLE]:
+        pytest.skip(pytestconfig.stash[OBSTACLE])
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(Namespace(name))
+
+
+@pytest.fixture
+def isp(lab: Callable[[str], Namespace]) -> Namespace:
+    return lab("isp")
+
+
+@pytest.fixture
+def host(lab: Callable[[str], Namespace]) -> Namespace:
+    return lab("host")
+
+
+@pytest.fixture
+def uplink(isp: Namespace, host: Namespace) -> Uplink:
+    return Uplink(isp, host)
+
+
+@pytest.fixture
+def kea(uplink: Uplink, tmp_path: Path) -> Kea:
+    """Kea at the ISP's end of `uplink`, not started yet."""
+    return Kea(uplink.isp, uplink.customer, tmp_path)
+
+
+@pytest.fixture
+def daemon(host: Namespace, tmp_path: Path) -> Iterator[Daemon]:
+    """anyipd on the host, not started yet, its policy empty: `configure` gives it one."""
+    with Daemon(host, tmp_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def dhclient(uplink: Uplink, daemon: Daemon, tmp_path: Path) -> Dhclient:
+    """dhclient on the host's end of `uplink`, not started yet, telling `daemon`'s runtime directory."""
+    return Dhclient(uplink.host, uplink.interface, tmp_path, daemon.runtime)

@@ -1,0 +1,118 @@
+"""anyipd itself, run from the checkout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Self
+
+from tests.lab import debian
+from tests.lab.namespace import Namespace, stop, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Daemon:
+    """`python -m MODULE` in `namespace`, with configuration, runtime directory and log in `folder`.
+
+    `policy` is the text of its configuration. It has a notify socket, as from systemd. A `with`
+    block ends it.
+    """
+
+    def __init__(self, namespace: Namespace, folder: Path, policy: str = "", module: str = "anyipd") -> None:
+        self.namespace, self.module = namespace, module
+        self.configuration, self.runtime = folder / "anyipd.yaml", folder / "run"
+        self.log = folder / f"{module}.log"
+        self.files = ["--config", str(self.configuration), "--runtime-dir", str(self.runtime)]
+        self.runtime.mkdir(exist_ok=True)
+        self.configure(policy)
+        # A short path: sockets' names end at 108 bytes, and pytest's folders have long ones.
+        self.address = f"{mkdtemp(dir='/run')}/notify"
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(self.address)
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process:
+            self.kill()
+        self.notify.close()
+
+    def configure(self, policy: str) -> None:
+        """Write `policy` into its configuration; a running one reads it on `reload`."""
+        self.configuration.write_text(policy)
+
+    def start(self, *options: str) -> None:
+        """Start it, its log in place of an earlier one's, and wait until it says READY=1.
+
+        Raises RuntimeError, with its log, when it ends instead.
+        """
+        self.launch(*options)
+        self.wait_for_ready()
+
+    def launch(self, *options: str) -> subprocess.Popen[str]:
+        """Start it and wait for nothing."""
+        environment = {**debian.environment(), "NOTIFY_SOCKET": self.address, "PYTHONPATH": str(CHECKOUT)}
+        with self.log.open("w") as log:
+            self.process = self.namespace.popen(
+                sys.executable, "-m", self.module, *self.files, *options, stderr=log, env=environment
+            )
+        return self.process
+
+    def reload(self) -> None:
+        """Have it read its configuration again, and wait until it says READY=1 once more."""
+        self.running.send_signal(signal.SIGHUP)
+        self.wait_for_ready()
+
+    def terminate(self) -> int:
+        """End it by SIGTERM; give its exit code."""
+        return stop(self.running, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        stop(self.running, signal.SIGKILL)
+
+    @property
+    def running(self) -> subprocess.Popen[str]:
+        """The process, which was started."""
+        assert self.process
+        return self.process
+
+    def wait_for_ready(self, timeout: float = 5.0) -> None:
+        """Read notifications up to the next READY=1."""
+
+        def ready() -> bool:
+            if self.running.poll() is not None:
+                raise RuntimeError(
+                    f"{self.module} ended with {self.running.returncode}:\n{self.log.read_text()}"
+                )
+            try:
+                return b"READY=1" in self.notify.recv(4096, socket.MSG_DONTWAIT).splitlines()
+            except BlockingIOError:
+                return False
+
+        wait_until(ready, timeout)
+
+    def lines(self) -> list[str]:
+        """Give its log so far."""
+        return self.log.read_text().splitlines()
+
+    def wait_for(self, text: str, timeout: float = 5.0, since: int = 0) -> str:
+        """Wait for a log line that holds `text`, after the first `since` lines, and give it."""
+        return wait_until(
+            lambda: next((line for line in self.lines()[since:] if text in line), None), timeout
+        )
+
+    def control(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `anyipctl` with these words beside it, on the same files."""
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        return self.namespace.run(
+            sys.executable, "-m", "anyipd.ctl", *words, *self.files, check=check, env=environment
+        )

@@ -1,0 +1,98 @@
+"""The picture of every test: an ISP, a host, and a line between them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable
+
+from anyipd.model import Prefix, address_text
+from tests.lab.namespace import Namespace
+
+ISP_LINK_LOCAL = "fe80::1"
+HOST_LINK_LOCAL = "fe80::2"
+ECHO_REQUEST, ECHO_REPLY = 128, 129  # RFC 4443
+
+
+class Uplink:
+    """A veth pair from `isp` to `host`, with link-local addresses and a default route of the host's.
+
+    The ends are named `interface` in the host and `customer` in the ISP. The ISP answers and pings
+    from `address`, an address on its `lo`.
+    """
+
+    customer = "customer"
+
+    def __init__(
+        self,
+        isp: Namespace,
+        host: Namespace,
+        interface: str = "uplink",
+        address: str = "2001:db8:ffff::1",
+        metric: int = 1024,
+    ) -> None:
+        self.isp, self.host = isp, host
+        self.interface, self.address = interface, address
+        isp.ip(f"link add {self.customer} type veth peer name {interface} netns {host.name}")
+        isp.ip(f"link set {self.customer} up")
+        host.ip(f"link set {interface} up")
+        isp.ip(f"addr add {ISP_LINK_LOCAL}/64 dev {self.customer} nodad")
+        host.ip(f"addr add {HOST_LINK_LOCAL}/64 dev {interface} nodad")
+        isp.ip(f"addr add {address}/128 dev lo nodad")
+        host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {interface} metric {metric}")
+
+    def route(self, *prefixes: Prefix) -> None:
+        """Have the ISP route `prefixes` to the host, as it does for what it delegated."""
+        for prefix in prefixes:
+            self.isp.ip(f"-6 route replace {prefix} via {HOST_LINK_LOCAL} dev {self.customer}")
+
+    def unroute(self, *prefixes: Prefix) -> None:
+        """Undo `route`."""
+        for prefix in prefixes:
+            self.isp.ip(f"-6 route delete {prefix} via {HOST_LINK_LOCAL} dev {self.customer}")
+
+    def answering(self, addresses: Iterable[int], timeout: float = 0.5) -> set[int]:
+        """Ping all `addresses` at once from the ISP; give those that answered within `timeout` seconds."""
+        asked = set(addresses)
+        with self.isp.entered():
+            pings = socket.socket(
+                socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
+            )
+        with pings:
+            pings.bind((self.address, 0))
+            identifier = random.getrandbits(16)
+            request = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, 0)
+            answered: set[int] = set()
+            deadline = time.monotonic() + timeout
+            for address in asked:
+                with contextlib.suppress(OSError):  # no route: no answer
+                    pings.sendto(request, (address_text(address), 0))
+                answered |= read_replies(pings, identifier)
+            while answered != asked and (left := deadline - time.monotonic()) > 0:
+                select.select([pings], [], [], left)
+                answered |= read_replies(pings, identifier)
+            return answered & asked
+
+    def answers(self, prefix: Prefix, n: int = 8, timeout: float = 0.5) -> int:
+        """Ping `n` addresses of `prefix`, its first and last among them; give how many answered."""
+        some = {prefix.address, prefix.end - 1}
+        while len(some) < n:
+            some.add(random.randrange(prefix.address, prefix.end))
+        return len(self.answering(some, timeout))
+
+
+def read_replies(pings: socket.socket, identifier: int) -> set[int]:
+    """Take all Echo Replies that are there already; give the addresses that they came from."""
+    answered: set[int] = set()
+    while True:
+        try:
+            packet, (source, *_) = pings.recvfrom(2048)
+        except BlockingIOError:
+            return answered
+        kind, _, _, found, _ = struct.unpack_from("!BBHHH", packet)
+        if (kind, found) == (ECHO_REPLY, identifier):
+            answered.add(int.from_bytes(socket.inet_pton(socket.AF_INET6, source)))
