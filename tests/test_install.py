@@ -1,0 +1,184 @@
+"""What `make install` leaves in a DESTDIR, judged by the programs that will read it."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anyipd import policy
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
+VENV = "usr/local/lib/anyipd"
+UNIT = "usr/local/lib/systemd/system/anyipd.service"
+FILES = {
+    "etc/anyipd.yaml": 0o644,
+    "etc/dhcp/dhclient-exit-hooks.d/anyipd": 0o755,
+    "etc/iproute2/rt_protos.d/anyipd.conf": 0o644,
+    UNIT: 0o644,
+    "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,
+    "usr/local/lib/sysusers.d/anyipd.conf": 0o644,
+    "usr/local/lib/tmpfiles.d/anyipd.conf": 0o644,
+}
+
+
+def make(*words: str) -> str:
+    """Run make as a user would, not as part of the make that may have started the tests."""
+    environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    return output(["make", "--no-print-directory", "-C", str(ROOT), *words], env=environment)
+
+
+def output(command: list[str], env: dict[str, str] | None = None) -> str:
+    """Run a command that must succeed; where it is missing, skip on a laptop and fail in CI."""
+    if shutil.which(command[0]) is None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"{command[0]} is not installed")
+    done = subprocess.run(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("destination")
+    make("install", f"DESTDIR={directory}")
+    return directory
+
+
+def test_every_file_is_where_its_reader_looks(installed: Path) -> None:
+    outside = {name for name in files(installed) if not name.startswith(f"{VENV}/")}
+    programs = {name for name in outside if name.startswith("usr/local/bin/")}
+    assert {"usr/local/bin/anyipd", "usr/local/bin/anyipctl"} <= programs
+    assert outside - programs == set(FILES)
+    assert {name: (installed / name).stat().st_mode & 0o777 for name in FILES} == FILES
+    assert all((installed / name).resolve().is_relative_to(installed / VENV / "bin") for name in programs)
+
+
+def test_the_programs_run_from_where_they_will_be(installed: Path) -> None:
+    for name in ("anyipd", "anyipctl"):
+        shebang = (installed / "usr/local/bin" / name).read_text().splitlines()[0]
+        assert shebang == f"#!/{VENV}/bin/python"
+    told = [
+        name
+        for name in files(installed)
+        if not (installed / name).is_symlink() and str(installed).encode() in (installed / name).read_bytes()
+    ]
+    assert told == []
+
+
+def test_the_virtual_environment_is_whole(installed: Path) -> None:
+    python = installed / VENV / "bin" / "python"
+    found = output(
+        [str(python), "-I", "-c", "import anyipd, anyipd.policy, pyroute2, structlog; print(anyipd.__file__)"]
+    )
+    assert Path(found.strip()).is_relative_to(installed)
+
+
+def test_no_memory_need_be_both_written_and_executed(installed: Path) -> None:
+    program = (
+        "import ctypes\n"
+        "set_mdwe, refuse_exec_gain = 65, 1\n"  # linux/prctl.h
+        "if ctypes.CDLL(None, use_errno=True).prctl(set_mdwe, refuse_exec_gain, 0, 0, 0):\n"
+        "    raise SystemExit(print('no MDWE'))\n"
+        "callback = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)\n"
+        "assert callback() == 7\n"
+        "import anyipd.policy, asyncio, pyroute2, structlog\n"
+        "anyipd.policy.parse('', 'none')\n"
+    )
+    if output([str(installed / VENV / "bin" / "python"), "-I", "-c", program]):
+        pytest.skip("the kernel is older than 6.3")
+
+
+def test_the_unit_is_sound(installed: Path, tmp_path: Path) -> None:
+    unit = (installed / UNIT).read_text()
+    assert "ExecStart=/usr/local/bin/anyipd\n" in unit
+    here = tmp_path / "anyipd.service"
+    here.write_text(unit.replace("ExecStart=", f"ExecStart={installed}"))
+    assert output(["systemd-analyze", "verify", "--recursive-errors=no", str(here)]) == ""
+
+
+def test_the_unit_is_hardened(installed: Path) -> None:
+    verdict = output(["systemd-analyze", "security", "--offline=true", "--no-pager", str(installed / UNIT)])
+    exposure = re.search(r"Overall exposure level for anyipd.service: ([\d.]+)", verdict)
+    assert exposure
+    assert float(exposure[1]) <= 1.3
+
+
+def test_the_user_and_the_runtime_directory_are_made(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    for kind in ("sysusers.d", "tmpfiles.d"):
+        shutil.copytree(installed / "usr/local/lib" / kind, tmp_path / "usr/local/lib" / kind)
+    output(["systemd-sysusers", f"--root={tmp_path}"])
+    user = (tmp_path / "etc/passwd").read_text()
+    assert re.fullmatch(r"anyipd:.*:/usr/sbin/nologin\n", user)
+    output(["systemd-tmpfiles", f"--root={tmp_path}", "--create"])
+    for name in ("run/anyipd", "run/anyipd/leases"):
+        assert oct((tmp_path / name).stat().st_mode & 0o777) == "0o755"
+
+
+def test_the_sysctl_is_set(installed: Path) -> None:
+    setting = installed / "usr/local/lib/sysctl.d/60-anyipd.conf"
+    read = "sysctl --quiet --load=$0 && sysctl -n net.ipv6.ip_nonlocal_bind"
+    assert output(["unshare", "-rn", "sh", "-c", read, str(setting)]) == "1\n"
+
+
+def test_the_route_protocol_has_a_name(installed: Path) -> None:
+    show = (
+        "mount --bind $0 /etc/iproute2 && ip link set lo up &&"
+        " ip -6 route add local 2001:db8::/64 dev lo proto 150 && ip -6 route show table local"
+    )
+    routes = output(["unshare", "-rnm", "sh", "-c", show, str(installed / "etc/iproute2")])
+    assert "local 2001:db8::/64 dev lo proto anyipd " in routes
+
+
+def test_dhclient_script_finds_the_hook_once(installed: Path) -> None:
+    hooks = installed / "etc/dhcp/dhclient-exit-hooks.d"
+    assert output(["run-parts", "--list", str(hooks)]) == f"{hooks}/anyipd\n"
+
+
+def test_another_prefix_has_its_unit_where_systemd_looks() -> None:
+    recipe = make("install", "--dry-run", "PREFIX=/opt/network", "DESTDIR=/nowhere")
+    assert "'/nowhere/etc/systemd/system/anyipd.service'" in recipe
+    assert "s|@BINDIR@|/opt/network/bin|" in recipe
+
+
+def test_the_example_is_the_default_until_edited() -> None:
+    shipped = EXAMPLE.read_text()
+    assert policy.parse(shipped, "example") == policy.DEFAULT
+    edited = policy.parse(re.sub(r"^#(?! \S)", "", shipped, flags=re.MULTILINE), "example")
+    assert [subnet.name for subnet in edited.subnets] == ["web", "proxies", "docker", "lab"]
+    assert edited.accept == policy.DEFAULT.accept
+    assert edited.unassigned == policy.DEFAULT.unassigned
+    assert len(edited.static) == 2
+
+
+def test_a_changed_configuration_survives_and_nothing_else_does(installed: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "with a space"
+    shutil.copytree(installed, directory, symlinks=True)
+    config = directory / "etc/anyipd.yaml"
+    config.write_text("unassigned: none\n")
+    before = files(directory)
+    make("install", f"DESTDIR={directory}")
+    assert config.read_text() == "unassigned: none\n"
+    assert files(directory) == before
+    assert f"Kept: {config}, which you changed" in make("uninstall", f"DESTDIR={directory}")
+    assert files(directory) == {"etc/anyipd.yaml"}
+    config.write_text(EXAMPLE.read_text())
+    make("uninstall", f"DESTDIR={directory}")
+    assert files(directory) == set()
+    make("uninstall", f"DESTDIR={directory}")
