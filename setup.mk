@@ -6,7 +6,7 @@ LAB_PACKAGES := bash busybox dash iproute2 iputils-ping isc-dhcp-client kea-dhcp
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 
 .PHONY: lock
-lock: .venv
+lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 	@for lock in 'requirements.lock' 'requirements-dev.lock --group dev'; do \
 		.venv/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
 			--generate-hashes --custom-compile-command 'make lock' pyproject.toml --output-file $$lock \

@@ -52,6 +52,7 @@ class Daemon:
         self._stale = Stale.ALL
         self._woken = asyncio.Event()
         self._reload = False
+        self._watchdog_waits = False
         self._retry = FIRST_RETRY
 
     async def run(self) -> None:
@@ -62,18 +63,15 @@ class Daemon:
         loop.add_reader(self._monitor.fileno(), self._on_event)
         loop.add_reader(self._alarm.fileno(), self._on_alarm)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        interval = notify.watchdog_interval()
-        if interval:
-            loop.call_later(interval / 2, self._on_watchdog, interval / 2)
         await self._pass()
-        notify.tell("READY=1", "WATCHDOG=1")
+        notify.tell("READY=1")
+        self._await_watchdog()
         _log.info("ready", delegations=len(self._decision.delegations))
         while True:
             await self._woken.wait()
             self._woken.clear()
             begun = loop.time()
             await self._pass()
-            notify.tell("WATCHDOG=1")
             await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
 
     def _on_event(self) -> None:
@@ -87,10 +85,15 @@ class Daemon:
         self._reload = True
         self._look_again(Stale.ALL)
 
-    def _on_watchdog(self, interval: float) -> None:
+    def _on_watchdog(self) -> None:
         # Only a completed pass feeds the watchdog, so each of its turns is an audit as well.
+        self._watchdog_waits = True
         self._look_again(Stale.ALL)
-        asyncio.get_running_loop().call_later(interval, self._on_watchdog, interval)
+
+    def _await_watchdog(self) -> None:
+        interval = notify.watchdog_interval()
+        if interval:
+            asyncio.get_running_loop().call_later(interval / 2, self._on_watchdog)
 
     def _look_again(self, stale: Stale) -> None:
         self._stale |= stale
@@ -105,6 +108,10 @@ class Daemon:
             notify.tell("READY=1")
         else:
             await self._reconcile()
+        if self._watchdog_waits:
+            self._watchdog_waits = False
+            notify.tell("WATCHDOG=1")
+            self._await_watchdog()
 
     def _read_policy(self) -> None:
         try:

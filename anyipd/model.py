@@ -32,6 +32,14 @@ class Prefix(NamedTuple):
 
         Raises ValueError, with what is wrong, for anything else, host bits included.
         """
+        prefix = cls.parse_with_host(text)
+        if prefix != prefix.masked():
+            raise ValueError(f"{text!r} has host bits set; its network is {prefix.masked()}")
+        return prefix
+
+    @classmethod
+    def parse_with_host(cls, text: str) -> Prefix:
+        """Read the same, with host bits where they are set. Raises ValueError likewise."""
         host, slash, digits = text.partition("/")
         family, width = (socket.AF_INET6, 128) if ":" in host else (socket.AF_INET, 32)
         try:
@@ -43,11 +51,11 @@ class Prefix(NamedTuple):
             if not (digits.isascii() and digits.isdigit() and len(digits) <= 3 and int(digits) <= width):  # noqa: PLR2004  no address has more than 128 bits
                 raise ValueError(f"{text!r} has no length from 0 to {width}")
             length = int(digits)
-        prefix = cls(address, length, width)
-        if address % prefix.size:
-            network = prefix._replace(address=address - address % prefix.size)
-            raise ValueError(f"{text!r} has host bits set; its network is {network}")
-        return prefix
+        return cls(address, length, width)
+
+    def masked(self) -> Prefix:
+        """The same with its host bits zero."""
+        return self._replace(address=self.address - self.address % self.size)
 
     @property
     def size(self) -> int:

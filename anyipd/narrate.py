@@ -31,7 +31,7 @@ def delegation_lines(before: Iterable[Delegation], after: Iterable[Delegation], 
         if old is None or (old.state, old.reason) != (each.state, each.reason):
             event = "delegated" if each.state is DelegationState.LIVE else each.state.value
             yield Line(event, _told(each, now), warning=each.state in _WARN)
-        elif (old.source, old.uplink, old.valid_until) != (each.source, each.uplink, each.valid_until):
+        elif (old.source, old.uplink) != (each.source, each.uplink) or _renewed(old, each):
             yield Line("renewed", _told(each, now))
     for gone in known.values():
         if gone.state is not DelegationState.EXPIRED:
@@ -49,13 +49,20 @@ def subnet_lines(
         if not refused or refused.isdisjoint(
             Prefix(address, run.first.length) for address in run.addresses()
         ):
-            yield Line("bound", _found(after, run))
+            yield from (Line("bound", fields) for fields in _found(after, run))
     for run in _runs(plan.remove):
-        yield Line("unbound", _found(before, run))
+        yield from (Line("unbound", fields) for fields in _found(before, run))
     known = {_fate(each) for each in before}
     for each in after:
         if each.state in _HELD_OFF and _fate(each) not in known:
             yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
+
+
+def _renewed(old: Delegation, new: Delegation) -> bool:
+    if old.valid_until is None or new.valid_until is None or new.valid_until == INFINITE:
+        return old.valid_until != new.valid_until
+    # Clients count lifetimes in whole seconds.
+    return not -1 <= new.valid_until - old.valid_until <= 1
 
 
 def _told(delegation: Delegation, now: float) -> dict[str, str | int]:
@@ -84,12 +91,17 @@ def _runs(prefixes: Iterable[Prefix]) -> Iterator[Run]:
         yield run
 
 
-def _found(subnets: Sequence[Subnets], run: Run) -> dict[str, str | int]:
-    found = find(subnets, run)
-    if found is None:
-        return {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
-    holder, position = found
-    return _named(part(holder, position, min(run.count, holder.count - position)))
+def _found(subnets: Sequence[Subnets], run: Run) -> Iterator[dict[str, str | int]]:
+    """Name the subnets that a run of routes belongs to; it may span several entries of the policy."""
+    while run.count:
+        found = find(subnets, run)
+        if found is None:
+            yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
+            return
+        holder, position = found
+        named = min(run.count, holder.count - position)
+        yield _named(part(holder, position, named))
+        run = run.part(named, run.count)
 
 
 def _named(subnets: Subnets) -> dict[str, str | int]:

@@ -88,10 +88,19 @@ def _judged(delegation: Delegation, policy: Policy) -> Delegation:
     return delegation
 
 
-def _precedence(witness: Delegation) -> tuple[int, bool, float, str]:
-    """What is delegated goes before what is not, a lease before a mere route, the longer-lived first."""
+def _precedence(witness: Delegation) -> tuple[int, bool, float, float, tuple[str, ...]]:
+    """What is delegated goes before what is not, a lease before a mere route, the longer-lived first.
+
+    The rest only makes sure that the order of reading decides nothing.
+    """
     ranks = {DelegationState.EXPIRED: 2, DelegationState.IGNORED: 1, DelegationState.REFUSED: 1}
-    return ranks.get(witness.state, 0), witness.valid_until is None, -_lived(witness), witness.uplink or ""
+    return (
+        ranks.get(witness.state, 0),
+        witness.valid_until is None,
+        -_lived(witness),
+        -(witness.preferred_until or 0),
+        (witness.uplink or "", witness.source, witness.iaid or ""),
+    )
 
 
 def _lived(delegation: Delegation) -> float:

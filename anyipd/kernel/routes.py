@@ -185,7 +185,11 @@ def enlarge(receiver: socket.socket, size: int) -> None:
 
 
 def _lifetime(run: Run, now: float) -> int | None:
-    """Whole seconds, rounded up, so that the kernel never lets go before the delegation ends."""
+    """Whole seconds, rounded up, so that the kernel never lets go before the delegation ends.
+
+    At least one, if that end was just missed; and never what means "for ever" to the kernel
+    (addrconf_timeout_fixup in include/net/addrconf.h).
+    """
     if run.valid_until is None or run.valid_until == INFINITE:
         return None
-    return int(run.valid_until - now) + 1
+    return min(max(int(run.valid_until - now) + 1, 1), 0xFFFFFFFE)

@@ -26,7 +26,7 @@ RTM_NEWLINK, RTM_DELLINK = 16, 17
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x04, 0x300
+NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x02, 0x04, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 TABLE_MAIN, TABLE_LOCAL = 254, 255
@@ -38,6 +38,7 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
 
+_SEQUENCE = 1  # of every request: one is under way at a time, and refusals tell what they refuse
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
@@ -94,7 +95,7 @@ def addresses_request() -> bytes:
 
 
 def _dump(kind: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body
+    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, _SEQUENCE, 0) + body
 
 
 def plain_fields(route: Route) -> tuple[bytes, bytes, bytes, bytes]:
@@ -144,7 +145,8 @@ def batch(message: int, flags: int, route: Route, expires: int | None = None) ->
     ) + _ATTRIBUTE.pack(20, RTA_DST)
     length = _HEADER.size + len(body) + 16 + len(tail)
     head, head_acked = (
-        _HEADER.pack(length, message, NLM_F_REQUEST | flags | ack, 1, 0) + body for ack in (0, NLM_F_ACK)
+        _HEADER.pack(length, message, NLM_F_REQUEST | flags | ack, _SEQUENCE, 0) + body
+        for ack in (0, NLM_F_ACK)
     )
     return Batch(head, head_acked, tail)
 
@@ -195,8 +197,10 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
     last = max(len(chunk) - _END.size, 0)
     if _HEADER.unpack_from(chunk)[1] == NLMSG_ERROR:
         last = 0
-    elif _HEADER.unpack_from(chunk, last)[:2] != (_END.size, NLMSG_DONE):
-        return chunk, False
+    else:
+        size, kind, flags, sequence, _ = _HEADER.unpack_from(chunk, last)
+        if (size, kind, flags & NLM_F_MULTI, sequence) != (_END.size, NLMSG_DONE, NLM_F_MULTI, _SEQUENCE):
+            return chunk, False
     error = -_END.unpack_from(chunk, last)[-1]
     if error:
         raise OSError(error, os.strerror(error))

@@ -21,9 +21,8 @@ MOST_BYTES = 1024
 
 INFINITE_LIFETIME = 0xFFFFFFFF  # RFC 9915, 7.7
 
-_HEX_IAID = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){3}")
-_QUOTED_IAID = re.compile(r'"([ -~]{4,16})"')
-_ESCAPE = re.compile(r"\\(\d{3}|.)")
+_HEX_IAID = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){3}")
+_QUOTED_IAID = re.compile(r'"([ -~]{4})"')  # as they are, whatever they are: dhclient escapes nothing
 _FORM = {
     "client": re.compile(r"[a-z0-9-]{1,32}"),
     "prefix": re.compile(r"[0-9a-f:]{2,39}/\d{1,3}"),
@@ -60,14 +59,13 @@ class Leases:
         for entry in self._entries():
             try:
                 version = _version(entry.stat(follow_symlinks=False))
+                known = before.get(entry.name)
+                if known is None or known[0] != version:
+                    known = version, _read(entry.path, now)
+                    if isinstance(known[1], Complaint):
+                        complaints.append(known[1])
             except FileNotFoundError:
-                continue
-            known = before.get(entry.name)
-            if known is None or known[0] != version:
-                result = _read(entry.path, now)
-                if isinstance(result, Complaint):
-                    complaints.append(result)
-                known = version, result
+                continue  # the hook was faster
             self._known[entry.name] = known
         return [lease for _, lease in self._known.values() if isinstance(lease, Lease)], complaints
 
@@ -96,6 +94,8 @@ def _read(path: str, now: float) -> Lease | Complaint:
         finally:
             os.close(file)
         return parse(text, status.st_mtime, now)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         return Complaint(path, os.strerror(error.errno or 0))
     except ValueError as error:
@@ -107,12 +107,14 @@ def parse(text: bytes, written: float, now: float) -> Lease:
 
     `written` is the file's time stamp on the wall clock, on which `life_starts` was measured too:
     their difference is the age of the lease, whatever that clock did since. `uptime` is
-    CLOCK_BOOTTIME at that moment.
+    CLOCK_BOOTTIME at that moment. A lease may have started at the end of the second that
+    `life_starts` names.
     """
     if len(text) > MOST_BYTES:
         raise ValueError(f"has more than {MOST_BYTES} bytes")
     fields = _fields(text.decode("ascii"))
-    prefix = Prefix.parse(fields["prefix"])
+    # The network may have set host bits; the kernel drops them in the discard route, too.
+    prefix = Prefix.parse_with_host(fields["prefix"]).masked()
     preferred, valid = int(fields["preferred_lifetime"]), int(fields["valid_lifetime"])
     if preferred > valid:
         raise ValueError(f"preferred lifetime {preferred} is longer than the valid lifetime {valid}")
@@ -121,7 +123,7 @@ def parse(text: bytes, written: float, now: float) -> Lease:
     uptime = float(fields["uptime"])
     if uptime > now + 1:
         raise ValueError(f"uptime {uptime} is in the future: written before a reboot")
-    starts = uptime - max(int(written) - int(fields["life_starts"]), 0)
+    starts = uptime - max(written - int(fields["life_starts"]) - 1, 0)
     return Lease(
         prefix=prefix,
         client=fields["client"],
@@ -152,16 +154,6 @@ def _deadline(starts: float, lifetime: int) -> float:
 
 
 def _iaid(text: str) -> str | None:
-    """Write an IAID as four bytes in colon hex, however dhclient wrote it."""
-    if not text:
-        return None
-    if quoted := _QUOTED_IAID.fullmatch(text):
-        unescaped = _ESCAPE.sub(
-            lambda match: chr(int(match[1], 8) & 0xFF) if match[1].isdigit() else match[1], quoted[1]
-        )
-        numbers = list(unescaped.encode("latin-1"))
-    else:
-        numbers = [int(part, 16) for part in text.split(":")]
-    if len(numbers) != 4:  # noqa: PLR2004  RFC 9915, 21.21: IAID is a 4-octet field
-        raise ValueError(f"iaid is {text!r}, not four bytes")
-    return ":".join(f"{number:02x}" for number in numbers)
+    """Write an IAID (four bytes: RFC 9915, 21.21) as colon hex, also where dhclient wrote characters."""
+    quoted = _QUOTED_IAID.fullmatch(text)
+    return quoted[1].encode().hex(":") if quoted else text or None

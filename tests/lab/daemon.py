@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Self
+from typing import Any, Self
 
 from tests.lab import debian
 from tests.lab.namespace import Namespace, stop, wait_until
@@ -59,12 +59,17 @@ class Daemon:
 
     def launch(self, *options: str) -> subprocess.Popen[str]:
         """Start it and wait for nothing."""
-        environment = {**debian.environment(), "NOTIFY_SOCKET": self.address, "PYTHONPATH": str(CHECKOUT)}
         with self.log.open("w") as log:
-            self.process = self.namespace.popen(
-                sys.executable, "-m", self.module, *self.files, *options, stderr=log, env=environment
-            )
+            self.process = self.namespace.popen(*self.command(*options), stderr=log, env=self.environment())
         return self.process
+
+    def command(self, *options: str) -> list[str]:
+        """Give the command line."""
+        return [sys.executable, "-m", self.module, *self.files, *options]
+
+    def environment(self) -> dict[str, str]:
+        """Give the environment that goes with it."""
+        return {**debian.environment(), "NOTIFY_SOCKET": self.address, "PYTHONPATH": str(CHECKOUT)}
 
     def reload(self) -> None:
         """Have it read its configuration again, and wait until it says READY=1 once more."""
@@ -112,7 +117,11 @@ class Daemon:
 
     def control(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `anyipctl` with these words beside it, on the same files."""
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
         return self.namespace.run(
-            sys.executable, "-m", "anyipd.ctl", *words, *self.files, check=check, env=environment
+            sys.executable, "-m", "anyipd.ctl", *words, *self.files, check=check, env=self.environment()
         )
+
+    def status(self) -> dict[str, Any]:
+        """Give what `anyipctl status --json` says."""
+        seen: dict[str, Any] = json.loads(self.control("status", "--json").stdout)
+        return seen

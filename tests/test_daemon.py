@@ -1,0 +1,174 @@
+"""The daemon against a real kernel: what is not about DHCPv6 on the wire."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab.daemon import Daemon
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import Namespace, wait_until
+
+PREFIX = "2001:db8:100::/60"
+POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 4}]"
+BOUND = [f"2001:db8:100:{number}::/64" if number else "2001:db8:100::/64" for number in range(5)]
+
+
+def bound(host: Namespace) -> list[str]:
+    return sorted(route["dst"] for route in host.ip_json("-6 route show table local proto 150"))
+
+
+def delegate(host: Namespace, prefix: str = PREFIX) -> None:
+    """Do what systemd-networkd does with a delegated prefix."""
+    host.ip(f"-6 route add unreachable {prefix} dev lo proto dhcp metric 1024")
+
+
+@pytest.fixture
+def running(daemon: Daemon) -> Daemon:
+    daemon.configure(POLICY)
+    delegate(daemon.namespace)
+    daemon.start()
+    assert bound(daemon.namespace) == sorted(BOUND)
+    return daemon
+
+
+def test_ready_means_bound(running: Daemon) -> None:
+    # The fixture saw READY=1 and asserted what was bound at that moment.
+    assert not [
+        route
+        for route in running.namespace.ip("-6 route show table local proto 150").splitlines()
+        if "expires" in route
+    ]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_restart_changes_no_route(running: Daemon, tmp_path: Path, end: signal.Signals) -> None:
+    monitor = RouteMonitor(running.namespace, tmp_path)
+    running.running.send_signal(end)
+    assert running.running.wait(5) in {0, -signal.SIGKILL}
+    assert bound(running.namespace) == sorted(BOUND)
+    running.start()
+    assert monitor.changes() == []
+
+
+def test_flushed_routes_come_back(running: Daemon) -> None:
+    running.namespace.ip("-6 route flush proto 150 table local")
+    wait_until(lambda: bound(running.namespace) == sorted(BOUND), 1)
+
+
+def test_a_stray_route_of_ours_goes(running: Daemon) -> None:
+    for stray in (
+        "local 2001:db8:900::/64 dev lo table local proto 150 metric 1024",
+        "local 2001:db8:100::/64 dev lo table local proto 150 metric 7",
+        "unreachable 2001:db8:900::/60 dev lo table main proto 150 metric 2048",
+    ):
+        running.namespace.ip(f"-6 route add {stray}")
+        wait_until(lambda: "900" not in running.namespace.ip("-6 route show table all proto 150"), 1)
+    wait_until(lambda: bound(running.namespace) == sorted(BOUND), 1)
+
+
+def test_a_foreign_route_in_our_place_is_left_alone(running: Daemon, tmp_path: Path) -> None:
+    host = running.namespace
+    since = len(running.lines())
+    host.ip("-6 route replace local 2001:db8:100::/64 dev lo table local proto static metric 1024")
+    assert "conflict" in running.wait_for("subnet=web", since=since)
+    monitor = RouteMonitor(host, tmp_path)
+    (web,) = [each for each in running.status()["subnets"] if each["name"] == "web"]
+    assert (web["state"], web["reason"]) == ("conflict", "another local route has this destination")
+    running.terminate()
+    running.start()
+    assert monitor.changes() == []
+    host.ip("-6 route delete local 2001:db8:100::/64 dev lo table local proto static")
+    wait_until(lambda: bound(host) == sorted(BOUND), 1)
+
+
+def test_an_on_link_prefix_is_never_bound(daemon: Daemon) -> None:
+    host = daemon.namespace
+    daemon.configure("subnets: [{name: pinned, id: 1}, {name: automatic, count: 3}]")
+    host.ip("link add uplink type veth peer name other")
+    host.ip("link set uplink up")
+    host.ip("addr add 2001:db8:100:1::5/64 dev uplink")
+    delegate(host)
+    daemon.start()
+    assert bound(host) == ["2001:db8:100:2::/64", "2001:db8:100:3::/64", "2001:db8:100::/64"]
+    (pinned,) = [each for each in daemon.status()["subnets"] if each["name"] == "pinned"]
+    assert pinned["state"] == "conflict"
+    assert pinned["reason"] == "2001:db8:100:1::/64 is on-link at uplink"
+    host.ip("addr delete 2001:db8:100:1::5/64 dev uplink")
+    daemon.wait_for("bound subnet=pinned")
+    host.ip("addr add 2001:db8:100:1::5/64 dev uplink")
+    daemon.wait_for("unbound subnet=pinned")
+
+
+def test_lo_down_and_up(running: Daemon) -> None:
+    host = running.namespace
+    host.ip("link set lo down")
+    assert bound(host) == []
+    host.ip("link set lo up")
+    # lo took the client's word with it; the client says it again.
+    delegate(host)
+    wait_until(lambda: bound(host) == sorted(BOUND), 1)
+
+
+def test_reload(running: Daemon) -> None:
+    running.configure("subnets: [{name: web, id: 0}, {name: extra, id: 9}]")
+    running.reload()
+    assert bound(running.namespace) == ["2001:db8:100:9::/64", "2001:db8:100::/64"]
+    running.configure("subnets: [{name: web, id: 0, idd: 3}]")
+    running.reload()
+    running.wait_for("the old configuration stays in force")
+    assert f"{running.configuration}:1:30: subnets[0].idd" in running.log.read_text()
+    assert bound(running.namespace) == ["2001:db8:100:9::/64", "2001:db8:100::/64"]
+
+
+def test_a_second_daemon_is_refused(running: Daemon) -> None:
+    second = running.namespace.run(*running.command(), check=False, env=running.environment())
+    assert second.returncode == 69
+    assert f"pid {running.running.pid}" in second.stderr
+
+
+def test_bad_configuration(daemon: Daemon) -> None:
+    daemon.configure("subnets: [{name: web, count: 0}, {name: lab, length: 300}]\n")
+    assert daemon.launch().wait(5) == 78
+    assert len(daemon.lines()) == 2
+
+
+def test_without_the_right_to_change_routes(daemon: Daemon) -> None:
+    ended = daemon.namespace.run(
+        "setpriv",
+        "--bounding-set=-net_admin",
+        "--inh-caps=-net_admin",
+        *daemon.command(),
+        check=False,
+        env=daemon.environment(),
+    )
+    assert ended.returncode == 77
+    assert "CAP_NET_ADMIN" in ended.stderr
+
+
+def test_usage(daemon: Daemon) -> None:
+    assert daemon.launch("--no-such-option").wait(5) == 64
+    assert "--help" in daemon.log.read_text()
+
+
+def test_a_pass_that_changes_nothing_says_nothing(running: Daemon) -> None:
+    since = len(running.lines())
+    for _ in range(3):
+        running.namespace.ip(f"-6 route replace unreachable {PREFIX} dev lo proto dhcp metric 1024")
+    running.reload()
+    assert [line for line in running.lines()[since:] if "reloaded" not in line] == []
+
+
+def test_idle_means_asleep(running: Daemon) -> None:
+    status = Path(f"/proc/{running.running.pid}/status")
+
+    def awakenings() -> int:
+        return int(status.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+    time.sleep(0.5)
+    before = awakenings()
+    time.sleep(2)
+    assert awakenings() == before

@@ -1,0 +1,261 @@
+"""The whole path: Kea delegates, dhclient tells the hook, anyipd binds, the ISP pings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anyipd.model import Prefix
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import Dhclient
+from tests.lab.kea import Kea, Offer
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import Namespace, wait_until
+from tests.lab.network import Uplink
+
+OLD, NEW = Prefix.parse("2001:db8:100::/60"), Prefix.parse("2001:db8:200::/60")
+POLICY = """
+subnets:
+  - name: web
+    id: 0
+  - name: proxies
+    count: 2
+"""
+
+
+def subnet(delegated: Prefix, number: int) -> Prefix:
+    return Prefix(delegated.address + (number << 64), 64)
+
+
+def bound(host: Namespace) -> list[str]:
+    routes = host.ip_json("-6 route show table local proto 150")
+    assert all((route["type"], route["dev"], route["metric"]) == ("local", "lo", 1024) for route in routes)
+    return sorted(route["dst"] for route in routes)
+
+
+def expires(host: Namespace) -> list[int]:
+    return [
+        int(found)
+        for found in re.findall(r"expires (\d+)sec", host.ip("-6 route show table local proto 150"))
+    ]
+
+
+@pytest.fixture
+def routed(uplink: Uplink) -> Uplink:
+    uplink.route(OLD, NEW)
+    return uplink
+
+
+def test_bind(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD))
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    assert bound(routed.host) == ["2001:db8:100:1::/64", "2001:db8:100:2::/64", "2001:db8:100::/64"]
+    for number in range(3):
+        assert routed.answers(subnet(OLD, number), 50) == 50
+    assert routed.answers(subnet(OLD, 3), 5, timeout=0.2) == 0
+    assert all(7190 < left <= 7201 for left in expires(routed.host))
+    (delegation,) = daemon.status()["delegations"]
+    assert 7190 < delegation.pop("valid_lifetime") <= 7200
+    assert 3590 < delegation.pop("preferred_lifetime") <= 3600
+    iaid = dhclient.wait_for("BOUND6")["new_iaid"]
+    assert [int(part, 16) for part in delegation.pop("iaid").split(":")] == iaid_bytes(iaid)
+    assert delegation == {"prefix": str(OLD), "source": "dhclient", "uplink": "uplink", "state": "live"}
+    assert {(each["name"], each["state"]) for each in daemon.status()["subnets"]} == {
+        ("web", "bound"),
+        ("proxies-0", "bound"),
+        ("proxies-1", "bound"),
+    }
+
+
+def iaid_bytes(text: str) -> list[int]:
+    if text.startswith('"'):
+        return list(text.strip('"').encode())
+    return [int(part, 16) for part in text.split(":")]
+
+
+def test_unassigned_space_is_refused_by_the_host(
+    routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient
+) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD))
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    # The client's discard route goes with lo and nobody restores it but us.
+    routed.host.ip("link set lo down")
+    routed.host.ip("link set lo up")
+    wait_until(lambda: len(bound(routed.host)) == 3, 2)
+    (discard,) = routed.host.ip_json("-6 route show type unreachable")
+    assert (discard["dst"], discard["protocol"], discard["metric"]) == (str(OLD), "150", 2048)
+    dhclient.release()
+    wait_until(lambda: not routed.host.ip_json("-6 route show type unreachable"), 2)
+    assert bound(routed.host) == []
+
+
+def test_renew_changes_only_lifetimes(
+    routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient, tmp_path: Path
+) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD, 20, 30), renew=2, rebind=15)
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    before = bound(routed.host)
+    lines = len(daemon.lines())
+    monitor = RouteMonitor(routed.host, tmp_path)
+    daemon.wait_for("renewed", 10, since=lines)
+    assert before == bound(routed.host)
+    assert all(27 < left <= 31 for left in expires(routed.host))
+    assert not [line for line in monitor.changes() if "Deleted" in line]
+    assert [line.split("event=")[1].split()[0] for line in daemon.lines()[lines:]] == ["renewed"]
+
+
+def test_renumber_with_overlap(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD, 6, 8), renew=1, rebind=5)
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    kea.offer(Offer(NEW), renew=1, rebind=5)
+    daemon.wait_for(f"delegated prefix={NEW}")
+    wait_until(lambda: len(bound(routed.host)) == 6, 1)
+    assert routed.answers(subnet(OLD, 0)) == routed.answers(subnet(NEW, 0)) == 8
+    daemon.wait_for(f"deprecated prefix={OLD}", 10)
+    assert routed.answers(subnet(OLD, 0)) == 8
+    daemon.wait_for(f"unbound subnet=web prefix={subnet(OLD, 0)}", 10)
+    assert routed.answers(subnet(OLD, 0), timeout=0.2) == 0
+    assert routed.answers(subnet(NEW, 0)) == 8
+
+
+def test_zero_lifetime_withdraws_at_once(
+    routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient
+) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD), renew=1, rebind=5)
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    kea.offer(Offer(OLD, 0, 0), Offer(NEW), renew=1, rebind=5)
+    daemon.wait_for(f"withdrawn prefix={OLD}", 10)
+    daemon.wait_for(f"bound subnet=web prefix={subnet(NEW, 0)}", 10)
+    assert bound(routed.host) == ["2001:db8:200:1::/64", "2001:db8:200:2::/64", "2001:db8:200::/64"]
+    assert [each["prefix"] for each in daemon.status()["delegations"]] == [str(NEW)]
+
+
+def test_expiry_with_a_dead_client(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD, 2, 4))
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    dhclient.kill()
+    daemon.wait_for("deprecated", 5)
+    assert routed.answers(subnet(OLD, 0)) == 8
+    daemon.wait_for("expired", 5)
+    daemon.wait_for("unbound subnet=web", 1)
+    assert bound(routed.host) == []
+    assert routed.answers(subnet(OLD, 0), timeout=0.2) == 0
+    assert daemon.status()["delegations"][0]["state"] == "expired"
+
+
+def test_the_kernel_unbinds_when_daemon_and_client_are_dead(
+    routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient
+) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD, 2, 3))
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    dhclient.kill()
+    daemon.kill()
+    assert routed.answers(subnet(OLD, 0)) == 8
+    wait_until(lambda: routed.answers(subnet(OLD, 0), timeout=0.2) == 0, 6)
+
+
+@pytest.mark.parametrize("end", ["release", "stop"])
+def test_the_client_gives_the_prefix_back(
+    routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient, end: str
+) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD))
+    dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    getattr(dhclient, end)()
+    daemon.wait_for("withdrawn")
+    assert bound(routed.host) == []
+    assert daemon.status() == {"delegations": [], "subnets": []}
+
+
+def test_two_prefixes_in_one_ia(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    kea.start(Offer(OLD), Offer(NEW))
+    dhclient.start()
+    wait_until(lambda: len(bound(routed.host)) == 6, 5)
+    assert routed.answers(subnet(OLD, 1)) == routed.answers(subnet(NEW, 1)) == 8
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (48, {"web": "2001:db8:100::/64", "last": "2001:db8:100:ff::/64"}),
+        (56, {"web": "2001:db8:100::/64", "last": "2001:db8:100:ff::/64"}),
+        (60, {"web": "2001:db8:100::/64", "last": None}),
+        (64, {"web": "2001:db8:100::/64", "last": None}),
+        (72, {}),
+    ],
+)
+def test_delegated_lengths(
+    uplink: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient, length: int, expected: dict[str, str | None]
+) -> None:
+    delegated = Prefix(OLD.address, length)
+    uplink.route(delegated)
+    daemon.configure("subnets: [{name: web}, {name: last, id: 0xff}]")
+    daemon.start()
+    kea.start(Offer(delegated))
+    dhclient.start()
+    daemon.wait_for(f"prefix={delegated}")
+    wait_until(lambda: len(bound(uplink.host)) == sum(prefix is not None for prefix in expected.values()), 2)
+    for prefix in expected.values():
+        assert prefix is None or uplink.answers(Prefix.parse(prefix)) == 8
+    seen = daemon.status()
+    assert {each["name"]: each["prefix"] for each in seen["subnets"]} == expected
+    assert {each["state"] for each in seen["subnets"] if each["prefix"] is None} <= {"without room"}
+    assert seen["delegations"][0]["state"] == ("refused" if length == 72 else "live")
+    assert sum("without room" in line or "refused" in line for line in daemon.lines()) == (length >= 60)
+
+
+def test_two_uplinks(
+    lab: Callable[[str], Namespace],
+    uplink: Uplink,
+    daemon: Daemon,
+    dhclient: Dhclient,
+    kea: Kea,
+    tmp_path: Path,
+) -> None:
+    second = Uplink(lab("isp2"), uplink.host, interface="eth1.7", address="2001:db8:fffe::1", metric=2048)
+    (tmp_path / "second").mkdir()
+    second_kea = Kea(second.isp, second.customer, tmp_path / "second")
+    second_client = Dhclient(uplink.host, second.interface, tmp_path / "second", daemon.runtime)
+    uplink.route(OLD)
+    second.route(NEW)
+    daemon.configure("subnets: [{name: any}, {name: lab, uplink: eth1.7, length: 62}]")
+    daemon.start()
+    kea.start(Offer(OLD))
+    second_kea.start(Offer(NEW))
+    dhclient.start()
+    second_client.start()
+    wait_until(lambda: len(bound(uplink.host)) == 3, 10)
+    assert bound(uplink.host) == ["2001:db8:100::/64", "2001:db8:200:4::/62", "2001:db8:200::/64"]
+    assert uplink.answers(subnet(OLD, 0)) == 8
+    assert {each["uplink"] for each in daemon.status()["delegations"]} == {"uplink", "eth1.7"}
+    second_client.release()
+    daemon.wait_for(f"withdrawn prefix={NEW}")
+    assert bound(uplink.host) == ["2001:db8:100::/64"]
