@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -20,13 +21,12 @@ import structlog
 
 from anyipd import clock, notify, policy
 from anyipd.decide.verdict import verdicts
-from anyipd.kernel.monitor import Monitor, Stale
+from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import Refusal
 from anyipd.model import Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
 from anyipd.policy import Policy, PolicyError
-from anyipd.reconcile import Decision, Reconciler
+from anyipd.reconcile import Changes, Decision, Reconciler
 
 LONGEST_REST = 0.05
 """Seconds between passes at most while events keep coming; usually it is as long as the last pass."""
@@ -49,7 +49,7 @@ class Daemon:
         self._delegated: list[Prefix] = []
         self._decision = Decision()
         self._verdicts: Sequence[Subnets] = ()
-        self._stale = Stale.ALL
+        self._hint = Hint(Stale.ALL)
         self._woken = asyncio.Event()
         self._reload = False
         self._watchdog_waits = False
@@ -79,24 +79,24 @@ class Daemon:
 
     def _on_alarm(self) -> None:
         self._alarm.clear()
-        self._look_again(Stale.NOTHING)
+        self._look_again(Hint())
 
     def _on_hangup(self) -> None:
         self._reload = True
-        self._look_again(Stale.ALL)
+        self._look_again(Hint(Stale.ALL))
 
     def _on_watchdog(self) -> None:
         # Only a completed pass feeds the watchdog, so each of its turns is an audit as well.
         self._watchdog_waits = True
-        self._look_again(Stale.ALL)
+        self._look_again(Hint(Stale.ALL))
 
     def _await_watchdog(self) -> None:
         interval = notify.watchdog_interval()
         if interval:
             asyncio.get_running_loop().call_later(interval / 2, self._on_watchdog)
 
-    def _look_again(self, stale: Stale) -> None:
-        self._stale |= stale
+    def _look_again(self, hint: Hint) -> None:
+        self._hint.add(hint)
         self._woken.set()
 
     async def _pass(self) -> None:
@@ -129,17 +129,17 @@ class Daemon:
         self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, self._delegated)
 
     async def _reconcile(self) -> None:
-        stale, self._stale = self._stale, Stale.NOTHING
+        hint, self._hint = self._hint, Hint()
         try:
-            await self._look_and_apply(stale)
+            await self._look_and_apply(hint.stale, hint.lost)
         except OSError as error:
             _log.error("pass failed, will be repeated", reason=error.strerror, after=self._retry)
             self._reconciler.routes.close()
             self._reconciler.routes = Routes()
             self._watch()
-            self._try_later(Stale.ALL)
+            self._try_later(Hint(Stale.ALL))
 
-    async def _look_and_apply(self, stale: Stale) -> None:
+    async def _look_and_apply(self, stale: Stale, lost: AbstractSet[Prefix]) -> None:
         reconciler, before = self._reconciler, self._decision
         if Stale.DELEGATIONS in stale:
             delegated = reconciler.observe_delegations()
@@ -156,31 +156,33 @@ class Daemon:
         decision = reconciler.decide(clock.now())
         self._alarm.set(decision.deadline)
         if decision == before and Stale.PRESENT not in stale:
+            if lost:
+                await self._apply(reconciler.mend(decision, lost), self._verdicts)
             return
         changes = await _in_slices(reconciler.compare(decision))
-        refused = await _in_slices(reconciler.apply(changes))
-        after = verdicts(decision.subnets, changes.local)
         _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
-        _tell(subnet_lines(self._verdicts, after, changes.local, {each.prefix for each in refused}))
-        self._decision, self._verdicts = decision, after
+        self._decision = decision
+        await self._apply(changes, verdicts(decision.subnets, changes.local))
         if changes.strays:
             # One of them may have stood where a route of ours belongs.
-            self._look_again(Stale.PRESENT)
-        self._settle(refused)
+            self._look_again(Hint(Stale.PRESENT))
 
-    def _settle(self, refused: Sequence[Refusal]) -> None:
-        """Tell what the kernel refused, once for each reason, and see that it is tried again."""
+    async def _apply(self, changes: Changes, found: Sequence[Subnets]) -> None:
+        """Change the kernel and tell it, then see that what it refused is tried again."""
+        refused = await _in_slices(self._reconciler.apply(changes))
+        _tell(subnet_lines(self._verdicts, found, changes.local, {each.prefix for each in refused}))
+        self._verdicts = found
         for error, group in groupby(sorted(refused, key=attrgetter("error")), attrgetter("error")):
             same = list(group)
             _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))
         # With lo down no route can be; it coming up is an event.
         if any(each.error != errno.ENETDOWN for each in refused):
-            self._try_later(Stale.PRESENT)
+            self._try_later(Hint(Stale.PRESENT))
         else:
             self._retry = FIRST_RETRY
 
-    def _try_later(self, stale: Stale) -> None:
-        asyncio.get_running_loop().call_later(self._retry, self._look_again, stale)
+    def _try_later(self, hint: Hint) -> None:
+        asyncio.get_running_loop().call_later(self._retry, self._look_again, hint)
         self._retry = min(2 * self._retry, LAST_RETRY)
 
 

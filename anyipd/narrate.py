@@ -50,7 +50,7 @@ def subnet_lines(
             Prefix(address, run.first.length) for address in run.addresses()
         ):
             yield from (Line("bound", fields) for fields in _found(after, run))
-    for run in _runs(plan.remove):
+    for run in plan.remove:
         yield from (Line("unbound", fields) for fields in _found(before, run))
     known = {_fate(each) for each in before}
     for each in after:
@@ -75,20 +75,6 @@ def _told(delegation: Delegation, now: float) -> dict[str, str | int]:
     if delegation.reason:
         fields["reason"] = delegation.reason
     return fields
-
-
-def _runs(prefixes: Iterable[Prefix]) -> Iterator[Run]:
-    """Join adjacent prefixes."""
-    run: Run | None = None
-    for prefix in sorted(prefixes):
-        if run and prefix == (run.first.address + run.count * prefix.size, run.first.length, prefix.width):
-            run = Run(run.first, run.count + 1)
-        else:
-            if run:
-                yield run
-            run = Run(prefix, 1)
-    if run:
-        yield run
 
 
 def _found(subnets: Sequence[Subnets], run: Run) -> Iterator[dict[str, str | int]]:

@@ -7,14 +7,14 @@ what is so to what should be so; what was hinted at only spares it observations 
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyipd import clock
 from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated, next_deadline
-from anyipd.decide.plan import Plan, Run, Sweep, discard_routes, local_routes
+from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes, discard_route
 from anyipd.kernel.routes import local_routes as read_local_routes
@@ -32,7 +32,8 @@ class Decision:
 
     delegations: Sequence[Delegation] = ()
     subnets: Sequence[Subnets] = ()
-    discards: Sequence[Run] = ()
+    local: Wanted = field(default_factory=Wanted)
+    discard: Wanted = field(default_factory=Wanted)
     deadline: float = INFINITE
 
 
@@ -78,23 +79,24 @@ class Reconciler:
     def decide(self, now: float) -> Decision:
         """Say what should be so, by the observations at hand."""
         all_delegations = delegations(self._discards, self._leased, self.policy, now)
+        subnets = [
+            run
+            for delegation in all_delegations
+            if is_delegated(delegation)
+            for run in carve(delegation, self.policy, self._assigned)
+        ]
+        unassigned = all_delegations if self.policy.unassigned != "none" else []
         return Decision(
             delegations=all_delegations,
-            subnets=[
-                run
-                for delegation in all_delegations
-                if is_delegated(delegation)
-                for run in carve(delegation, self.policy, self._assigned)
-            ],
-            discards=[]
-            if self.policy.unassigned == "none"
-            else discard_routes(all_delegations, self._discards),
+            subnets=subnets,
+            local=local_routes(subnets),
+            discard=discard_routes(unassigned, self._discards),
             deadline=next_deadline(all_delegations, now),
         )
 
     def compare(self, decision: Decision) -> Generator[None, None, Changes]:
         """Find out what must change for a decision."""
-        local, discard = Sweep(local_routes(decision.subnets)), Sweep(decision.discards)
+        local, discard = Sweep(decision.local), Sweep(decision.discard)
         strays: list[Route] = []
         for chunk in self.routes.dump(wire.TABLE_LOCAL):
             bound, others = read_local_routes(chunk)
@@ -116,6 +118,11 @@ class Reconciler:
             yield
         return Changes(local.plan(), discard.plan(), strays)
 
+    def mend(self, decision: Decision, lost: Iterable[Prefix]) -> Changes:
+        """Put back single routes that somebody removed, without reading what else is there."""
+        runs = [run for prefix in sorted(lost) if (run := decision.local.single(prefix))]
+        return Changes(Plan(add=runs))
+
     def apply(self, changes: Changes) -> Generator[None, None, list[Refusal]]:
         """Change what must be changed: additions first. What the kernel refused is returned.
 
@@ -123,7 +130,7 @@ class Reconciler:
         brings an event of its own.
         """
         routes, kind = self.routes, self._discard_kind()
-        strays = [discard_route(kind, each) for each in changes.discard.remove] + changes.strays
+        strays = [discard_route(kind, run.first) for run in changes.discard.remove] + changes.strays
         refused = []
         for steps, faster in (
             (routes.add_local(changes.local.add, clock.now()), errno.EEXIST),

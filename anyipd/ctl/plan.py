@@ -51,8 +51,8 @@ def _print_changes(seen: Look, *, as_json: bool) -> None:
     changes = [("add", "local", run) for run in local.add]
     changes += [("add", "discard", run) for run in discard.add]
     changes += [("renew", "local", run) for run in local.renew]
-    changes += [("remove", "local", Run(prefix, 1)) for prefix in local.remove]
-    changes += [("remove", "discard", Run(prefix, 1)) for prefix in discard.remove]
+    changes += [("remove", "local", run) for run in local.remove]
+    changes += [("remove", "discard", run) for run in discard.remove]
     changes += [("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
     if as_json:
         print(json.dumps([_object(seen, *change) for change in changes], indent=2))

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from anyipd.decide.delegation import is_delegated
 from anyipd.model import INFINITE, Delegation, Discard, Prefix, Subnets, SubnetState
@@ -58,39 +59,67 @@ class Plan:
 
     add: list[Run] = field(default_factory=list)
     renew: list[Run] = field(default_factory=list)
-    remove: list[Prefix] = field(default_factory=list)
+    remove: list[Run] = field(default_factory=list)
     taken: list[Run] = field(default_factory=list)  # wanted, but a foreign route stands there
 
     def __bool__(self) -> bool:
         return bool(self.add or self.renew or self.remove)
 
 
-def local_routes(subnets: Iterable[Subnets]) -> list[Run]:
+@dataclass(frozen=True)
+class Wanted:
+    """The wanted routes of one table: runs that do not overlap, in the order of their addresses."""
+
+    runs: tuple[Run, ...] = ()
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Wanted:
+        """Make it of runs in any order."""
+        return cls(tuple(sorted(runs, key=lambda run: run.first.address)))
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [run.first.address for run in self.runs]
+
+    def holder(self, address: int, length: int) -> int | None:
+        """Which of `runs` has a route to this destination, if any."""
+        number = bisect_right(self._starts, address) - 1
+        if number < 0:
+            return None
+        run = self.runs[number]
+        inside = address < run.first.address + run.count * run.first.size
+        return number if inside and run.first.length == length else None
+
+    def single(self, prefix: Prefix) -> Run | None:
+        """The wanted route to this destination alone, if any."""
+        number = self.holder(prefix.address, prefix.length)
+        return None if number is None else replace(self.runs[number], first=prefix, count=1)
+
+
+def local_routes(subnets: Iterable[Subnets]) -> Wanted:
     """The local routes that bind the wanted subnets."""
-    return [
+    return Wanted.of(
         Run(each.first, each.count, each.valid_until)
         for each in subnets
         if each.state is SubnetState.WANTED and each.first is not None
-    ]
+    )
 
 
-def discard_routes(delegations: Iterable[Delegation], discards: Iterable[Discard]) -> list[Run]:
+def discard_routes(delegations: Iterable[Delegation], discards: Iterable[Discard]) -> Wanted:
     """Our own discard routes over delegated prefixes: where the client left none (RFC 7084, WPD-5)."""
     covered = {discard.prefix for discard in discards}
-    return [Run(each.prefix, 1) for each in delegations if is_delegated(each) and each.prefix not in covered]
+    return Wanted.of(
+        Run(each.prefix, 1) for each in delegations if is_delegated(each) and each.prefix not in covered
+    )
 
 
 class Sweep:
-    """Ticks the routes of one table off against the wanted ones.
+    """Ticks the routes that are in a table off against the wanted ones."""
 
-    The wanted runs do not overlap.
-    """
-
-    def __init__(self, wanted: Iterable[Run]) -> None:
-        self._runs = sorted(wanted, key=lambda run: run.first.address)
-        self._starts = [run.first.address for run in self._runs]
-        self._marks = [bytearray(run.count) for run in self._runs]
-        self._unwanted: list[Prefix] = []
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._marks = [bytearray(run.count) for run in wanted.runs]
+        self._unwanted: list[_Leftover] = []
 
     def see_ours(self, routes: Iterable[tuple[int, int, int]], now: float) -> None:
         """Tick off routes of ours: address, length and ticks left of each, as read at `now`."""
@@ -99,11 +128,11 @@ class Sweep:
         mark = bytearray()
         for address, found_length, ticks in routes:
             if not start <= address < end or found_length != length:
-                number = self._holder(address, found_length)
+                number = self._wanted.holder(address, found_length)
                 if number is None:
-                    self._unwanted.append(Prefix(address, found_length))
+                    self._leave_over(address, found_length)
                     continue
-                run, mark = self._runs[number], self._marks[number]
+                run, mark = self._wanted.runs[number], self._marks[number]
                 start, length, size = run.first.address, run.first.length, run.first.size
                 end = start + run.count * size
                 early, late = _tolerance(run, now)
@@ -112,17 +141,17 @@ class Sweep:
 
     def see_foreign(self, prefix: Prefix) -> None:
         """Note that somebody else's route has this destination."""
-        number = self._holder(prefix.address, prefix.length)
+        number = self._wanted.holder(prefix.address, prefix.length)
         if number is not None:
-            first = self._runs[number].first
+            first = self._wanted.runs[number].first
             position = (prefix.address - first.address) // first.size
             if self._marks[number][position] == _MISSING:
                 self._marks[number][position] = _TAKEN
 
     def plan(self) -> Plan:
         """What is left to do after everything present was seen."""
-        plan = Plan(remove=self._unwanted)
-        for run, marks in zip(self._runs, self._marks, strict=True):
+        plan = Plan(remove=[Run(Prefix(each.start, each.length), each.count) for each in self._unwanted])
+        for run, marks in zip(self._wanted.runs, self._marks, strict=True):
             for stretch in _STRETCH.finditer(marks):
                 part = run.part(*stretch.span())
                 mark = marks[stretch.start()]
@@ -131,13 +160,26 @@ class Sweep:
                 )
         return plan
 
-    def _holder(self, address: int, length: int) -> int | None:
-        number = bisect_right(self._starts, address) - 1
-        if number < 0:
-            return None
-        run = self._runs[number]
-        inside = address < run.first.address + run.count * run.first.size
-        return number if inside and run.first.length == length else None
+    def _leave_over(self, address: int, length: int) -> None:
+        # The kernel lists a table in the order of its addresses: what was one run comes as one.
+        last = self._unwanted[-1] if self._unwanted else None
+        if last and last.end == address and last.length == length:
+            last.end += last.size
+            last.count += 1
+        else:
+            size = 1 << (128 - length)
+            self._unwanted.append(_Leftover(address, address + size, length, size))
+
+
+@dataclass(slots=True)
+class _Leftover:
+    """Adjacent routes of ours that nobody wants, as they are found."""
+
+    start: int
+    end: int
+    length: int
+    size: int
+    count: int = 1
 
 
 def _tolerance(run: Run, now: float) -> tuple[float, float]:

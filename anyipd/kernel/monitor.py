@@ -12,11 +12,12 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Flag, auto
 
 from anyipd.kernel import wire
 from anyipd.kernel.bpf import event_filter
-from anyipd.kernel.routes import enlarge
+from anyipd.kernel.routes import enlarge, is_bound_subnet
 from anyipd.model import Prefix
 
 _GROUPS = 0x1 | 0x100 | 0x400  # RTMGRP_LINK, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
@@ -24,6 +25,10 @@ _SO_ATTACH_FILTER = 26
 _RECEIVE = 1 << 16
 _RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the filter in a pass
 _IFINDEX = struct.Struct("=i")  # in ifinfomsg, 4 bytes behind nlmsghdr
+
+
+MOST_LOST = 64
+"""Routes that are put back one by one; beyond that a look at all of them costs less."""
 
 
 class Stale(Flag):
@@ -34,6 +39,23 @@ class Stale(Flag):
     ASSIGNED = auto()  # prefixes in use on links
     PRESENT = auto()  # routes of ours, and who else stands in their place
     ALL = DELEGATIONS | ASSIGNED | PRESENT
+
+
+@dataclass(slots=True)
+class Hint:
+    """Where to look again: at whole observations, and for single bound subnets that were lost."""
+
+    stale: Stale = Stale.NOTHING
+    lost: set[Prefix] = field(default_factory=set)
+
+    def add(self, other: Hint) -> None:
+        """Look also where another hint says. Where many were lost, all are looked at."""
+        self.stale |= other.stale
+        self.lost |= other.lost
+        if len(self.lost) > MOST_LOST:
+            self.stale |= Stale.PRESENT
+        if Stale.PRESENT in self.stale:
+            self.lost.clear()
 
 
 class Monitor:
@@ -65,30 +87,34 @@ class Monitor:
         # struct sock_fprog: number of instructions, pointer
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", size // 8, address))
 
-    def read(self) -> Stale:
+    def read(self) -> Hint:
         """Take in all events that are there."""
-        stale = Stale.NOTHING
+        hint = Hint()
         while True:
             try:
                 chunk = self._socket.recv(_RECEIVE)
             except BlockingIOError:
-                return stale
+                return hint
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                return Stale.ALL
-            for start, kind, _ in wire.messages(chunk):
-                stale |= _hint(chunk, start, kind)
+                hint.add(Hint(Stale.ALL))
+                continue
+            for start, kind, end in wire.messages(chunk):
+                hint.add(_hint(chunk, start, kind, end))
 
 
-def _hint(chunk: bytes, start: int, kind: int) -> Stale:
+def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
     if kind in {wire.RTM_NEWLINK, wire.RTM_DELLINK}:
         # lo takes all its routes with it, and with skip_notify_on_dev_down nothing else tells.
         index = _IFINDEX.unpack_from(chunk, start + 20)[0]
-        return Stale.ALL if index == wire.LOOPBACK_INDEX else Stale.ASSIGNED
+        return Hint(Stale.ALL if index == wire.LOOPBACK_INDEX else Stale.ASSIGNED)
     if kind in {wire.RTM_NEWADDR, wire.RTM_DELADDR}:
-        return Stale.ASSIGNED
+        return Hint(Stale.ASSIGNED)
     table, protocol, route_type = wire.kind_of_route(chunk, start)
+    if protocol == wire.PROTOCOL and kind == wire.RTM_DELROUTE:
+        route = wire.route(chunk, start, end)
+        return Hint(lost={route.prefix}) if is_bound_subnet(route) else Hint(Stale.PRESENT)
     if protocol == wire.PROTOCOL or table == wire.TABLE_LOCAL:
-        return Stale.PRESENT
-    return Stale.DELEGATIONS if route_type in wire.DISCARDS.values() else Stale.ASSIGNED
+        return Hint(Stale.PRESENT)
+    return Hint(Stale.DELEGATIONS if route_type in wire.DISCARDS.values() else Stale.ASSIGNED)

@@ -11,8 +11,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby, islice
-from operator import attrgetter
+from itertools import chain, islice
 
 from anyipd.decide.plan import Run
 from anyipd.kernel import wire
@@ -86,11 +85,11 @@ class Routes:
         """Give routes of ours that are there another lifetime. ENOENT: it is not there any more."""
         return self._change(wire.RTM_NEWROUTE, wire.NLM_F_REPLACE, runs, now)
 
-    def remove_local(self, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
+    def remove_local(self, runs: Iterable[Run]) -> Iterator[list[Refusal]]:
         """Unbind subnets. ESRCH: it is not there any more."""
-        for length, group in groupby(prefixes, key=attrgetter("length")):
-            template = wire.batch(wire.RTM_DELROUTE, 0, _LOCAL._replace(prefix=Prefix(0, length)))
-            yield from self._send(template, (prefix.address for prefix in group))
+        for run in runs:
+            template = wire.batch(wire.RTM_DELROUTE, 0, _LOCAL._replace(prefix=run.first))
+            yield from self._send(template, run.addresses())
 
     def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
         """Discard what is unassigned of delegated prefixes; `kind` is one of `wire.DISCARDS`."""
@@ -146,6 +145,11 @@ def discard_route(kind: int, prefix: Prefix) -> Route:
     )
 
 
+def is_bound_subnet(route: Route) -> bool:
+    """Whether a route is one of those that bind a subnet, whatever its destination and lifetime."""
+    return route[1:-1] == _LOCAL[1:-1]
+
+
 def local_routes(chunk: bytes) -> tuple[list[tuple[int, int, int]], list[Route]]:
     """Sort a part of a dump of table local: bound subnets as address, length and ticks; all else.
 
@@ -159,7 +163,7 @@ def local_routes(chunk: bytes) -> tuple[list[tuple[int, int, int]], list[Route]]
     for start, kind, end in wire.messages(chunk):
         if kind == wire.RTM_NEWROUTE:
             found = wire.route(chunk, start, end)
-            if found[1:-1] == _LOCAL[1:-1]:
+            if is_bound_subnet(found):
                 bound.append((found.prefix.address, found.prefix.length, found.ticks))
             else:
                 others.append(found)
