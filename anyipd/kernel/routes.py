@@ -31,7 +31,7 @@ _RECEIVE = 1 << 16  # a dump fills what it is given, up to 32 KiB
 _RECEIVE_BUFFER = 1 << 20  # a batch of which every message is refused needs a quarter of it
 _PATIENCE = struct.pack("ll", 10, 0)  # struct timeval
 
-_LOCAL = Route(
+BOUND_SUBNET = Route(
     prefix=Prefix(0, 64),
     table=wire.TABLE_LOCAL,
     protocol=wire.PROTOCOL,
@@ -41,7 +41,9 @@ _LOCAL = Route(
     gateway=False,
     ticks=0,
 )
-_LOCAL_FIELDS = wire.plain_fields(_LOCAL)
+"""What every route that binds a subnet is, but for its destination and lifetime."""
+
+_LOCAL_FIELDS = wire.plain_fields(BOUND_SUBNET)
 
 
 class Routes:
@@ -66,7 +68,7 @@ class Routes:
     def may_change(self) -> bool:
         """Whether the kernel lets us change routes here (CAP_NET_ADMIN in the owning user namespace)."""
         # rtnetlink asks for the right before it looks for the route, and ours never bind ::/128.
-        nothing = _LOCAL._replace(prefix=Prefix(0, 128))
+        nothing = BOUND_SUBNET._replace(prefix=Prefix(0, 128))
         return all(each.error != errno.EPERM for each in chain.from_iterable(self.remove([nothing])))
 
     def dump(self, table: int, protocol: int = 0) -> Iterator[bytes]:
@@ -88,7 +90,7 @@ class Routes:
     def remove_local(self, runs: Iterable[Run]) -> Iterator[list[Refusal]]:
         """Unbind subnets. ESRCH: it is not there any more."""
         for run in runs:
-            template = wire.batch(wire.RTM_DELROUTE, 0, _LOCAL._replace(prefix=run.first))
+            template = wire.batch(wire.RTM_DELROUTE, 0, BOUND_SUBNET._replace(prefix=run.first))
             yield from self._send(template, run.addresses())
 
     def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
@@ -105,7 +107,9 @@ class Routes:
 
     def _change(self, message: int, flags: int, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
         for run in runs:
-            template = wire.batch(message, flags, _LOCAL._replace(prefix=run.first), _lifetime(run, now))
+            template = wire.batch(
+                message, flags, BOUND_SUBNET._replace(prefix=run.first), _lifetime(run, now)
+            )
             yield from self._send(template, run.addresses())
 
     def _send(self, template: wire.Batch, addresses: Iterable[int]) -> Iterator[list[Refusal]]:
@@ -147,7 +151,7 @@ def discard_route(kind: int, prefix: Prefix) -> Route:
 
 def is_bound_subnet(route: Route) -> bool:
     """Whether a route is one of those that bind a subnet, whatever its destination and lifetime."""
-    return route[1:-1] == _LOCAL[1:-1]
+    return route[1:-1] == BOUND_SUBNET[1:-1]
 
 
 def local_routes(chunk: bytes) -> tuple[list[tuple[int, int, int]], list[Route]]:

@@ -1,0 +1,102 @@
+"""How long it takes: from the client's script to the address answering, and to mend what was broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from anyipd.decide.plan import Run
+from anyipd.kernel.routes import Routes
+from bench.rig import OLD, WHOLE, Rig, Witness, rig, subnet
+from bench.row import Row, in_turn
+
+MENDED = 200
+"""How often a route is removed; a figure is the median of so many."""
+
+
+def rows(runs: int) -> Iterator[Row]:
+    """Measure from the hook's start to the last route, and from a removal to the route's return."""
+    yield from _from_the_hook(runs)
+    yield from _mending(runs)
+
+
+def _from_the_hook(runs: int) -> Iterator[Row]:
+    # A shell hook that knows the routes by heart: no policy, no lifetimes, no second look.
+    loop = (
+        "n=0; while [ $n -lt {count} ]; do "
+        'ip -6 route add local "2001:db8:a:$(printf %x $n)::/64" dev lo proto 150; n=$((n + 1)); done'
+    )
+    scripts = {
+        1: (20, "ip -6 route add local 2001:db8:a::/64 dev lo proto 150", 1.5),
+        16: (20, loop.format(count=16), 0.5),
+        256: (3, loop.format(count=256), None),
+    }
+    for count, (times, script, goal) in scripts.items():
+        figures, theirs = _against_a_shell_hook(count, script, times * runs)
+        name = f"hook's start to answering, {count}"
+        yield Row(name, "ms", figures, "shell hook, `ip` each", theirs, goal, 20 if count == 1 else None)
+    with rig("ours") as ours, rig("peer") as peer:
+        ours.start("subnets: [{name: all, count: all}]")
+
+        def bind_all() -> float:
+            took = ours.until_logged(lambda: ours.hook("BOUND6", OLD), "bound")
+            ours.hook("EXPIRE6", OLD)
+            ours.settled(0)
+            return took
+
+        def batch_all() -> float:
+            took = peer.batch("add", OLD, WHOLE)
+            peer.flush()
+            return took
+
+        figures, theirs = in_turn(bind_all, batch_all, runs)
+    yield Row("hook's start to answering, 65,536", "ms", figures, "shell hook, `ip -batch`", theirs)
+
+
+def _against_a_shell_hook(count: int, script: str, runs: int) -> tuple[list[float], list[float]]:
+    last = subnet(OLD, count - 1)
+    with rig("ours") as ours, rig("peer") as peer:
+        ours.start(f"subnets: [{{name: some, count: {count}}}]")
+        witness, other = Witness(ours.namespace), Witness(peer.namespace)
+
+        def bind() -> float:
+            took = witness.until_added(last, lambda: ours.hook("BOUND6", OLD))
+            ours.hook("EXPIRE6", OLD)
+            ours.settled(0)
+            return took
+
+        def by_shell() -> float:
+            took = other.until_added(last, lambda: peer.hook("BOUND6", OLD, script=script))
+            peer.flush()
+            return took
+
+        return in_turn(bind, by_shell, runs)
+
+
+def _mending(runs: int) -> Iterator[Row]:
+    medians: dict[int, list[float]] = {16: [], WHOLE: []}
+    for count, figures in medians.items():
+        with rig("ours") as ours:
+            ours.start(
+                "subnets: [{name: all, count: all}]"
+                if count == WHOLE
+                else "subnets: [{name: some, count: 16}]"
+            )
+            ours.until_logged(lambda: ours.delegate(OLD), "bound")
+            ours.settled(count)
+            figures += [_mend(ours) for _ in range(runs)]
+    yield Row("one removed route back, of 16", "ms", medians[16], limit=1.5)
+    yield Row(
+        "one removed route back, of 65,536", "ms", medians[WHOLE], "of 16", medians[16], goal=1.5, limit=2
+    )
+
+
+def _mend(ours: Rig) -> float:
+    lost = subnet(OLD, 7)
+    witness = Witness(ours.namespace)
+    with ours.namespace.entered():
+        vandal = Routes()
+    figures = [
+        witness.until_added(lost, lambda: list(vandal.remove_local([Run(lost, 1)]))) for _ in range(MENDED)
+    ]
+    return median(figures)

@@ -1,0 +1,172 @@
+"""What is measured, and by which witness: a daemon in a namespace of its own, and a clock beside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from anyipd.model import Prefix
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import HOOK
+from tests.lab.namespace import Namespace, wait_until
+
+WHOLE = 65_536
+"""The /64s of a /48."""
+
+OLD, NEW = Prefix.parse("2001:db8:a::/48"), Prefix.parse("2001:db8:b::/48")
+
+_RTNLGRP_IPV6_ROUTE = 0x400
+_SO_RCVBUFFORCE = 33
+
+
+class Rig:
+    """A namespace, a daemon to be started in it, and folders that go with them."""
+
+    def __init__(self, namespace: Namespace, folder: Path) -> None:
+        self.namespace, self.folder = namespace, folder
+        self.daemon = Daemon(namespace, folder)
+
+    def start(self, policy: str) -> None:
+        """Start the daemon with a policy."""
+        self.daemon.configure(policy)
+        self.daemon.start()
+
+    def delegate(self, prefix: Prefix) -> None:
+        """Do what a DHCPv6 client does in the kernel with a delegated prefix."""
+        self.namespace.ip(f"-6 route add unreachable {prefix} dev lo proto dhcp")
+
+    def withdraw(self, prefix: Prefix) -> None:
+        """Undo it."""
+        self.namespace.ip(f"-6 route delete unreachable {prefix} dev lo proto dhcp")
+
+    def batch(self, verb: str, prefix: Prefix, count: int) -> float:
+        """Milliseconds that `ip -6 -batch` takes to add or delete so many /64s of a prefix."""
+        file = self.folder / f"{verb}-{prefix.address:x}-{count}"
+        if not file.exists():
+            routes = (f"route {verb} local {subnet(prefix, n)} dev lo proto 150\n" for n in range(count))
+            file.write_text("".join(routes))
+        return timed(lambda: self.namespace.run("ip", "-6", "-batch", file))
+
+    def flush(self) -> None:
+        """Leave no route behind."""
+        for route in ("proto 150 table local", "proto dhcp table main", "proto 150 table main"):
+            self.namespace.run("ip", "-6", "route", "flush", *route.split(), check=False)
+
+    def until_logged(self, change: Callable[[], object], event: str, timeout: float = 30.0) -> float:
+        """Milliseconds from the start of `change` to the time stamp of the first log line of an event.
+
+        The daemon says what it did when the kernel has done it, so this needs no listener that
+        would slow both down.
+        """
+        size = self.daemon.log.stat().st_size
+        begun = time.time()
+        change()
+
+        def stamp() -> str | None:
+            with self.daemon.log.open() as log:
+                log.seek(size)
+                return next((line for line in log if f"event={event} " in line and line.endswith("\n")), None)
+
+        line = wait_until(stamp, timeout)
+        local = time.mktime(time.strptime(line[10:29], "%Y-%m-%dT%H:%M:%S")) + float(line[29:36])
+        return (local - begun) * 1000
+
+    def settled(self, count: int) -> None:
+        """Wait until so many of our routes are there."""
+        wait_until(lambda: self.count() == count, 30)
+
+    def count(self) -> int:
+        """Count our routes in table local."""
+        return self.namespace.ip("-6 route show table local proto 150").count("\n")
+
+    def memory(self) -> float:
+        """Resident memory of the daemon in MB."""
+        return resident(self.daemon.running.pid)
+
+    def hook(self, reason: str, prefix: Prefix, valid: int = 7200, script: str = f". {HOOK}") -> None:
+        """Call our hook, or another script, as dhclient-script does."""
+        which = "old" if reason in {"EXPIRE6", "RELEASE6"} else "new"
+        told = {
+            "ip6_prefix": str(prefix),
+            "iaid": "00:00:00:01",
+            "life_starts": str(int(time.time())),
+            "preferred_life": str(valid // 2),
+            "max_life": str(valid),
+        }
+        environment = {
+            **self.daemon.environment(),
+            "ANYIPD_RUNTIME_DIR": str(self.daemon.runtime),
+            "reason": reason,
+            "interface": "uplink",
+            **{f"{which}_{name}": value for name, value in told.items()},
+        }
+        self.namespace.run("dash", "-c", script, env=environment)
+
+
+class Witness:
+    """An event socket that tells when a certain local route came."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        with namespace.entered():
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 28)
+        self.socket.bind((0, _RTNLGRP_IPV6_ROUTE))
+        self.socket.settimeout(60)
+
+    def until_added(self, prefix: Prefix, change: Callable[[], object]) -> float:
+        """Milliseconds from the start of `change` until the route over `prefix` was added to table local."""
+        wanted = prefix.address.to_bytes(16)
+        begun = time.perf_counter()
+        change()
+        while True:
+            event = self.socket.recv(4096)
+            kind = struct.unpack_from("=H", event, 4)[0]
+            if kind == 24 and event[20] == 255 and event[40:56] == wanted:
+                return (time.perf_counter() - begun) * 1000
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process in MB."""
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
+    )
+    return int(line.split()[1]) / 1024
+
+
+def cpu(pid: int) -> float:
+    """Processor time of a process so far, in ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def awakenings(pid: int) -> int:
+    """How often a process went to sleep so far."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
+def subnet(delegated: Prefix, number: int) -> Prefix:
+    """The /64 with this subnet ID."""
+    return Prefix(delegated.address + (number << 64), 64)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Milliseconds that `work` takes."""
+    begun = time.perf_counter()
+    work()
+    return (time.perf_counter() - begun) * 1000
+
+
+@contextmanager
+def rig(name: str) -> Iterator[Rig]:
+    """Make a rig, and clear it away."""
+    with TemporaryDirectory() as folder, Namespace(name) as namespace:
+        made = Rig(namespace, Path(folder))
+        with made.daemon:
+            yield made
