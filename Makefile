@@ -14,7 +14,7 @@ include setup.mk install.mk
 demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answering, in a network of its own
 	@.venv/bin/python -m tests.lab.demo
 
-test: check .cache/debian ## run every check and every test, with real DHCPv6 server and client
+test: check .cache/debian .cache/wheels ## run every check and every test, with real DHCPv6 server and client
 	.venv/bin/python -m pytest
 
 check: .venv .cache/debian ## ruff, mypy, shellcheck

@@ -30,7 +30,7 @@ pip_install = $(VENV_PIP) --python '$(STAGE)/bin/python' install --quiet --no-co
 
 .PHONY: install uninstall
 
-install: .venv
+install: .venv ## install below PREFIX and DESTDIR, with service, hook and configuration
 	rm -rf $(WHEEL) '$(STAGE)'
 	$(VENV_PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
 	$(SYSTEM_PYTHON) -m venv --without-pip '$(STAGE)'
@@ -61,7 +61,7 @@ install: .venv
 		systemctl daemon-reload; \
 		echo 'Next: edit $(CONFIG) and systemctl enable --now anyipd')
 
-uninstall:
+uninstall: ## take all of it back, but for a changed configuration
 	@$(call live, ! [ -e '$(UNIT)' ] || systemctl disable --now anyipd)
 	rm -f '$(DESTDIR)$(UNIT)' '$(DESTDIR)$(SYSUSERS)' '$(DESTDIR)$(TMPFILES)' '$(DESTDIR)$(SYSCTL)' \
 		'$(DESTDIR)$(RT_PROTOS)' '$(DESTDIR)$(HOOK)'

@@ -45,6 +45,14 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 			.venv/lib/python3*/site-packages/pip/_vendor/certifi/core.py; \
 	fi
 
+.cache/wheels: .cache/wheels/stamp
+
+# What `make install` takes from the registry, for the tests, which have no way out.
+.cache/wheels/stamp: requirements.lock .venv/stamp
+	rm -rf $(@D)
+	.venv/bin/python -m pip download $(QUIET) --require-hashes --dest $(@D) -r requirements.lock
+	touch $@
+
 .cache/debian/stamp: tests/lab/debian.py setup.mk
 	$(PYTHON) tests/lab/debian.py .cache/debian $(LAB_PACKAGES)
 	touch $@

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from anyipd.decide.plan import Plan, Run
-from anyipd.decide.verdict import find, part
+from anyipd.decide.verdict import part
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
 
 
@@ -79,15 +79,16 @@ def _told(delegation: Delegation, now: float) -> dict[str, str | int]:
 
 def _found(subnets: Sequence[Subnets], run: Run) -> Iterator[dict[str, str | int]]:
     """Name the subnets that a run of routes belongs to; it may span several entries of the policy."""
-    while run.count:
-        found = find(subnets, run)
-        if found is None:
-            yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
-            return
-        holder, position = found
-        named = min(run.count, holder.count - position)
-        yield _named(part(holder, position, named))
-        run = run.part(named, run.count)
+    named = False
+    for each in subnets:
+        if each.first and each.first.length == run.first.length:
+            offset = (run.first.address - each.first.address) // each.first.size
+            begin, end = max(offset, 0), min(offset + run.count, each.count)
+            if begin < end:
+                yield _named(part(each, begin, end - begin))
+                named = True
+    if not named:
+        yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
 
 
 def _named(subnets: Subnets) -> dict[str, str | int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -119,14 +121,15 @@ def test_renew_changes_only_lifetimes(
 def test_renumber_with_overlap(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
     daemon.configure(POLICY)
     daemon.start()
-    kea.start(Offer(OLD, 6, 8), renew=1, rebind=5)
+    kea.start(Offer(OLD, 16, 18), renew=1, rebind=15)
     dhclient.start()
     daemon.wait_for("bound subnet=web")
-    kea.offer(Offer(NEW), renew=1, rebind=5)
-    daemon.wait_for(f"delegated prefix={NEW}")
+    kea.offer(Offer(NEW), renew=1, rebind=15)
+    # A Renew that reaches Kea while it reloads is lost, and repeated after ten seconds.
+    daemon.wait_for(f"delegated prefix={NEW}", 15)
     wait_until(lambda: len(bound(routed.host)) == 6, 1)
     assert routed.answers(subnet(OLD, 0)) == routed.answers(subnet(NEW, 0)) == 8
-    daemon.wait_for(f"deprecated prefix={OLD}", 10)
+    daemon.wait_for(f"deprecated prefix={OLD}", 20)
     assert routed.answers(subnet(OLD, 0)) == 8
     daemon.wait_for(f"unbound subnet=web prefix={subnet(OLD, 0)}", 10)
     assert routed.answers(subnet(OLD, 0), timeout=0.2) == 0
@@ -142,7 +145,7 @@ def test_zero_lifetime_withdraws_at_once(
     dhclient.start()
     daemon.wait_for("bound subnet=web")
     kea.offer(Offer(OLD, 0, 0), Offer(NEW), renew=1, rebind=5)
-    daemon.wait_for(f"withdrawn prefix={OLD}", 10)
+    daemon.wait_for(f"withdrawn prefix={OLD}", 15)
     daemon.wait_for(f"bound subnet=web prefix={subnet(NEW, 0)}", 10)
     assert bound(routed.host) == ["2001:db8:200:1::/64", "2001:db8:200:2::/64", "2001:db8:200::/64"]
     assert [each["prefix"] for each in daemon.status()["delegations"]] == [str(NEW)]
@@ -202,6 +205,32 @@ def test_two_prefixes_in_one_ia(routed: Uplink, kea: Kea, daemon: Daemon, dhclie
     assert routed.answers(subnet(OLD, 1)) == routed.answers(subnet(NEW, 1)) == 8
 
 
+@dataclass(frozen=True)
+class Line:
+    """Everything on one uplink: Kea behind it, dhclient on it."""
+
+    uplink: Uplink
+    kea: Kea
+    dhclient: Dhclient
+
+
+@pytest.fixture
+def first(routed: Uplink, kea: Kea, dhclient: Dhclient) -> Line:
+    return Line(routed, kea, dhclient)
+
+
+@pytest.fixture
+def second(lab: Callable[[str], Namespace], first: Line, daemon: Daemon, tmp_path: Path) -> Line:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    uplink = Uplink(
+        lab("isp2"), first.uplink.host, interface="eth1.7", address="2001:db8:fffe::1", metric=2048
+    )
+    uplink.route(NEW)
+    kea = Kea(uplink.isp, uplink.customer, folder)
+    return Line(uplink, kea, Dhclient(uplink.host, uplink.interface, folder, daemon.runtime))
+
+
 @pytest.mark.parametrize(
     ("length", "expected"),
     [
@@ -212,15 +241,14 @@ def test_two_prefixes_in_one_ia(routed: Uplink, kea: Kea, daemon: Daemon, dhclie
         (72, {}),
     ],
 )
-def test_delegated_lengths(
-    uplink: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient, length: int, expected: dict[str, str | None]
-) -> None:
+def test_delegated_lengths(first: Line, daemon: Daemon, length: int, expected: dict[str, str | None]) -> None:
     delegated = Prefix(OLD.address, length)
+    uplink = first.uplink
     uplink.route(delegated)
     daemon.configure("subnets: [{name: web}, {name: last, id: 0xff}]")
     daemon.start()
-    kea.start(Offer(delegated))
-    dhclient.start()
+    first.kea.start(Offer(delegated))
+    first.dhclient.start()
     daemon.wait_for(f"prefix={delegated}")
     wait_until(lambda: len(bound(uplink.host)) == sum(prefix is not None for prefix in expected.values()), 2)
     for prefix in expected.values():
@@ -232,30 +260,33 @@ def test_delegated_lengths(
     assert sum("without room" in line or "refused" in line for line in daemon.lines()) == (length >= 60)
 
 
-def test_two_uplinks(
-    lab: Callable[[str], Namespace],
-    uplink: Uplink,
-    daemon: Daemon,
-    dhclient: Dhclient,
-    kea: Kea,
-    tmp_path: Path,
-) -> None:
-    second = Uplink(lab("isp2"), uplink.host, interface="eth1.7", address="2001:db8:fffe::1", metric=2048)
-    (tmp_path / "second").mkdir()
-    second_kea = Kea(second.isp, second.customer, tmp_path / "second")
-    second_client = Dhclient(uplink.host, second.interface, tmp_path / "second", daemon.runtime)
-    uplink.route(OLD)
-    second.route(NEW)
+def test_two_uplinks(first: Line, second: Line, daemon: Daemon) -> None:
+    host = first.uplink.host
     daemon.configure("subnets: [{name: any}, {name: lab, uplink: eth1.7, length: 62}]")
     daemon.start()
-    kea.start(Offer(OLD))
-    second_kea.start(Offer(NEW))
-    dhclient.start()
-    second_client.start()
-    wait_until(lambda: len(bound(uplink.host)) == 3, 10)
-    assert bound(uplink.host) == ["2001:db8:100::/64", "2001:db8:200:4::/62", "2001:db8:200::/64"]
-    assert uplink.answers(subnet(OLD, 0)) == 8
+    first.kea.start(Offer(OLD))
+    second.kea.start(Offer(NEW))
+    first.dhclient.start()
+    second.dhclient.start()
+    wait_until(lambda: len(bound(host)) == 3, 10)
+    assert bound(host) == ["2001:db8:100::/64", "2001:db8:200:4::/62", "2001:db8:200::/64"]
+    assert first.uplink.answers(subnet(OLD, 0)) == 8
     assert {each["uplink"] for each in daemon.status()["delegations"]} == {"uplink", "eth1.7"}
-    second_client.release()
+    second.dhclient.release()
     daemon.wait_for(f"withdrawn prefix={NEW}")
-    assert bound(uplink.host) == ["2001:db8:100::/64"]
+    assert bound(host) == ["2001:db8:100::/64"]
+
+
+def test_a_crash_costs_no_answer_and_no_route(first: Line, daemon: Daemon, tmp_path: Path) -> None:
+    daemon.configure(POLICY)
+    daemon.start()
+    first.kea.start(Offer(OLD, 40, 60), renew=20, rebind=30)
+    first.dhclient.start()
+    daemon.wait_for("bound subnet=web")
+    monitor = RouteMonitor(first.uplink.host, tmp_path)
+    daemon.kill()
+    assert first.uplink.answers(subnet(OLD, 0), 50) == 50
+    time.sleep(1.2)
+    daemon.start()
+    assert first.uplink.answers(subnet(OLD, 0), 50) == 50
+    assert monitor.changes() == []

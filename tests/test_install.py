@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,17 @@ FILES = {
 
 
 def make(*words: str) -> str:
-    """Run make as a user would, not as part of the make that may have started the tests."""
+    """Run make as a user would, not as part of the make that may have started the tests.
+
+    The lab has no way out: pip finds here what `make test` fetched before.
+    """
     environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    return output(["make", "--no-print-directory", "-C", str(ROOT), *words], env=environment)
+    environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache" / "wheels")}
+    python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
+    ready_made = "--old-file=.venv"
+    return output(
+        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words], env=environment
+    )
 
 
 def output(command: list[str], env: dict[str, str] | None = None) -> str:
@@ -83,9 +92,7 @@ def test_the_programs_run_from_where_they_will_be(installed: Path) -> None:
 
 def test_the_virtual_environment_is_whole(installed: Path) -> None:
     python = installed / VENV / "bin" / "python"
-    found = output(
-        [str(python), "-I", "-c", "import anyipd, anyipd.policy, pyroute2, structlog; print(anyipd.__file__)"]
-    )
+    found = output([str(python), "-I", "-c", "import anyipd, anyipd.daemon; print(anyipd.__file__)"])
     assert Path(found.strip()).is_relative_to(installed)
 
 
@@ -97,7 +104,7 @@ def test_no_memory_need_be_both_written_and_executed(installed: Path) -> None:
         "    raise SystemExit(print('no MDWE'))\n"
         "callback = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)\n"
         "assert callback() == 7\n"
-        "import anyipd.policy, asyncio, pyroute2, structlog\n"
+        "import anyipd.policy, anyipd.daemon\n"
         "anyipd.policy.parse('', 'none')\n"
     )
     if output([str(installed / VENV / "bin" / "python"), "-I", "-c", program]):

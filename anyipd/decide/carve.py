@@ -114,7 +114,7 @@ def _gaps(prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Span]:
     start = prefix.address
     for span in sorted(taken):
         if span.start > start:
-            yield _Span(start, min(span.start, prefix.end))
+            yield _Span(start, span.start)
         start = max(start, span.end)
     if start < prefix.end:
         yield _Span(start, prefix.end)

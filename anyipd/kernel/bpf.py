@@ -18,7 +18,9 @@ _LD_WORD, _LD_HALF, _LD_BYTE = 0x20, 0x28, 0x30
 _JUMP, _JUMP_IF_EQUAL, _AND, _RETURN = 0x05, 0x15, 0x54, 0x06
 _ACCEPT, _DROP = (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)
 _INSTRUCTION = struct.Struct("=HBBI")
-_MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
+_MOST_INSTRUCTIONS = 256
+"""Some 30 prefixes. With more all events pass, since the kernel charges a filter, and the one that it
+replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in net/core/filter.c)."""
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
 _TYPE, _PORT, _FAMILY, _DST_LEN, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 17, 20, 21, 23, 40
@@ -35,33 +37,33 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     bears the port of the socket that asked); of discard routes of `protocols`; of on-link routes;
     and of any route inside `prefixes`, the delegated ones.
     """
-    inside = _inside(prefixes)
-    main = [
-        (_LD_BYTE, 0, 0, _PROTOCOL),
-        *_accept_if(_KERNEL),
-        *_accept_if(_RA),
-        (_LD_BYTE, 0, 0, _ROUTE_TYPE),
-        *_unless(wire.DISCARDS.values(), inside),
+    discards = [
         (_LD_BYTE, 0, 0, _PROTOCOL),
         *(step for protocol in protocols for step in _accept_if(protocol)),
         _DROP,
     ]
-    route = [
+    main = [
+        *_drop_unless(wire.TABLE_MAIN),
+        (_LD_BYTE, 0, 0, _PROTOCOL),
+        *_accept_if(_KERNEL),
+        *_accept_if(_RA),
+        (_LD_BYTE, 0, 0, _ROUTE_TYPE),
+        *_unless(wire.DISCARDS.values(), [(_JUMP, 0, 0, len(discards))]),
+        *discards,
+    ]
+    own = [(_LD_WORD, 0, 0, _PORT), *_drop_if(_as_loaded(own_port, 4))]
+    program = [
+        *own,
+        (_LD_HALF, 0, 0, _TYPE),
+        *_unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _not_bridges()),
         (_LD_BYTE, 0, 0, _PROTOCOL),
         *_accept_if(wire.PROTOCOL),
         (_LD_BYTE, 0, 0, _TABLE),
-        *_unless([wire.TABLE_LOCAL], [*_drop_unless(wire.TABLE_MAIN), *main]),
-        *inside,
-    ]
-    program = [
-        (_LD_WORD, 0, 0, _PORT),
-        *_drop_if(_as_loaded(own_port, 4)),
-        (_LD_HALF, 0, 0, _TYPE),
-        *_unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _not_bridges()),
-        *route,
+        *_unless([wire.TABLE_LOCAL], main),
+        *_inside(prefixes),
     ]
     if len(program) > _MOST_INSTRUCTIONS:
-        return event_filter(own_port, protocols, [Prefix(0, 0)])
+        program = [*own, _ACCEPT]
     return b"".join(_INSTRUCTION.pack(*step) for step in program)
 
 
@@ -104,7 +106,7 @@ def _drop_unless(value: int) -> list[Instruction]:
 
 
 def _unless(values: Iterable[int], otherwise: Sequence[Instruction]) -> list[Instruction]:
-    """Go on behind `otherwise`, which ends by itself, if what was loaded is one of the values."""
+    """Go on behind `otherwise` if what was loaded is one of the values, into it if not."""
     values = list(values)
     behind = len(otherwise)
     tests: list[Instruction] = []

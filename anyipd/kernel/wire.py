@@ -242,15 +242,21 @@ def route(buffer: bytes, start: int, end: int) -> Route:
 
 
 def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
-    """Read a part of a dump of addresses: interface index and prefix, for both ends of a peer address."""
+    """Read a part of a dump of addresses: interface index and prefix; of a peer address both ends.
+
+    With a peer, IFA_LOCAL is the address that has the length, and IFA_ADDRESS the one at the other end
+    (inet6_fill_ifaddr in net/ipv6/addrconf.c).
+    """
     for start, _, end in messages(buffer):
         _, length, _, _, index = _IFADDRMSG.unpack_from(buffer, start + _HEADER.size)
-        for kind, value in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end):
-            address = int.from_bytes(buffer[value : value + 16])
-            if kind == IFA_ADDRESS:
-                yield index, Prefix(address >> (128 - length) << (128 - length), length)
-            elif kind == IFA_LOCAL:
-                yield index, Prefix(address, 128)
+        found = {
+            kind: int.from_bytes(buffer[value : value + 16])
+            for kind, value in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
+            if kind in {IFA_ADDRESS, IFA_LOCAL}
+        }
+        if IFA_LOCAL in found:
+            yield index, Prefix(found[IFA_ADDRESS], 128)
+        yield index, Prefix(found.get(IFA_LOCAL, found[IFA_ADDRESS]), length).masked()
 
 
 def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int]]:

@@ -26,7 +26,7 @@ _QUOTED_IAID = re.compile(r'"([ -~]{4})"')  # as they are, whatever they are: dh
 _FORM = {
     "client": re.compile(r"[a-z0-9-]{1,32}"),
     "prefix": re.compile(r"[0-9a-f:]{2,39}/\d{1,3}"),
-    "uplink": re.compile(r"[^\s/]{1,15}"),
+    "uplink": re.compile(r"[!-.0-~]{1,15}"),
     "iaid": re.compile(f"({_HEX_IAID.pattern}|{_QUOTED_IAID.pattern})?"),
     "life_starts": re.compile(r"\d{1,12}"),
     "preferred_lifetime": re.compile(r"\d{1,10}"),

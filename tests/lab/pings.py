@@ -1,0 +1,99 @@
+"""Pings without a pause: what answered, from when, until when, and what was lost in between."""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterable
+from typing import Self
+
+from anyipd.model import Prefix, address_text
+from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink
+
+LAST_REPLIES = 0.5
+"""Seconds that the last replies may take."""
+
+
+class Pings:
+    """From the ISP pings one random address of each of `prefixes` every `interval` seconds.
+
+    It does so in the background while its `with` block lasts. Times are seconds of the wall clock.
+    """
+
+    def __init__(self, uplink: Uplink, prefixes: Iterable[Prefix], interval: float) -> None:
+        self.prefixes, self.interval = list(prefixes), interval
+        self.sent: list[Prefix] = []
+        self.answered: dict[int, float] = {}
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        with uplink.isp.entered():
+            self.socket = socket.socket(
+                socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
+            )
+        self.socket.bind((uplink.address, 0))
+        self.identifier = random.getrandbits(16)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        self.socket.close()
+
+    def run(self) -> None:
+        due = time.monotonic()
+        while not self.ended.is_set():
+            for prefix in self.prefixes:
+                self.send(prefix)
+            due += self.interval
+            while (left := due - time.monotonic()) > 0:
+                self.receive(left)
+            self.receive(0)
+        deadline = time.monotonic() + LAST_REPLIES
+        while len(self.answered) < len(self.sent) and (left := deadline - time.monotonic()) > 0:
+            self.receive(left)
+
+    def send(self, prefix: Prefix) -> None:
+        address = random.randrange(prefix.address, prefix.end)
+        request = struct.pack("!BBHHHI", ECHO_REQUEST, 0, 0, self.identifier, 0, len(self.sent))
+        self.sent.append(prefix)
+        self.socket.sendto(request, (address_text(address), 0))
+
+    def receive(self, timeout: float) -> None:
+        """Wait for something to come, and take all that did."""
+        select.select([self.socket], [], [], timeout)
+        while True:
+            try:
+                packet = self.socket.recv(2048)
+            except BlockingIOError:
+                return
+            kind, _, _, identifier, _, number = struct.unpack_from("!BBHHHI", packet.ljust(12, b"\0"))
+            if (kind, identifier) == (ECHO_REPLY, self.identifier):
+                self.answered[number] = time.time()
+
+    def first_answers(self) -> dict[Prefix, float]:
+        """Give when each prefix answered first; one that did not is not in it."""
+        first: dict[Prefix, float] = {}
+        for number, answered in list(self.answered.items()):
+            first.setdefault(self.sent[number], answered)
+        return first
+
+    def last_answers(self) -> dict[Prefix, float]:
+        """Give when each prefix answered last, likewise."""
+        return {self.sent[number]: answered for number, answered in list(self.answered.items())}
+
+    def lost(self) -> tuple[int, int]:
+        """Count the pings without an answer, and all pings, once the `with` block is left."""
+        return len(self.sent) - len(self.answered), len(self.sent)
+
+    def lost_before_the_last_answer(self) -> tuple[int, int]:
+        """The same of those alone that were sent before their prefix answered for the last time."""
+        last = {self.sent[number]: number for number in sorted(self.answered)}
+        before = [number for number, prefix in enumerate(self.sent) if number <= last.get(prefix, -1)]
+        return sum(number not in self.answered for number in before), len(before)

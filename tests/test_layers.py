@@ -1,0 +1,133 @@
+"""Who may know whom: the folders are the flow, and this reads the imports to see that it stays so."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anyipd
+
+ROOT = Path(anyipd.__file__).parent
+PARENT = ROOT.parent
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PARENT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports_of(name: str) -> set[str]:
+    """All modules of ours that a module names in imports, wherever these stand."""
+    found = set()
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else str(node.module))
+    return {each for each in found if each.split(".")[0] == "anyipd"}
+
+
+def inside(name: str, *folders: str) -> bool:
+    return any(name == folder or name.startswith(f"{folder}.") for folder in folders)
+
+
+def members(folder: str) -> list[str]:
+    found = [name for name in MODULES if inside(name, folder)]
+    assert found
+    return found
+
+
+ALLOWED = {
+    "anyipd.model": [],
+    "anyipd.clock": ["anyipd.model"],
+    "anyipd.decide": ["anyipd.model", "anyipd.policy", "anyipd.decide"],
+    "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
+    "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan"],
+    "anyipd.observe": ["anyipd.model", "anyipd.kernel"],
+    "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
+    "anyipd.only_one": [],
+}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_a_layer_knows_only_what_is_below_it(folder: str) -> None:
+    for name in members(folder):
+        strangers = {each for each in imports_of(name) if not inside(each, *ALLOWED[folder])}
+        assert not strangers, name
+
+
+def test_deciding_is_pure() -> None:
+    impure = {"time", "os", "socket", "logging", "structlog", "pathlib", "asyncio", "anyipd.clock", "random"}
+    for name in members("anyipd.decide"):
+        for node in ast.walk(MODULES[name]):
+            if isinstance(node, ast.Import):
+                assert not impure & {alias.name for alias in node.names}, name
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module not in impure, name
+            elif isinstance(node, ast.Name):
+                assert node.id not in {"open", "print", "input"}, name
+
+
+def test_deciding_needs_the_policys_types_alone() -> None:
+    script = (
+        "import sys, anyipd.decide.carve, anyipd.decide.delegation; print('anyipd.policy' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True, cwd=PARENT) == "False\n"
+
+
+def test_nothing_imports_the_daemon() -> None:
+    importers = {name for name in MODULES if "anyipd.daemon" in imports_of(name)}
+    assert importers == {"anyipd.__main__"}
+
+
+def test_nothing_but_the_tool_imports_the_tool() -> None:
+    assert all(
+        inside(name, "anyipd.ctl")
+        for name in MODULES
+        if any(inside(i, "anyipd.ctl") for i in imports_of(name))
+    )
+
+
+def users(attribute: str) -> set[str]:
+    """Modules that name something, be it bare or behind a dot."""
+    return {
+        name
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr == attribute)
+        or (isinstance(node, ast.Name) and node.id == attribute)
+    }
+
+
+def test_only_kernel_speaks_netlink() -> None:
+    assert users("AF_NETLINK") == {"anyipd.kernel.monitor", "anyipd.kernel.routes"}
+    assert not any("pyroute2" in ast.dump(tree) for tree in MODULES.values())
+
+
+def test_only_routes_writes_routes() -> None:
+    assert users("batch") == {"anyipd.kernel.routes"}
+    writers = users("RTM_NEWROUTE") | users("RTM_DELROUTE")
+    # The others name them to tell what they read.
+    assert all(inside(name, "anyipd.kernel") for name in writers)
+    senders = users("send") | users("sendto") | users("sendmsg")
+    assert {name for name in senders if inside(name, "anyipd.kernel")} == {"anyipd.kernel.routes"}
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["random"], ["random", "-n", "3", "2001:db8::/32"], ["flush"]]
+)
+def test_the_tool_starts_with_what_it_needs(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "anyipd.ctl", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PARENT)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "argparse" in loaded
+    assert not loaded & {"pydantic", "yaml", "structlog", "asyncio", "anyipd.policy"}
+    assert not any(line for line in done.stderr.splitlines() if line.startswith("Traceback"))

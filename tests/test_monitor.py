@@ -1,0 +1,242 @@
+"""What wakes the daemon and what does not: real events of the kernel, through the real filter."""
+
+import contextlib
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+
+from anyipd.decide.plan import Run
+from anyipd.kernel.monitor import MOST_LOST, Hint, Monitor, Stale
+from anyipd.kernel.routes import Routes
+from anyipd.model import Prefix, address_text
+from tests.lab.namespace import Namespace, wait_until
+
+DELEGATED = Prefix.parse("2001:db8::/56")
+NOTHING, ALL = Hint(), Hint(Stale.ALL)
+DELEGATIONS, ASSIGNED, PRESENT = Hint(Stale.DELEGATIONS), Hint(Stale.ASSIGNED), Hint(Stale.PRESENT)
+DHCP = 16
+
+
+@pytest.fixture
+def routes(host: Namespace) -> Iterator[Routes]:
+    with host.entered(), contextlib.closing(Routes()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
+    """On a host with the links one and two, watching as the daemon does."""
+    host.ip("link add one type veth peer name two")
+    host.ip("link set one up")
+    host.ip("link set two up")
+    # The carrier comes a little later, by itself, and is an event.
+    wait_until(lambda: host.ip("link show").count("state UP") == 2)
+    with host.entered():
+        opened = Monitor()
+    opened.watch(routes.port, [DHCP], [Prefix.parse("2001:db8:ff00::/40"), DELEGATED])
+    opened.subscribe()
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        # ours, by another's hand
+        ("route add local 2001:db8:0:1::/64 dev lo table local proto 150", PRESENT),
+        ("route add local 2001:db8:77::/64 dev lo table local proto 150", PRESENT),
+        ("route add blackhole 2001:db8:77::/64 table 77 proto 150", PRESENT),
+        ("route add unreachable 2001:db8:77::/48 proto 150", PRESENT),
+        # who else stands in the place of ours
+        ("route add local 2001:db8:0:1::/64 dev lo table local proto static", PRESENT),
+        ("route add local 2001:db8:77::/64 dev lo table local proto static", NOTHING),
+        # the word of clients, wherever the prefix lies
+        ("route add unreachable 2001:db8:77::/48 proto dhcp", DELEGATIONS),
+        ("route add blackhole 2001:db8::/56 proto dhcp", DELEGATIONS),
+        ("route add prohibit 2001:db8:0:1::/64 proto dhcp", DELEGATIONS),
+        ("route add unreachable 2001:db8:77::/48 proto static", NOTHING),
+        ("route add unreachable 2001:db8::/56 proto static", NOTHING),
+        ("route add unreachable 2001:db8:77::/48 proto dhcp table 77", NOTHING),
+        # what is assigned
+        ("route add 2001:db8:0:1::/64 dev one proto static", ASSIGNED),
+        ("route add 2001:db8:0:ff::/64 via fe80::9 dev one", ASSIGNED),
+        ("route add 2001:db8:0:1::/64 dev one proto dhcp", ASSIGNED),
+        ("route add 2001:db8:ff12::/48 dev one", ASSIGNED),
+        ("route add 2001:db8:0:1::1 dev one", ASSIGNED),
+        ("route add 2001:db8:0:1::/64 dev one proto static table 77", NOTHING),
+        ("route add 2001:db8:0:100::/64 dev one", NOTHING),
+        ("route add 2001:db8:77::/64 dev one proto static", NOTHING),
+        ("route add 2001:db8:77::/64 dev one proto dhcp", NOTHING),
+        ("route add 2001:db8::/32 dev one proto static", ASSIGNED),  # one look too many: it starts inside
+        ("route add 2001:db8:fe00::/39 dev one proto static", NOTHING),
+        ("route add default via fe80::9 dev one", NOTHING),
+        # on-link, also where it covers a delegated prefix
+        ("route add 2001:db8::/32 dev one proto ra", ASSIGNED),
+        ("route add 2001::/16 dev one proto kernel", ASSIGNED),
+        ("route add default via fe80::9 dev one proto ra", ASSIGNED),
+        ("addr add 2001:db8:0:1::1/64 dev one", Hint(Stale.ASSIGNED | Stale.PRESENT)),
+        ("addr add 2001:db8:77::1/64 dev one", ASSIGNED),
+        ("addr add 2001:db8:77::1/128 dev lo", ASSIGNED),
+        ("-4 addr add 192.0.2.1/24 dev one", NOTHING),
+        # links
+        ("link add three type veth peer name four", ASSIGNED),
+        ("link set one mtu 1400", ASSIGNED),
+        ("link set lo mtu 1400", ALL),
+        ("link set lo down", ALL),
+        # what is none of our business
+        ("neigh add fe80::7 lladdr 02:00:00:00:00:07 dev one", NOTHING),
+        ("rule add from 2001:db8::/56 lookup 77", NOTHING),
+        ("-4 route add 192.0.2.0/24 dev lo", NOTHING),
+        ("-4 route add unreachable 198.51.100.0/24 proto 150", NOTHING),
+    ],
+)
+def test_what_wakes_us(host: Namespace, monitor: Monitor, command: str, hint: Hint) -> None:
+    assert monitor.read() == NOTHING
+    host.ip(f"-6 {command}")
+    seen = monitor.read()
+    if command.startswith("addr"):  # what follows from an address comes from a work queue
+        wait_until(lambda: add_up(seen, monitor) == hint)
+    assert seen == hint
+
+
+@pytest.mark.parametrize(
+    ("route", "hint"),
+    [
+        (
+            "local 2001:db8:0:1::/64 dev lo table local proto 150",
+            Hint(lost={Prefix.parse("2001:db8:0:1::/64")}),
+        ),
+        ("local 2001:db8:0:1::/64 dev lo table local proto 150 metric 7", PRESENT),
+        ("local 2001:db8:0:1::/64 dev lo table local proto static", PRESENT),
+        ("unreachable 2001:db8:77::/48 proto 150", PRESENT),
+        ("unreachable 2001:db8:77::/48 proto dhcp", DELEGATIONS),
+        ("2001:db8:0:1::/64 dev one", ASSIGNED),
+    ],
+)
+def test_what_goes_wakes_us(host: Namespace, monitor: Monitor, route: str, hint: Hint) -> None:
+    host.ip(f"-6 route add {route}")
+    assert monitor.read() != NOTHING
+    host.ip(f"-6 route delete {route}")
+    assert monitor.read() == hint
+
+
+def test_few_routes_that_are_lost_are_named(host: Namespace, routes: Routes, monitor: Monitor) -> None:
+    every = {Prefix(DELEGATED.address + (i << 64), 64) for i in range(MOST_LOST)}
+    for count, hint in [(MOST_LOST, Hint(lost=every)), (MOST_LOST + 1, PRESENT)]:
+        run = Run(Prefix(DELEGATED.address, 64), count)
+        list(routes.add_local([run], 0))
+        with host.entered(), contextlib.closing(Routes()) as other:
+            list(other.remove_local([run]))
+        assert monitor.read() == hint
+
+
+def add_up(seen: Hint, monitor: Monitor) -> Hint:
+    seen.add(monitor.read())
+    return seen
+
+
+def test_hints_add_up() -> None:
+    one, other = Prefix.parse("2001:db8::/64"), Prefix.parse("2001:db8:0:1::/64")
+    hint = Hint(Stale.ASSIGNED, {one})
+    hint.add(Hint(Stale.DELEGATIONS, {other}))
+    assert hint == Hint(Stale.ASSIGNED | Stale.DELEGATIONS, {one, other})
+    hint.add(PRESENT)  # a look at all of them finds each
+    assert hint == ALL
+    hint.add(Hint(lost={one}))
+    assert hint == ALL == Hint(Stale.ALL)
+
+
+def test_our_own_echo_does_not_wake_us(host: Namespace, routes: Routes, monitor: Monitor) -> None:
+    run = Run(Prefix(DELEGATED.address, 64), 300)
+    for steps in (
+        routes.add_local([run], 0),
+        routes.renew_local([run], 0),
+        routes.add_discard(7, [DELEGATED]),
+        routes.remove_local([run]),
+    ):
+        assert list(chain.from_iterable(steps)) == []
+    assert monitor.read() == NOTHING
+    with host.entered(), contextlib.closing(Routes()) as other:
+        list(other.add_local([run], 0))
+    assert monitor.read() == PRESENT
+
+
+@pytest.mark.parametrize("length", [*range(1, 129, 7), 32, 33, 63, 65, 96, 97, 127, 128])
+def test_the_edges_of_a_prefix(host: Namespace, routes: Routes, monitor: Monitor, length: int) -> None:
+    middle = Prefix.parse("2d0f:db8:8765:4321:fedc:ba98:7654:3210").address
+    prefix = Prefix(middle >> (128 - length) << (128 - length), length)
+    monitor.watch(routes.port, [DHCP], [Prefix.parse("fd00::/64"), prefix, Prefix.parse("fd01::/80")])
+    for address, inside in [
+        (prefix.address, True),
+        (prefix.end - 1, True),
+        (middle, True),
+        (prefix.address - 1, False),
+        (prefix.end, False),
+    ]:
+        if 1 << 120 < address < 0xFE80 << 112:  # no address at all beyond
+            host.ip(f"-6 route replace {address_text(address)} dev one proto static")
+            assert monitor.read() == (ASSIGNED if inside else NOTHING), address_text(address)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 3000])
+def test_many_prefixes(host: Namespace, routes: Routes, monitor: Monitor, count: int) -> None:
+    prefixes = [Prefix((0x20020000 + i) << 96, 64) for i in range(count)]
+    monitor.watch(routes.port, [DHCP], prefixes)
+    for prefix in (*prefixes[:1], *prefixes[-1:]):
+        host.ip(f"-6 route replace {prefix} dev one")
+        assert monitor.read() == ASSIGNED
+    host.ip("-6 route add 2001:db8:77::/64 dev one proto static")
+    # A filter that would be too long for the kernel passes everything, whoever's it is.
+    assert monitor.read() == (ASSIGNED if count == 3000 else NOTHING)
+    host.ip("-6 route add unreachable 2001:db8:77::/64 proto static metric 5")
+    assert monitor.read() == (DELEGATIONS if count == 3000 else NOTHING)
+
+
+def test_a_small_optmem_is_no_obstacle(host: Namespace, routes: Routes) -> None:
+    # The default before Linux 6.7, which has no such thing for each namespace.
+    with contextlib.suppress(FileNotFoundError):
+        host.sysctl("net.core.optmem_max", 20480)
+    with host.entered(), contextlib.closing(Monitor()) as monitor:
+        for count in range(400):
+            prefixes = [Prefix((0x20020000 + i) << 96, 128) for i in range(count)]
+            monitor.watch(routes.port, [DHCP, 18], prefixes)
+
+
+def test_many_protocols(host: Namespace, routes: Routes, monitor: Monitor) -> None:
+    monitor.watch(routes.port, range(1, 256), [])
+    host.ip("-6 route add unreachable 2001:db8:77::/64 proto 255")
+    assert monitor.read() == DELEGATIONS
+
+
+def test_a_new_filter_replaces_the_old_at_once(host: Namespace, routes: Routes, monitor: Monitor) -> None:
+    host.ip("-6 route add 2001:db8:77::/64 dev one")
+    assert monitor.read() == NOTHING
+    monitor.watch(routes.port, [18], [Prefix.parse("2001:db8:77::/48")])
+    host.ip("-6 route del 2001:db8:77::/64 dev one")
+    assert monitor.read() == ASSIGNED
+    host.ip("-6 route add unreachable 2001:db8:1::/48 proto dhcp")
+    assert monitor.read() == NOTHING
+    host.ip("-6 route add unreachable 2001:db8:2::/48 proto keepalived")
+    assert monitor.read() == DELEGATIONS
+
+
+def test_lost_events_make_all_stale(host: Namespace, monitor: Monitor) -> None:
+    run = Run(Prefix(DELEGATED.address, 80), 20_000)
+    with host.entered(), contextlib.closing(Routes()) as other:
+        list(other.add_local([run], 0))
+        list(other.remove_local([run]))
+    assert monitor.read() == ALL
+    assert monitor.read() == NOTHING
+    host.ip("-6 route add 2001:db8:0:1::/64 dev one")  # and it goes on
+    assert monitor.read() == ASSIGNED
+
+
+def test_a_flood_of_other_peoples_routes_is_not_even_queued(host: Namespace, monitor: Monitor) -> None:
+    lines = "".join(
+        f"route {what} {address_text((0x20010DB87700 << 80) + (i << 64))}/64 dev one proto bird\n"
+        for what in ("add", "del")
+        for i in range(20_000)
+    )
+    host.run("ip", "-6", "-batch", "-", input=lines)
+    assert monitor.read() == NOTHING

@@ -1,0 +1,118 @@
+"""The log tells each change once, names what it is about, and is silent where nothing changed."""
+
+from dataclasses import replace
+
+from anyipd.decide.plan import Plan, Run
+from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
+from anyipd.narrate import Line, delegation_lines, subnet_lines
+
+NOW = 1000.0
+P = Prefix.parse("2001:db8::/56")
+FIRST = Prefix.parse("2001:db8::/64")
+LEASED = Delegation(P, "dhclient", DelegationState.LIVE, "eth0", "00:00:00:01", NOW + 60, NOW + 90)
+TOLD: dict[str, str | int] = {
+    "prefix": "2001:db8::/56",
+    "source": "dhclient",
+    "uplink": "eth0",
+    "preferred": 60,
+    "valid": 90,
+}
+REFUSED = replace(LEASED, state=DelegationState.REFUSED, reason="too long")
+
+
+def told(before: list[Delegation], after: list[Delegation]) -> list[Line]:
+    return list(delegation_lines(before, after, NOW))
+
+
+def at(place: int, name: str, state: SubnetState, count: int = 1, reason: str | None = None) -> Subnets:
+    first = Prefix(FIRST.address + (place << 64), 64)
+    return Subnets(name, P, state, first, count, 0 if count > 1 else None, reason=reason)
+
+
+def test_nothing_changed_nothing_told() -> None:
+    both = [LEASED, replace(REFUSED, prefix=FIRST)]
+    assert told(both, both) == []
+    subnets = [at(0, "web", SubnetState.BOUND), at(1, "lab", SubnetState.CONFLICT, reason="on-link at eth0")]
+    assert list(subnet_lines(subnets, subnets, Plan(), set())) == []
+
+
+def test_a_delegation_comes_and_goes() -> None:
+    assert told([], [LEASED]) == [Line("delegated", TOLD)]
+    assert told([LEASED], []) == [Line("withdrawn", {"prefix": "2001:db8::/56"})]
+    expired = replace(LEASED, state=DelegationState.EXPIRED)
+    assert [line.event for line in told([LEASED], [expired])] == ["expired"]
+    assert told([expired], []) == []
+
+
+def test_a_route_alone_tells_no_lifetime() -> None:
+    [line] = told([], [Delegation(P, "kernel", DelegationState.LIVE)])
+    assert line == Line("delegated", {"prefix": "2001:db8::/56", "source": "kernel"})
+
+
+def test_lifetimes_are_told_in_words_that_hold() -> None:
+    [line] = told([], [replace(LEASED, preferred_until=NOW - 5, valid_until=INFINITE)])
+    assert (line.fields["preferred"], line.fields["valid"]) == (0, "forever")
+
+
+def test_states_and_renewals() -> None:
+    deprecated = replace(LEASED, state=DelegationState.DEPRECATED)
+    assert [line.event for line in told([LEASED], [deprecated])] == ["deprecated"]
+    assert [line.event for line in told([deprecated], [LEASED])] == ["delegated"]
+    for renewed in (
+        replace(LEASED, valid_until=NOW + 99),
+        replace(LEASED, uplink="eth1"),
+        replace(LEASED, source="kernel"),
+    ):
+        assert [line.event for line in told([LEASED], [renewed])] == ["renewed"]
+
+
+def test_what_is_not_carved_is_a_warning_with_its_reason() -> None:
+    assert told([], [REFUSED]) == [Line("refused", TOLD | {"reason": "too long"}, warning=True)]
+    overlapped = replace(LEASED, state=DelegationState.OVERLAPPED, reason="overlaps it")
+    assert told([REFUSED], [overlapped])[0].warning
+    assert not told([], [replace(LEASED, state=DelegationState.IGNORED)])[0].warning
+
+
+def test_bound_names_subnet_and_count() -> None:
+    after = [at(0, "web", SubnetState.BOUND), at(1, "proxies", SubnetState.BOUND, 4)]
+    plan = Plan(add=[Run(FIRST, 1), Run(Prefix(FIRST.end, 64), 4).part(1, 3)])
+    assert list(subnet_lines([], after, plan, set())) == [
+        Line("bound", {"subnet": "web", "prefix": "2001:db8::/64"}),
+        Line("bound", {"subnet": "proxies-1", "prefix": "2001:db8:0:2::/64", "count": 2}),
+    ]
+
+
+def test_what_the_kernel_refused_is_not_told_as_bound() -> None:
+    plan = Plan(add=[Run(FIRST, 1)])
+    assert list(subnet_lines([], [at(0, "web", SubnetState.MISSING)], plan, {FIRST})) == []
+
+
+def test_unbound_names_every_subnet() -> None:
+    before = [at(0, "web", SubnetState.BOUND), at(1, "proxies", SubnetState.BOUND, 4)]
+    assert list(subnet_lines(before, [], Plan(remove=[Run(FIRST, 5)]), set())) == [
+        Line("unbound", {"subnet": "web", "prefix": "2001:db8::/64"}),
+        Line("unbound", {"subnet": "proxies-0", "prefix": "2001:db8:0:1::/64", "count": 4}),
+    ]
+
+
+def test_unbound_of_what_nobody_wanted_names_the_prefix() -> None:
+    plan = Plan(remove=[Run(FIRST, 1), Run(Prefix(FIRST.address, 65), 2)])
+    assert [line.fields for line in subnet_lines([], [], plan, set())] == [
+        {"prefix": "2001:db8::/64"},
+        {"prefix": "2001:db8::/65", "count": 2},
+    ]
+
+
+def test_what_is_held_off_is_told_once() -> None:
+    conflict = at(3, "lab", SubnetState.CONFLICT, reason="on-link at eth0")
+    no_room = Subnets("big", P, SubnetState.WITHOUT_ROOM, None, 7, 2, reason="no free /64 left")
+    assert list(subnet_lines([conflict], [conflict, no_room], Plan(), set())) == [
+        Line(
+            "without room",
+            {"subnet": "big-2", "delegation": "2001:db8::/56", "count": 7, "reason": "no free /64 left"},
+            warning=True,
+        )
+    ]
+    other = replace(conflict, reason="routed to eth1")
+    [line] = subnet_lines([conflict], [other], Plan(), set())
+    assert line.fields == {"subnet": "lab", "prefix": "2001:db8:0:3::/64", "reason": "routed to eth1"}

@@ -1,0 +1,229 @@
+"""Messages as bytes, with pyroute2 and the kernel as the judges."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from anyipd.kernel import wire
+from anyipd.kernel.routes import Routes, discard_route, local_routes
+from anyipd.kernel.wire import Refusal, Route
+from anyipd.model import Prefix, address_text
+from tests.lab.namespace import Namespace
+
+P = Prefix.parse("2001:db8::/64")
+OURS = Route(
+    P, wire.TABLE_LOCAL, wire.PROTOCOL, wire.LOCAL, 1024, wire.LOOPBACK_INDEX, gateway=False, ticks=0
+)
+UINT = st.integers(0, 2**32 - 1)
+ROUTES_TO_SEND = st.builds(
+    Route,
+    prefix=st.integers(0, 128).map(lambda length: Prefix(0, length)),
+    table=st.sampled_from([wire.TABLE_MAIN, wire.TABLE_LOCAL]),
+    protocol=st.integers(0, 255),
+    type=st.integers(0, 255),
+    metric=UINT,
+    interface=UINT,
+    gateway=st.just(value=False),
+    ticks=st.just(0),
+)
+
+
+def decoded(data: bytes) -> Iterator[rtmsg]:
+    for start, _, end in wire.messages(data):
+        message = rtmsg(data[start:end])
+        message.decode()
+        yield message
+
+
+@given(
+    st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=5),
+    ROUTES_TO_SEND,
+    st.none() | UINT,
+    st.sampled_from([wire.RTM_NEWROUTE, wire.RTM_DELROUTE]),
+    st.sampled_from([0, wire.NLM_F_REPLACE, wire.NLM_F_CREATE | wire.NLM_F_EXCL]),
+)
+def test_batches_say_what_they_should(
+    addresses: list[int], route: Route, expires: int | None, message: int, flags: int
+) -> None:
+    data = wire.batch(message, flags, route, expires).pack([address.to_bytes(16) for address in addresses])
+    found = list(decoded(data))
+    assert [each.get("dst") for each in found] == [address_text(address) for address in addresses]
+    for each in found:
+        acked = wire.NLM_F_ACK if each is found[-1] else 0
+        assert each["header"]["type"] == message
+        assert each["header"]["flags"] == wire.NLM_F_REQUEST | flags | acked
+        fixed = (each["family"], each["dst_len"], each["src_len"], each["tos"], each["scope"])
+        assert fixed == (wire.AF_INET6, route.prefix.length, 0, 0, 0)
+        assert (each["table"], each["proto"], each["type"]) == (route.table, route.protocol, route.type)
+        assert (each.get("oif"), each.get("priority")) == (route.interface, route.metric)
+        assert ("RTA_EXPIRES" in dict(each["attrs"])) is (expires is not None)
+    if expires is not None:  # pyroute2 makes text of it
+        assert data.endswith(struct.pack("=HHI", 8, wire.RTA_EXPIRES, expires))
+
+
+def test_requests_ask_for_a_dump() -> None:
+    request = wire.routes_request(wire.TABLE_LOCAL, 150)
+    [found] = decoded(request)
+    assert found["header"]["length"] == len(request)
+    assert (found["header"]["type"], found["header"]["flags"]) == (wire.RTM_GETROUTE, 0x301)
+    assert (found["family"], found["proto"], found.get("table")) == (10, 150, 255)
+
+
+END = struct.Struct("=IHHIIi")
+
+
+def test_the_end_of_a_dump() -> None:
+    route = wire.batch(wire.RTM_NEWROUTE, 0, OURS).pack([P.address.to_bytes(16)])
+    done = END.pack(END.size, wire.NLMSG_DONE, wire.NLM_F_MULTI, 1, 77, 0)
+    assert wire.split_end(route) == (route, False)
+    assert wire.split_end(route + done) == (route, True)
+    assert wire.split_end(done) == (b"", True)
+
+
+@pytest.mark.parametrize("kind", [wire.NLMSG_DONE, wire.NLMSG_ERROR])
+def test_a_dump_that_fails(kind: int) -> None:
+    failure = END.pack(END.size, kind, wire.NLM_F_MULTI, 1, 77, -22)
+    if kind == wire.NLMSG_ERROR:  # the request comes back behind it
+        failure += wire.routes_request(255, 0)
+    with pytest.raises(OSError, match="Invalid argument"):
+        wire.split_end(failure)
+
+
+def test_an_address_that_looks_like_an_end() -> None:
+    # The last 20 bytes: valid lifetime, time stamps, IFA_FLAGS.
+    tail = struct.pack("=HHIIII", 20, 6, 9, END.size, wire.NLMSG_DONE, 4) + struct.pack("=HHI", 8, 8, 0x80)
+    message = struct.pack("=IHHII", 24 + len(tail), wire.RTM_NEWADDR, 2, 1, 77) + bytes(8) + tail
+    assert wire.split_end(message) == (message, False)
+
+
+def test_answers_name_what_was_refused() -> None:
+    template = wire.batch(wire.RTM_NEWROUTE, 0, OURS)
+    first, last = template.pack([P.address.to_bytes(16)] * 2)[:64], template.pack([P.end.to_bytes(16)])
+    acknowledged = struct.pack("=IHHIIi", 36, wire.NLMSG_ERROR, 0x100, 1, 77, 0) + last[:16]
+    refused = struct.pack("=IHHIIi", 20 + 64, wire.NLMSG_ERROR, 0, 1, 77, -17) + first
+    assert list(wire.answers(refused + acknowledged)) == [(Refusal(P, 17), False), (None, True)]
+    refused = struct.pack("=IHHIIi", 20 + 64, wire.NLMSG_ERROR, 0, 1, 77, -3) + last
+    assert list(wire.answers(refused)) == [(Refusal(Prefix(P.end, 64), 3), True)]
+    assert str(Refusal(P, 17)) == "2001:db8::/64: File exists (EEXIST)"
+
+
+def as_judged(message: rtmsg) -> Route:
+    """The same of a message as pyroute2 reads it."""
+    cache = message.get("cacheinfo")
+    return Route(
+        Prefix.parse(f"{message.get('dst') or '::'}/{message['dst_len']}"),
+        message.get("table"),
+        message["proto"],
+        message["type"],
+        message.get("priority"),
+        message.get("oif") or 0,
+        bool(message.get("gateway") or message.get("multipath") or message.get("via")),
+        cache["rta_expires"] if cache else 0,
+    )
+
+
+ROUTES = """
+    2001:db8:1::/64 dev one proto static
+    2001:db8:2::/64 via fe80::9 dev one
+    2001:db8:3::/64 metric 4294967295 nexthop via fe80::9 dev one nexthop via fe80::8 dev two
+    2001:db8:4::/127 dev one expires 300 proto ra pref high
+    default via fe80::9 dev two metric 5
+    unreachable 2001:db8:5::/48 proto dhcp expires 90
+    blackhole 2001:db8:6::/48 proto 150 metric 2048
+    prohibit 2001:db8:7::/48
+    local 2001:db8:8::/64 dev lo table local proto 150
+    local 2001:db8:9::/64 dev lo table local proto 150 expires 77
+    local 2001:db8:a::/64 dev lo table local proto 150 metric 7
+    local 2001:db8:b::/64 dev one table local proto 150
+    local 2001:db8:c::/64 dev lo table local proto static
+    local 2001:db8:d::1 dev lo table local proto 150
+    anycast 2001:db8:e::1 dev one table local
+    2001:db8:f::/64 dev one table 7000
+    2001:db8:10::/64 dev one src 2001:db8:99::1 mtu 1300
+    2001:db8:11::/64 encap mpls 7 via fe80::9 dev one
+"""
+
+
+@pytest.fixture
+def router(host: Namespace) -> Namespace:
+    host.ip("link add one type veth peer name two")
+    host.ip("link set one up")
+    host.ip("link set two up")
+    host.ip("addr add 2001:db8:99::1/64 dev one")
+    host.ip("addr add 2001:db8:98::1 peer 2001:db8:98::2 dev two")
+    host.ip("addr add 2001:db8:96::1 peer 2001:db8:95::1/64 dev two")
+    host.ip("addr add 2001:db8:97::1/56 dev two valid_lft 500 preferred_lft 400")
+    for line in ROUTES.strip().splitlines():
+        host.run("ip", "-6", "route", "add", *line.split(), check="encap" not in line)
+    return host
+
+
+@pytest.fixture
+def routes(router: Namespace) -> Iterator[Routes]:
+    with router.entered(), contextlib.closing(Routes()) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("table", [wire.TABLE_MAIN, wire.TABLE_LOCAL, 7000])
+def test_the_kernels_routes_are_read_as_pyroute2_reads_them(
+    router: Namespace, routes: Routes, table: int
+) -> None:
+    count = 0
+    for chunk in routes.dump(table):
+        for (start, kind, end), judged in zip(wire.messages(chunk), decoded(chunk), strict=True):
+            assert kind == wire.RTM_NEWROUTE
+            found = wire.route(chunk, start, end)
+            assert found == as_judged(judged)
+            assert wire.destination(chunk, start) == found.prefix
+            told = (judged["table"], judged["proto"], judged["type"])
+            assert wire.kind_of_route(chunk, start) == told
+            count += 1
+    assert count == len(router.ip_json(f"-6 route show table {table}"))
+
+
+def test_bound_subnets_are_told_from_all_else(router: Namespace, routes: Routes) -> None:
+    bound, others = [], []
+    for chunk in routes.dump(wire.TABLE_LOCAL):
+        some, rest = local_routes(chunk)
+        bound += some
+        others += rest
+    ours = {"2001:db8:8::/64", "2001:db8:9::/64", "2001:db8:d::1/128"}
+    assert {str(Prefix(address, length)) for address, length, _ in bound} == ours
+    ticks = {str(Prefix(address, length)): left for address, length, left in bound}
+    assert ticks["2001:db8:8::/64"] == 0
+    assert 7600 < ticks["2001:db8:9::/64"] <= 7700
+    assert {str(each.prefix) for each in others if each.protocol == 150} == {
+        "2001:db8:a::/64",  # another metric
+        "2001:db8:b::/64",  # another interface
+    }
+    assert len(bound) + len(others) == len(router.ip_json("-6 route show table local"))
+
+
+def test_our_discard_route_is_known_again(routes: Routes) -> None:
+    [found] = [
+        wire.route(chunk, start, end)
+        for chunk in routes.dump(wire.TABLE_MAIN, wire.PROTOCOL)
+        for start, _, end in wire.messages(chunk)
+    ]
+    assert found == discard_route(wire.DISCARDS["blackhole"], Prefix.parse("2001:db8:6::/48"))
+
+
+def test_the_kernels_addresses_are_read(router: Namespace, routes: Routes) -> None:
+    found = sorted((index, str(prefix)) for index, prefix in routes.addresses())
+    index = {each["ifname"]: each["ifindex"] for each in router.ip_json("link show")}
+    assert found == sorted(
+        [
+            (index["lo"], "::1/128"),
+            (index["one"], "2001:db8:99::/64"),
+            (index["two"], "2001:db8:95::1/128"),
+            (index["two"], "2001:db8:96::/64"),
+            (index["two"], "2001:db8:97::/56"),
+            (index["two"], "2001:db8:98::1/128"),
+            (index["two"], "2001:db8:98::2/128"),
+        ]
+    )
