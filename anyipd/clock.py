@@ -7,11 +7,11 @@ import ctypes
 import os
 import time
 
+from anyipd import libc
 from anyipd.model import INFINITE
 
 _TFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _TFD_TIMER_ABSTIME = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def now() -> float:
@@ -27,7 +27,7 @@ class Alarm:
     """
 
     def __init__(self) -> None:
-        self._fd = _checked(_LIBC.timerfd_create(time.CLOCK_BOOTTIME, _TFD_FLAGS))
+        self._fd = libc.call("timerfd_create", time.CLOCK_BOOTTIME, _TFD_FLAGS)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -38,7 +38,7 @@ class Alarm:
         seconds, fraction = (0, 0.0) if deadline == INFINITE else divmod(deadline, 1)
         # struct itimerspec: interval, value; a value of zero would disarm
         spec = (ctypes.c_long * 4)(0, 0, int(seconds), int(fraction * 1e9))
-        _checked(_LIBC.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None))
+        libc.call("timerfd_settime", self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
 
     def clear(self) -> None:
         """Take note of a wake-up."""
@@ -49,10 +49,3 @@ class Alarm:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._fd)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result

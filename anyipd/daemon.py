@@ -23,8 +23,10 @@ from anyipd import clock, notify, policy
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
+from anyipd.kernel.wire import Refusal
 from anyipd.model import Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
+from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.policy import Policy, PolicyError
 from anyipd.reconcile import Changes, Decision, Reconciler
 
@@ -44,6 +46,7 @@ class Daemon:
     def __init__(self, config: Path, runtime_dir: Path, first_policy: Policy, routes: Routes) -> None:
         self._config = config
         self._monitor = Monitor()
+        self._lease_monitor = LeaseMonitor(runtime_dir / "leases")
         self._alarm = clock.Alarm()
         self._reconciler = Reconciler(first_policy, runtime_dir, routes)
         self._delegated: list[Prefix] = []
@@ -61,6 +64,7 @@ class Daemon:
         self._watch()
         self._monitor.subscribe()
         loop.add_reader(self._monitor.fileno(), self._on_event)
+        loop.add_reader(self._lease_monitor.fileno(), self._on_lease)
         loop.add_reader(self._alarm.fileno(), self._on_alarm)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         await self._pass()
@@ -76,6 +80,10 @@ class Daemon:
 
     def _on_event(self) -> None:
         self._look_again(self._monitor.read())
+
+    def _on_lease(self) -> None:
+        if self._lease_monitor.read():
+            self._look_again(Hint(Stale.DELEGATIONS))
 
     def _on_alarm(self) -> None:
         self._alarm.clear()
@@ -142,6 +150,7 @@ class Daemon:
     async def _look_and_apply(self, stale: Stale, lost: AbstractSet[Prefix]) -> None:
         reconciler, before = self._reconciler, self._decision
         if Stale.DELEGATIONS in stale:
+            self._lease_monitor.watch()
             delegated = reconciler.observe_delegations()
             if delegated != self._delegated:
                 self._delegated = delegated
@@ -157,19 +166,21 @@ class Daemon:
         self._alarm.set(decision.deadline)
         if decision == before and Stale.PRESENT not in stale:
             if lost:
-                await self._apply(reconciler.mend(decision, lost), self._verdicts)
+                changes = reconciler.mend(decision, lost)
+                refused = await _in_slices(reconciler.apply(changes))
+                self._tell_subnets(changes, self._verdicts, refused)
             return
         changes = await _in_slices(reconciler.compare(decision))
-        _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+        refused = await _in_slices(reconciler.apply(changes))
         self._decision = decision
-        await self._apply(changes, verdicts(decision.subnets, changes.local))
+        _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+        self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
         if changes.strays:
             # One of them may have stood where a route of ours belongs.
             self._look_again(Hint(Stale.PRESENT))
 
-    async def _apply(self, changes: Changes, found: Sequence[Subnets]) -> None:
-        """Change the kernel and tell it, then see that what it refused is tried again."""
-        refused = await _in_slices(self._reconciler.apply(changes))
+    def _tell_subnets(self, changes: Changes, found: Sequence[Subnets], refused: Sequence[Refusal]) -> None:
+        """Tell what was done, and see that what the kernel refused is tried again."""
         _tell(subnet_lines(self._verdicts, found, changes.local, {each.prefix for each in refused}))
         self._verdicts = found
         for error, group in groupby(sorted(refused, key=attrgetter("error")), attrgetter("error")):

@@ -95,12 +95,13 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease file: what a DHCPv6 client was told. Deadlines are as in `Delegation`."""
+    """A lease file: what a DHCPv6 client was told. Times are as in `Delegation`."""
 
     prefix: Prefix
     client: str
     uplink: str
     iaid: str | None
+    written: float
     preferred_until: float
     valid_until: float
 
@@ -129,7 +130,8 @@ class Delegation:
     """A delegated prefix as all observations together tell it.
 
     `source` is the DHCPv6 client that wrote the lease file, or `kernel` where only a discard
-    route tells of it. Deadlines are seconds of CLOCK_BOOTTIME, INFINITE, or None where unknown.
+    route tells of it. `told_at` is when the client said so last. Times are seconds of
+    CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known.
     """
 
     prefix: Prefix
@@ -139,6 +141,7 @@ class Delegation:
     iaid: str | None = None
     preferred_until: float | None = None
     valid_until: float | None = None
+    told_at: float | None = None
     reason: str | None = None
 
 

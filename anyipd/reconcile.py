@@ -34,7 +34,7 @@ class Decision:
     subnets: Sequence[Subnets] = ()
     local: Wanted = field(default_factory=Wanted)
     discard: Wanted = field(default_factory=Wanted)
-    deadline: float = INFINITE
+    deadline: float = field(default=INFINITE, compare=False)
 
 
 @dataclass(slots=True)
@@ -86,12 +86,13 @@ class Reconciler:
             for run in carve(delegation, self.policy, self._assigned)
         ]
         unassigned = all_delegations if self.policy.unassigned != "none" else []
+        discard, discard_deadline = discard_routes(unassigned, self._discards, now)
         return Decision(
             delegations=all_delegations,
             subnets=subnets,
             local=local_routes(subnets),
-            discard=discard_routes(unassigned, self._discards),
-            deadline=next_deadline(all_delegations, now),
+            discard=discard,
+            deadline=min(next_deadline(all_delegations, now), discard_deadline),
         )
 
     def compare(self, decision: Decision) -> Generator[None, None, Changes]:

@@ -19,7 +19,7 @@ REFUSED, OVERLAPPED, IGNORED = (
     DelegationState.OVERLAPPED,
     DelegationState.IGNORED,
 )
-LEASE = Lease(P, "dhclient", "eth0", "00:00:00:01", NOW + 100, NOW + 200)
+LEASE = Lease(P, "dhclient", "eth0", "00:00:00:01", NOW - 7, NOW + 100, NOW + 200)
 NETWORKD = 1024
 
 
@@ -45,7 +45,9 @@ def accepting(**accept: tuple[object, ...]) -> Policy:
 def test_lifetimes_make_the_state(preferred: float, valid: float, state: DelegationState) -> None:
     lease = replace(LEASE, preferred_until=NOW + preferred, valid_until=NOW + valid)
     [found] = delegations([], [lease], DEFAULT, NOW)
-    assert found == Delegation(P, "dhclient", state, "eth0", "00:00:00:01", NOW + preferred, NOW + valid)
+    assert found == Delegation(
+        P, "dhclient", state, "eth0", "00:00:00:01", NOW + preferred, NOW + valid, NOW - 7
+    )
     assert is_delegated(found) is (state is not EXPIRED)
 
 
@@ -68,10 +70,10 @@ def test_a_route_beside_a_lease(metric: int, valid: float, source: str, state: D
     assert (found.source, found.state) == (source, state)
 
 
-def test_a_hooks_route_without_its_lease_is_a_route_like_others() -> None:
+def test_a_hooks_route_says_nothing_without_its_lease() -> None:
     other = replace(LEASE, prefix=Prefix.parse("2001:db8:ff00::/56"))
     found = delegations([Discard(P, HOOK_METRIC)], [other], DEFAULT, NOW)
-    assert [each.source for each in found] == [KERNEL, "dhclient"]
+    assert [each.prefix for each in found] == [other.prefix]
 
 
 def test_the_longer_lease_of_two_is_believed() -> None:
@@ -141,7 +143,9 @@ PREFIXES = [Prefix.parse(text) for text in ("2001:db8::/48", "2001:db8::/56", "2
 PREFIXES += [Prefix.parse(text) for text in ("2001:db8:0:110::/60", "2001:db8:0:110::/80", "2002::/16")]
 DEADLINES = st.sampled_from([0.0, NOW, NOW + 1, NOW + 2, INFINITE])
 LEASES = st.builds(
-    lambda prefix, client, uplink, iaid, lifetimes: Lease(prefix, client, uplink, iaid, *sorted(lifetimes)),
+    lambda prefix, client, uplink, iaid, lifetimes: Lease(
+        prefix, client, uplink, iaid, NOW - 7, *sorted(lifetimes)
+    ),
     st.sampled_from(PREFIXES),
     st.sampled_from(["dhclient", "dhcpcd"]),
     st.sampled_from(["eth0", "eth1"]),
@@ -168,7 +172,7 @@ def test_every_prefix_once_and_no_address_twice(
 ) -> None:
     found = delegations(discards, leases, policy, NOW)
     assert [each.prefix for each in found] == sorted(
-        {each.prefix for each in discards} | {each.prefix for each in leases}
+        {each.prefix for each in discards if each.metric != HOOK_METRIC} | {each.prefix for each in leases}
     )
     kept = [each for each in found if is_delegated(each)]
     for each in kept:

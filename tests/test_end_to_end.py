@@ -93,7 +93,7 @@ def test_unassigned_space_is_refused_by_the_host(
     routed.host.ip("link set lo down")
     routed.host.ip("link set lo up")
     wait_until(lambda: len(bound(routed.host)) == 3, 2)
-    (discard,) = routed.host.ip_json("-6 route show type unreachable")
+    (discard,) = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"), 2)
     assert (discard["dst"], discard["protocol"], discard["metric"]) == (str(OLD), "150", 2048)
     dhclient.release()
     wait_until(lambda: not routed.host.ip_json("-6 route show type unreachable"), 2)

@@ -46,11 +46,12 @@ def members(folder: str) -> list[str]:
 
 ALLOWED = {
     "anyipd.model": [],
-    "anyipd.clock": ["anyipd.model"],
+    "anyipd.libc": [],
+    "anyipd.clock": ["anyipd.model", "anyipd.libc"],
     "anyipd.decide": ["anyipd.model", "anyipd.policy", "anyipd.decide"],
     "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan"],
-    "anyipd.observe": ["anyipd.model", "anyipd.kernel"],
+    "anyipd.observe": ["anyipd.model", "anyipd.kernel", "anyipd.libc"],
     "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.only_one": [],
 }

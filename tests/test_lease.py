@@ -29,7 +29,9 @@ FIELDS = {
     "valid_lifetime": "200",
     "uptime": "500.25",
 }
-LEASE = Lease(Prefix.parse("2001:db8::/56"), "dhclient", "eth0.7", "00:0a:ff:01", UPTIME + 100, UPTIME + 200)
+LEASE = Lease(
+    Prefix.parse("2001:db8::/56"), "dhclient", "eth0.7", "00:0a:ff:01", UPTIME, UPTIME + 100, UPTIME + 200
+)
 
 
 def written(**changed: str | None) -> bytes:

@@ -1,5 +1,7 @@
 """The comparison of what is wanted with what is there, and what is said of it, against a plain dictionary."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -222,5 +224,9 @@ def test_our_discard_routes_stand_where_the_client_left_none() -> None:
     found = [Delegation(Prefix(i << 64, 64), "kernel", state) for i, state in enumerate(DelegationState)]
     live = [each.prefix for each in found[:2]]
     assert [state.name for state in DelegationState][:2] == ["LIVE", "DEPRECATED"]
-    assert discard_routes(found, []).runs == tuple(Run(prefix, 1) for prefix in live)
-    assert discard_routes(found, [Discard(live[0], 1001)]).runs == (Run(live[1], 1),)
+    assert discard_routes(found, [], NOW) == (Wanted(tuple(Run(prefix, 1) for prefix in live)), INFINITE)
+    assert discard_routes(found, [Discard(live[0], 1001)], NOW) == (Wanted((Run(live[1], 1),)), INFINITE)
+    told = [replace(each, told_at=NOW - 0.4) for each in found]
+    assert discard_routes(told, [], NOW) == (Wanted(), NOW + 0.6)
+    assert discard_routes(told, [Discard(prefix, 1025) for prefix in live], NOW) == (Wanted(), INFINITE)
+    assert discard_routes(told, [], NOW + 0.6) == discard_routes(found, [], NOW)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy
 
 HOOK_METRIC = 1025
-"""Metric of the discard route that the dhclient hook adds beside its lease file.
+"""Metric of the discard route that the dhclient hook adds beside its lease file, which says it all.
 
 networkd's is 1024 and dhcpcd's 1001, so a route with another metric is another client's word, and
 outlives the lease.
@@ -36,13 +36,11 @@ def delegations(
 
     `now` is seconds of CLOCK_BOOTTIME.
     """
-    leases = list(leases)
-    leased = {lease.prefix for lease in leases}
     witnesses = [_from_lease(lease, policy, now) for lease in leases]
     witnesses += [
         _judged(Delegation(discard.prefix, KERNEL, DelegationState.LIVE), policy)
         for discard in discards
-        if discard.metric != HOOK_METRIC or discard.prefix not in leased
+        if discard.metric != HOOK_METRIC
     ]
     witnesses.sort(key=lambda witness: (witness.prefix, _precedence(witness)))
     merged = [next(group) for _, group in groupby(witnesses, key=lambda witness: witness.prefix)]
@@ -68,7 +66,14 @@ def _from_lease(lease: Lease, policy: Policy, now: float) -> Delegation:
     else:
         state = DelegationState.LIVE
     delegation = Delegation(
-        lease.prefix, lease.client, state, lease.uplink, lease.iaid, lease.preferred_until, lease.valid_until
+        prefix=lease.prefix,
+        source=lease.client,
+        state=state,
+        uplink=lease.uplink,
+        iaid=lease.iaid,
+        preferred_until=lease.preferred_until,
+        valid_until=lease.valid_until,
+        told_at=lease.written,
     )
     return delegation if state is DelegationState.EXPIRED else _judged(delegation, policy)
 

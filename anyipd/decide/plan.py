@@ -31,6 +31,9 @@ EARLY, LATE = 10, 200
 Lifetimes go in as whole seconds, rounded up; a route that would go earlier than its delegation is renewed.
 """
 
+PATIENCE = 1.0
+"""Seconds that a client has to add its discard route after it wrote the lease file."""
+
 _MISSING, _RIGHT, _OUTDATED, _TAKEN = range(4)
 _STRETCH = re.compile(b"\0+|\2+|\3+")
 
@@ -105,11 +108,21 @@ def local_routes(subnets: Iterable[Subnets]) -> Wanted:
     )
 
 
-def discard_routes(delegations: Iterable[Delegation], discards: Iterable[Discard]) -> Wanted:
-    """Our own discard routes over delegated prefixes: where the client left none (RFC 7084, WPD-5)."""
+def discard_routes(
+    delegations: Iterable[Delegation], discards: Iterable[Discard], now: float
+) -> tuple[Wanted, float]:
+    """Our own discard routes over delegated prefixes: where the client leaves none (RFC 7084, WPD-5).
+
+    A client writes its lease file first and adds its route then, so one that was told of a moment ago
+    waits. Second comes when the first of those has waited enough, in CLOCK_BOOTTIME; INFINITE if
+    none waits.
+    """
     covered = {discard.prefix for discard in discards}
-    return Wanted.of(
-        Run(each.prefix, 1) for each in delegations if is_delegated(each) and each.prefix not in covered
+    bare = [each for each in delegations if is_delegated(each) and each.prefix not in covered]
+    patience = {each.prefix: 0 if each.told_at is None else each.told_at + PATIENCE for each in bare}
+    return (
+        Wanted.of(Run(prefix, 1) for prefix, end in patience.items() if end <= now),
+        min((end for end in patience.values() if end > now), default=INFINITE),
     )
 
 

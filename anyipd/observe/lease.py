@@ -129,6 +129,7 @@ def parse(text: bytes, written: float, now: float) -> Lease:
         client=fields["client"],
         uplink=fields["uplink"],
         iaid=_iaid(fields["iaid"]),
+        written=uptime,
         preferred_until=_deadline(starts, preferred),
         valid_until=_deadline(starts, valid),
     )

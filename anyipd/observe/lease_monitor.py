@@ -1,0 +1,58 @@
+"""Wake-ups by lease files: a hook put one in its place, or removed it.
+
+The hook's discard route brings an event, too, but `ip` takes longer to start than we to bind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from pathlib import Path
+
+from anyipd import libc
+
+_IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
+_IN_ONLYDIR = 0x01000000
+_EVENT = struct.Struct("=iIII")  # inotify_event: watch, mask, cookie, length of the name that follows
+_EVENTS = 4096  # bytes read at once
+
+
+class LeaseMonitor:
+    """An inotify descriptor, readable when a lease file came or went. See inotify(7)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd = libc.call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._fd
+
+    def watch(self) -> None:
+        """Watch the directory, if it is there; to be called before reading it, as often as it is read.
+
+        The first hook makes it, and brings an event of the kernel. Watching again changes nothing.
+        """
+        events = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_ONLYDIR
+        with contextlib.suppress(FileNotFoundError):
+            libc.call("inotify_add_watch", self._fd, os.fsencode(self._directory), events)
+
+    def read(self) -> bool:
+        """Take in all events; say whether any was about a lease file, not about one in the making."""
+        changed = False
+        with contextlib.suppress(BlockingIOError):
+            while events := os.read(self._fd, _EVENTS):
+                changed |= _about_a_lease(events)
+        return changed
+
+
+def _about_a_lease(events: bytes) -> bool:
+    start = 0
+    while start < len(events):
+        _, _, _, length = _EVENT.unpack_from(events, start)
+        start += _EVENT.size + length
+        # Without a name: the directory itself went, or events were lost.
+        if events[start - length : start - length + 1] != b".":
+            return True
+    return False
