@@ -10,6 +10,7 @@ import errno
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
@@ -24,6 +25,8 @@ from anyipd.observe.discard import discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.onlink import assigned
 from anyipd.policy import Policy
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +150,13 @@ class Reconciler:
 
     def _discard_kind(self) -> int:
         return wire.DISCARDS.get(self.policy.unassigned, 0)
+
+
+def at_once(work: Generator[None, None, _T]) -> _T:
+    """Run a step to its end without a pause, and give its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result

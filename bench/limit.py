@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import TypeVar
 
 from pyroute2 import IPRoute
 
@@ -17,12 +16,10 @@ from anyipd.decide.plan import Run
 from anyipd.kernel import wire
 from anyipd.kernel.routes import BATCH, BOUND_SUBNET, Routes
 from anyipd.model import Prefix
-from anyipd.reconcile import Reconciler
+from anyipd.reconcile import Reconciler, at_once
 from bench.bulk import WHOLE_POLICY
 from bench.rig import OLD, WHOLE, Rig, rig, subnet, timed
 from bench.row import Row, in_turn
-
-_T = TypeVar("_T")
 
 PYROUTE2_SHARE = 16
 """pyroute2 adds every sixteenth of the routes only, and its time is taken times sixteen."""
@@ -90,17 +87,8 @@ def _passes(made: Rig, runs: int) -> Iterator[Row]:
 
 def _pass(reconciler: Reconciler) -> None:
     delegated = reconciler.observe_delegations()
-    _whole(reconciler.observe_assigned(delegated))
-    _whole(reconciler.apply(_whole(reconciler.compare(reconciler.decide(clock.now())))))
-
-
-def _whole(work: Generator[None, None, _T]) -> _T:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+    at_once(reconciler.observe_assigned(delegated))
+    at_once(reconciler.apply(at_once(reconciler.compare(reconciler.decide(clock.now())))))
 
 
 def _show(made: Rig) -> float:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from anyipd.kernel.routes import Routes
 from tests.lab import namespace
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
+from tests.lab.hook_caller import SHELLS, Caller, shell_command
 from tests.lab.kea import Kea
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
@@ -51,6 +53,13 @@ def host(lab: Callable[[str], Namespace]) -> Namespace:
 
 
 @pytest.fixture
+def routes(host: Namespace) -> Iterator[Routes]:
+    """The daemon's own hands, in the host's network."""
+    with host.entered(), closing(Routes()) as opened:
+        yield opened
+
+
+@pytest.fixture
 def uplink(isp: Namespace, host: Namespace) -> Uplink:
     return Uplink(isp, host)
 
@@ -72,3 +81,9 @@ def daemon(host: Namespace, tmp_path: Path) -> Iterator[Daemon]:
 def dhclient(uplink: Uplink, daemon: Daemon, tmp_path: Path) -> Dhclient:
     """dhclient on the host's end of `uplink`, not started yet, telling `daemon`'s runtime directory."""
     return Dhclient(uplink.host, uplink.interface, tmp_path, daemon.runtime)
+
+
+@pytest.fixture(params=SHELLS)
+def caller(request: pytest.FixtureRequest, tmp_path: Path) -> Caller:
+    """A caller of the dhclient hook, in each shell that may be somebody's /bin/sh."""
+    return Caller(shell_command(request.param), tmp_path)

@@ -19,12 +19,6 @@ DHCP = 16
 
 
 @pytest.fixture
-def routes(host: Namespace) -> Iterator[Routes]:
-    with host.entered(), contextlib.closing(Routes()) as opened:
-        yield opened
-
-
-@pytest.fixture
 def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
     """On a host with the links one and two, watching as the daemon does."""
     host.ip("link add one type veth peer name two")

@@ -1,6 +1,5 @@
 """What the kernel does with our batches, in a namespace: nothing is lost, nothing foreign is touched."""
 
-import contextlib
 import errno
 import sys
 from collections.abc import Iterator
@@ -18,12 +17,6 @@ from tests.lab.namespace import Namespace
 
 FIRST = Prefix.parse("2001:db8::/64")
 MANY = 2 * BATCH + 88
-
-
-@pytest.fixture
-def routes(host: Namespace) -> Iterator[Routes]:
-    with host.entered(), contextlib.closing(Routes()) as opened:
-        yield opened
 
 
 def done(steps: Iterator[list[Refusal]]) -> list[Refusal]:

@@ -1,6 +1,5 @@
 """Messages as bytes, with pyroute2 and the kernel as the judges."""
 
-import contextlib
 import struct
 from collections.abc import Iterator
 
@@ -163,12 +162,6 @@ def router(host: Namespace) -> Namespace:
     return host
 
 
-@pytest.fixture
-def routes(router: Namespace) -> Iterator[Routes]:
-    with router.entered(), contextlib.closing(Routes()) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("table", [wire.TABLE_MAIN, wire.TABLE_LOCAL, 7000])
 def test_the_kernels_routes_are_read_as_pyroute2_reads_them(
     router: Namespace, routes: Routes, table: int
@@ -204,6 +197,7 @@ def test_bound_subnets_are_told_from_all_else(router: Namespace, routes: Routes)
     assert len(bound) + len(others) == len(router.ip_json("-6 route show table local"))
 
 
+@pytest.mark.usefixtures("router")
 def test_our_discard_route_is_known_again(routes: Routes) -> None:
     [found] = [
         wire.route(chunk, start, end)

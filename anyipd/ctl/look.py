@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from anyipd import arguments, clock, policy
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.routes import Routes
 from anyipd.model import Subnets
-from anyipd.reconcile import Changes, Decision, Reconciler
-
-_T = TypeVar("_T")
+from anyipd.reconcile import Changes, Decision, Reconciler, at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +27,10 @@ def look(options: argparse.Namespace) -> Look:
     """Observe and compare. Ends the program on a bad policy."""
     reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
     delegated = reconciler.observe_delegations()
-    _whole(reconciler.observe_assigned(delegated))
+    at_once(reconciler.observe_assigned(delegated))
     now = clock.now()
     decision = reconciler.decide(now)
-    changes = _whole(reconciler.compare(decision))
+    changes = at_once(reconciler.compare(decision))
     return Look(now, decision, changes, verdicts(decision.subnets, changes.local))
 
 
@@ -43,13 +40,3 @@ def read_policy(options: argparse.Namespace) -> policy.Policy:
         return policy.read(options.config)
     except policy.PolicyError as error:
         arguments.fail(arguments.CONFIGURATION, *error.lines)
-
-
-def _whole(work: Generator[None, None, _T]) -> _T:
-    """Run a generator to its end at once."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: _T = end.value
-            return result

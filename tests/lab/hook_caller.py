@@ -1,0 +1,143 @@
+"""Stands in for dhclient-script: sources the hook in real shells, in namespaces of their own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import debian
+from tests.lab.dhclient import HOOK
+from tests.lab.programs import need
+
+PREFIX = "2001:db8:100::/60"
+LEASE = "2001:db8:100::_60@eth0"
+KEYS = [
+    "client",
+    "prefix",
+    "uplink",
+    "iaid",
+    "life_starts",
+    "preferred_lifetime",
+    "valid_lifetime",
+    "uptime",
+]
+BOUND = {
+    "reason": "BOUND6",
+    "interface": "eth0",
+    "pid": "4711",
+    "new_ip6_prefix": PREFIX,
+    "new_iaid": "62:9d:01:0a",
+    "new_life_starts": "1700000000",
+    "new_preferred_life": "300",
+    "new_max_life": "600",
+    "new_starts": "1700000000",
+    "new_renew": "150",
+    "new_rebind": "240",
+}
+RELEASE = {"reason": "RELEASE6", "interface": "eth0", "old_ip6_prefix": PREFIX}
+SHELLS = {
+    "dash": ["dash"],
+    "bash": ["bash"],
+    "bash-as-sh": ["bash", "--posix"],
+    "busybox": ["busybox", "sh"],
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What there is after a call: lines on stderr, routes of table main, lease files by name."""
+
+    printed: str
+    errors: list[str]
+    routes: list[dict[str, object]]
+    leases: dict[str, str]
+
+    def lease(self, name: str = LEASE) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.leases[name].splitlines())
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A dhclient-script of a few lines, run by `shell` in `directory`."""
+
+    shell: list[str]
+    directory: Path
+
+    @property
+    def runtime_dir(self) -> Path:
+        return self.directory / "run"
+
+    @property
+    def leases(self) -> Path:
+        return self.runtime_dir / "leases"
+
+    def run(
+        self,
+        env: Mapping[str, str | bytes],
+        *further: Mapping[str, str],
+        before: str = "",
+        after: str = "",
+    ) -> Outcome:
+        """Source the hook with `env`, then again for each of `further`.
+
+        Every run has a network of its own, and so begins without routes; the lease files stay.
+        """
+        again = "".join(
+            f"( unset {' '.join(env)}; "
+            + "".join(f"export {k}={shlex.quote(v)}; " for k, v in call.items())
+            + f". {HOOK}; )\n"
+            for call in further
+        )
+        script = (
+            f"{before}\n. {HOOK}\n{again}{after}\n"
+            f"echo --routes--\nexec {need('ip')} -json -6 route show table main\n"
+        )
+        done = subprocess.run(
+            in_namespaces([*self.shell, "-c", script]),
+            env={
+                "PATH": debian.environment()["PATH"],
+                "ANYIPD_RUNTIME_DIR": str(self.runtime_dir),
+                **env,
+            },
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+        printed, _, routes = done.stdout.decode().partition("--routes--\n")
+        return Outcome(
+            printed,
+            done.stderr.decode(errors="backslashreplace").splitlines(),
+            json.loads(routes),
+            {file.name: file.read_text() for file in self.leases.iterdir()} if self.leases.is_dir() else {},
+        )
+
+
+def in_namespaces(command: list[str]) -> list[str]:
+    """Give the command line that runs `command` as root of a network, `lo` up, and mounts of its own."""
+    up = 'ip link set lo up && exec "$@"'
+    return ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c", up, "sh", *command]
+
+
+def shell_command(name: str) -> list[str]:
+    """Give the command line of one of SHELLS."""
+    program, *options = SHELLS[name]
+    return [need(program), *options]
+
+
+def discard(prefix: str = PREFIX, metric: int = 1025) -> dict[str, object]:
+    """Give the discard route that the hook leaves, as `ip -json` shows it."""
+    return {
+        "type": "unreachable",
+        "dst": prefix,
+        "dev": "lo",
+        "protocol": "dhcp",
+        "metric": metric,
+        "flags": [],
+        "pref": "medium",
+    }
