@@ -60,13 +60,15 @@ def _against_a_shell_hook(count: int, script: str, runs: int) -> tuple[list[floa
         witness, other = Witness(ours.namespace), Witness(peer.namespace)
 
         def bind() -> float:
-            took = witness.until_added(last, lambda: ours.hook("BOUND6", OLD))
+            took, hook = witness.until_added(last, lambda: ours.start_hook("BOUND6", OLD))
+            hook.wait()
             ours.hook("EXPIRE6", OLD)
             ours.settled(0)
             return took
 
         def by_shell() -> float:
-            took = other.until_added(last, lambda: peer.hook("BOUND6", OLD, script=script))
+            took, hook = other.until_added(last, lambda: peer.start_hook("BOUND6", OLD, script=script))
+            hook.wait()
             peer.flush()
             return took
 
@@ -97,6 +99,6 @@ def _mend(ours: Rig) -> float:
     with ours.namespace.entered():
         vandal = Routes()
     figures = [
-        witness.until_added(lost, lambda: list(vandal.remove_local([Run(lost, 1)]))) for _ in range(MENDED)
+        witness.until_added(lost, lambda: list(vandal.remove_local([Run(lost, 1)])))[0] for _ in range(MENDED)
     ]
     return median(figures)

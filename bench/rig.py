@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
@@ -20,6 +22,8 @@ WHOLE = 65_536
 """The /64s of a /48."""
 
 OLD, NEW = Prefix.parse("2001:db8:a::/48"), Prefix.parse("2001:db8:b::/48")
+
+_T = TypeVar("_T")
 
 _RTNLGRP_IPV6_ROUTE = 0x400
 _SO_RCVBUFFORCE = 33
@@ -89,8 +93,14 @@ class Rig:
         """Resident memory of the daemon in MB."""
         return resident(self.daemon.running.pid)
 
-    def hook(self, reason: str, prefix: Prefix, valid: int = 7200, script: str = f". {HOOK}") -> None:
-        """Call our hook, or another script, as dhclient-script does."""
+    def hook(self, reason: str, prefix: Prefix, valid: int = 7200) -> None:
+        """Call our hook as dhclient-script does."""
+        self.start_hook(reason, prefix, valid).wait()
+
+    def start_hook(
+        self, reason: str, prefix: Prefix, valid: int = 7200, script: str = f". {HOOK}"
+    ) -> subprocess.Popen[bytes]:
+        """Start our hook, or another script, in its place."""
         which = "old" if reason in {"EXPIRE6", "RELEASE6"} else "new"
         told = {
             "ip6_prefix": str(prefix),
@@ -106,7 +116,8 @@ class Rig:
             "interface": "uplink",
             **{f"{which}_{name}": value for name, value in told.items()},
         }
-        self.namespace.run("dash", "-c", script, env=environment)
+        with self.namespace.entered():
+            return subprocess.Popen(["dash", "-c", script], env=environment)
 
 
 class Witness:
@@ -119,16 +130,16 @@ class Witness:
         self.socket.bind((0, _RTNLGRP_IPV6_ROUTE))
         self.socket.settimeout(60)
 
-    def until_added(self, prefix: Prefix, change: Callable[[], object]) -> float:
-        """Milliseconds from the start of `change` until the route over `prefix` was added to table local."""
+    def until_added(self, prefix: Prefix, change: Callable[[], _T]) -> tuple[float, _T]:
+        """Milliseconds from `change` until the route over `prefix` was added to table local; its result."""
         wanted = prefix.address.to_bytes(16)
         begun = time.perf_counter()
-        change()
+        result = change()
         while True:
             event = self.socket.recv(4096)
             kind = struct.unpack_from("=H", event, 4)[0]
             if kind == 24 and event[20] == 255 and event[40:56] == wanted:
-                return (time.perf_counter() - begun) * 1000
+                return (time.perf_counter() - begun) * 1000, result
 
 
 def resident(pid: int) -> float:

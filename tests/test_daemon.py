@@ -172,3 +172,48 @@ def test_idle_means_asleep(running: Daemon) -> None:
     before = awakenings()
     time.sleep(2)
     assert awakenings() == before
+
+
+def lease(daemon: Daemon, **changed: object) -> Path:
+    """Write a lease file as the hook does, but without its discard route."""
+    fields = {
+        "client": "dhclient",
+        "prefix": PREFIX,
+        "uplink": "uplink",
+        "iaid": "00:00:00:01",
+        "life_starts": int(time.time()),
+        "preferred_lifetime": 100,
+        "valid_lifetime": 200,
+        "uptime": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}",
+    } | changed
+    leases = daemon.runtime / "leases"
+    leases.mkdir(exist_ok=True)
+    (leases / ".new").write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
+    return (leases / ".new").rename(leases / "one")
+
+
+def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
+    (daemon.runtime / "leases").mkdir()
+    daemon.configure(POLICY)
+    daemon.start()
+    file = lease(daemon)
+    wait_until(lambda: bound(daemon.namespace) == sorted(BOUND), 1)
+    # The client has a second to leave a discard route of its own.
+    assert daemon.namespace.ip_json("-6 route show type unreachable") == []
+    (discard,) = wait_until(lambda: daemon.namespace.ip_json("-6 route show type unreachable"), 2)
+    assert (discard["dst"], discard["protocol"], discard["metric"]) == (PREFIX, "150", 2048)
+    file.unlink()
+    wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
+
+
+def test_a_bad_lease_file_costs_one_warning(daemon: Daemon) -> None:
+    daemon.configure(POLICY)
+    lease(daemon, prefix="2001:db8::/60;reboot")
+    delegate(daemon.namespace)
+    daemon.start()
+    daemon.reload()
+    assert bound(daemon.namespace) == sorted(BOUND)
+    (line,) = [line for line in daemon.lines() if "lease file dropped" in line]
+    assert "level=warning" in line
+    assert f"path={daemon.runtime}/leases/one" in line
+    assert "2001:db8::/60;reboot" in line

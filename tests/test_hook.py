@@ -142,9 +142,13 @@ def test_a_lease_that_cannot_be_rewritten_stays(caller: Caller) -> None:
 
 
 def test_the_lease_file_is_in_place_before_the_route_and_gone_before_it(caller: Caller) -> None:
-    steps = re.compile(r"\+ (?:(mv|rm) -f|discard_route (replace|del) )")
-    trace = caller.run(BOUND, RELEASE, before="set -x").errors
-    assert [m[1] or m[2] for m in map(steps.search, trace) if m] == ["mv", "replace", "rm", "del", "del"]
+    steps = re.compile(r"\+ (?:(?:exec )?(ln|mv -f|rm -f)|discard_route (replace|del)) ")
+    trace = caller.run(BOUND, BOUND, RELEASE, before="set -x").errors
+    assert [m[1] or m[2] for m in map(steps.search, trace) if m] == [
+        *("ln", "replace", "rm -f"),  # what was linked has two names
+        *("mv -f", "replace"),
+        *("rm -f", "del", "del"),
+    ]
 
 
 def wakes(caller: Caller, call: dict[str, str]) -> bool:
