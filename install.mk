@@ -15,6 +15,9 @@ WHEEL = dist/install
 # systemd does not look below any other prefix.
 SYSTEMD = $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,/etc)
 HOOK = /etc/dhcp/dhclient-exit-hooks.d/anyipd
+# Debian's run-parts passes over names with a dot, Fedora's dhclient-script over others. Where both are
+# run, the second time changes nothing.
+HOOK_SH = $(HOOK).sh
 CONFIG = /etc/anyipd.yaml
 
 UNIT = $(SYSTEMD)/systemd/system/anyipd.service
@@ -53,6 +56,7 @@ install: .venv ## install below PREFIX and DESTDIR, with service, hook and confi
 	install -D -m 644 systemd/anyipd.sysctl '$(DESTDIR)$(SYSCTL)'
 	install -D -m 644 systemd/anyipd.rt_protos '$(DESTDIR)$(RT_PROTOS)'
 	install -D -m 755 dhclient-hooks/anyipd '$(DESTDIR)$(HOOK)'
+	ln -sf anyipd '$(DESTDIR)$(HOOK_SH)'
 	[ -e '$(DESTDIR)$(CONFIG)' ] || install -D -m 644 systemd/anyipd.yaml '$(DESTDIR)$(CONFIG)'
 	@$(call live, \
 		systemd-sysusers '$(SYSUSERS)'; \
@@ -64,7 +68,7 @@ install: .venv ## install below PREFIX and DESTDIR, with service, hook and confi
 uninstall: ## take all of it back, but for a changed configuration
 	@$(call live, ! [ -e '$(UNIT)' ] || systemctl disable --now anyipd)
 	rm -f '$(DESTDIR)$(UNIT)' '$(DESTDIR)$(SYSUSERS)' '$(DESTDIR)$(TMPFILES)' '$(DESTDIR)$(SYSCTL)' \
-		'$(DESTDIR)$(RT_PROTOS)' '$(DESTDIR)$(HOOK)'
+		'$(DESTDIR)$(RT_PROTOS)' '$(DESTDIR)$(HOOK)' '$(DESTDIR)$(HOOK_SH)'
 	for program in '$(DESTDIR)$(VENV)'/bin/anyip*; do \
 		rm -f '$(DESTDIR)$(PREFIX)'/bin/"$${program##*/}" || exit; \
 	done

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
+
+import structlog
 
 from anyipd import arguments, log, only_one, policy
 from anyipd.daemon import Daemon
@@ -13,6 +16,8 @@ from anyipd.kernel.routes import Routes
 
 def main() -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT."""
+    # Until the daemon listens, a reload means nothing: it is about to read everything anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = arguments.Parser("anyipd", "Bind /64s of delegated IPv6 prefixes by AnyIP.").parse_args()
     try:
         first_policy = policy.read(options.config)
@@ -25,7 +30,6 @@ def main() -> None:
             "anyipd: may not change routes here: CAP_NET_ADMIN is missing; run it as root or as a service",
         )
     try:
-        # The name is ours for as long as this process lives.
         claimed = only_one.claim()
     except only_one.AlreadyRunningError as error:
         arguments.fail(
@@ -33,13 +37,19 @@ def main() -> None:
             f"anyipd: already running in this network namespace ({error}); stop that one first",
         )
     log.configure()
-    with claimed, contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_stopped(Daemon(options.config, options.runtime_dir, first_policy, routes)))
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(
+            _until_stopped(Daemon(options.config, options.runtime_dir, first_policy, routes), claimed)
+        )
 
 
-async def _until_stopped(daemon: Daemon) -> None:
+async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
     task = asyncio.create_task(daemon.run())
     loop = asyncio.get_running_loop()
+    if claimed:
+        loop.add_reader(claimed, only_one.answer, claimed)
+    else:
+        structlog.get_logger().warning("somebody else holds the name of anyipd in this network namespace")
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     await task

@@ -20,11 +20,12 @@ from typing import TypeVar
 import structlog
 
 from anyipd import clock, notify, policy
+from anyipd.decide.delegation import is_delegated
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Refusal
-from anyipd.model import Prefix, Subnets
+from anyipd.model import INFINITE, Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
 from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.policy import Policy, PolicyError
@@ -35,6 +36,8 @@ LONGEST_REST = 0.05
 
 FIRST_RETRY, LAST_RETRY = 0.1, 60.0
 """Seconds until a refused change is tried again: the first time, and after many."""
+
+_FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH}
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -52,11 +55,14 @@ class Daemon:
         self._delegated: list[Prefix] = []
         self._decision = Decision()
         self._verdicts: Sequence[Subnets] = ()
+        self._deadline = INFINITE
         self._hint = Hint(Stale.ALL)
         self._woken = asyncio.Event()
         self._reload = False
+        self._ready = False
         self._watchdog_waits = False
         self._retry = FIRST_RETRY
+        self._retry_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Reconcile until cancelled; the routes stay."""
@@ -67,16 +73,13 @@ class Daemon:
         loop.add_reader(self._lease_monitor.fileno(), self._on_lease)
         loop.add_reader(self._alarm.fileno(), self._on_alarm)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        await self._pass()
-        notify.tell("READY=1")
+        self._tell_policy()
         self._await_watchdog()
-        _log.info("ready", delegations=len(self._decision.delegations))
         while True:
-            await self._woken.wait()
-            self._woken.clear()
             begun = loop.time()
             await self._pass()
             await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
+            await self._woken.wait()
 
     def _on_event(self) -> None:
         self._look_again(self._monitor.read())
@@ -108,15 +111,19 @@ class Daemon:
         self._woken.set()
 
     async def _pass(self) -> None:
+        self._woken.clear()
         if self._reload:
-            self._reload = False
             notify.reloading()
             self._read_policy()
-            await self._reconcile()
+        completed = await self._reconcile()
+        if completed and not self._ready:
+            self._ready = True
             notify.tell("READY=1")
-        else:
-            await self._reconcile()
-        if self._watchdog_waits:
+            _log.info("ready", delegations=len(self._decision.delegations))
+        elif self._reload:
+            notify.tell("READY=1")
+        self._reload = False
+        if completed and self._watchdog_waits:
             self._watchdog_waits = False
             notify.tell("WATCHDOG=1")
             self._await_watchdog()
@@ -131,70 +138,99 @@ class Daemon:
             return
         self._watch()
         _log.info("reloaded", configuration=str(self._config))
+        self._tell_policy()
+
+    def _tell_policy(self) -> None:
+        """Tell of a policy that does less than somebody may expect."""
+        if not self._config.exists():
+            _log.warning("no configuration file, the default policy holds", configuration=str(self._config))
+        if self._reconciler.policy.static:
+            _log.warning("static prefixes are not bound by this version", configuration=str(self._config))
 
     def _watch(self) -> None:
         reconciler = self._reconciler
         self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, self._delegated)
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self) -> bool:
+        """Make a pass; say whether it came to its end."""
         hint, self._hint = self._hint, Hint()
         try:
-            await self._look_and_apply(hint.stale, hint.lost)
+            if hint.stale or clock.now() >= self._deadline:
+                await self._look_and_apply(hint)
+            else:
+                await self._mend(hint.lost)
         except OSError as error:
             _log.error("pass failed, will be repeated", reason=error.strerror, after=self._retry)
             self._reconciler.routes.close()
             self._reconciler.routes = Routes()
             self._watch()
-            self._try_later(Hint(Stale.ALL))
+            self._try_later(Hint(Stale.ALL, lo_fell=hint.lo_fell))
+            return False
+        return True
 
-    async def _look_and_apply(self, stale: Stale, lost: AbstractSet[Prefix]) -> None:
-        reconciler, before = self._reconciler, self._decision
+    async def _look_and_apply(self, hint: Hint) -> None:
+        reconciler, before, stale = self._reconciler, self._decision, hint.stale
         if Stale.DELEGATIONS in stale:
             self._lease_monitor.watch()
-            delegated = reconciler.observe_delegations()
-            if delegated != self._delegated:
-                self._delegated = delegated
-                # Events inside a prefix pass the filter only from here on: look after it is set.
-                self._watch()
-                stale |= Stale.ASSIGNED
-        for complaint in reconciler.complaints:
-            _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
-        reconciler.complaints.clear()
-        if Stale.ASSIGNED in stale:
-            await _in_slices(reconciler.observe_assigned(self._delegated))
+            reconciler.observe_delegations(lo_fell=hint.lo_fell)
+            for complaint in reconciler.complaints:
+                _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
+            reconciler.complaints.clear()
+        delegated = [each.prefix for each in reconciler.delegations(clock.now()) if is_delegated(each)]
+        if delegated != self._delegated:
+            self._delegated = delegated
+            # Events inside a prefix pass the filter only from here on: look after it is set.
+            self._watch()
+            stale |= Stale.ADDRESSES | Stale.ROUTES
+        if Stale.ADDRESSES in stale:
+            reconciler.observe_addresses(delegated)
+        if Stale.ROUTES in stale:
+            await _in_slices(reconciler.observe_routes(delegated))
         decision = reconciler.decide(clock.now())
+        if decision != before or Stale.PRESENT in stale:
+            changes = await _in_slices(reconciler.compare(decision))
+            refused = await _in_slices(reconciler.apply(changes))
+            _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+            self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
+            self._decision = decision
+        else:
+            await self._mend(hint.lost)
+        self._deadline = decision.deadline
         self._alarm.set(decision.deadline)
-        if decision == before and Stale.PRESENT not in stale:
-            if lost:
-                changes = reconciler.mend(decision, lost)
-                refused = await _in_slices(reconciler.apply(changes))
-                self._tell_subnets(changes, self._verdicts, refused)
-            return
-        changes = await _in_slices(reconciler.compare(decision))
-        refused = await _in_slices(reconciler.apply(changes))
-        self._decision = decision
-        _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
-        self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
-        if changes.strays:
-            # One of them may have stood where a route of ours belongs.
-            self._look_again(Hint(Stale.PRESENT))
+
+    async def _mend(self, lost: AbstractSet[Prefix]) -> None:
+        if lost:
+            changes = self._reconciler.mend(self._decision, lost)
+            refused = await _in_slices(self._reconciler.apply(changes))
+            self._tell_subnets(changes, self._verdicts, refused)
 
     def _tell_subnets(self, changes: Changes, found: Sequence[Subnets], refused: Sequence[Refusal]) -> None:
         """Tell what was done, and see that what the kernel refused is tried again."""
-        _tell(subnet_lines(self._verdicts, found, changes.local, {each.prefix for each in refused}))
+        _tell(subnet_lines(self._verdicts, found, changes.local, [each.prefix for each in refused]))
         self._verdicts = found
-        for error, group in groupby(sorted(refused, key=attrgetter("error")), attrgetter("error")):
+        for stray in changes.strays:
+            _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
+        # Somebody was faster than we: that brings an event of its own.
+        serious = [each for each in refused if each.error not in _FASTER]
+        for error, group in groupby(sorted(serious, key=attrgetter("error")), attrgetter("error")):
             same = list(group)
             _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))
-        # With lo down no route can be; it coming up is an event.
-        if any(each.error != errno.ENETDOWN for each in refused):
+        # With lo down no route can be; it coming up is an event. A stray may have stood where a route of
+        # ours belongs.
+        if changes.strays or any(each.error != errno.ENETDOWN for each in serious):
             self._try_later(Hint(Stale.PRESENT))
         else:
             self._retry = FIRST_RETRY
 
     def _try_later(self, hint: Hint) -> None:
-        asyncio.get_running_loop().call_later(self._retry, self._look_again, hint)
+        if self._retry_timer:
+            self._retry_timer.cancel()
+        self._retry_timer = asyncio.get_running_loop().call_later(self._retry, self._on_retry, hint)
+
+    def _on_retry(self, hint: Hint) -> None:
+        self._retry_timer = None
         self._retry = min(2 * self._retry, LAST_RETRY)
+        self._look_again(hint)
 
 
 def _tell(lines: Iterable[Line]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -28,8 +29,22 @@ def configure() -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Stderr,
     )
+
+
+class _Stderr:
+    """Writes lines. A full disk or a reader that is gone costs the lines, never the daemon."""
+
+    def __init__(self, *_: Any) -> None:  # noqa: ANN401  what get_logger was given
+        pass
+
+    def msg(self, line: str) -> None:
+        """Write a line whole, of whatever level."""
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+    debug = info = warning = error = msg
 
 
 def _logfmt() -> structlog.processors.LogfmtRenderer:

@@ -102,6 +102,7 @@ class Lease:
     uplink: str
     iaid: str | None
     written: float
+    lifetime: float  # the valid lifetime as granted, in seconds
     preferred_until: float
     valid_until: float
 
@@ -142,6 +143,7 @@ class Delegation:
     preferred_until: float | None = None
     valid_until: float | None = None
     told_at: float | None = None
+    lifetime: float | None = None  # the valid lifetime as granted, in seconds
     reason: str | None = None
 
 

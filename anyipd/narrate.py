@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from operator import itemgetter
 from typing import NamedTuple
 
 from anyipd.decide.plan import Plan, Run
@@ -39,23 +40,49 @@ def delegation_lines(before: Iterable[Delegation], after: Iterable[Delegation], 
 
 
 def subnet_lines(
-    before: Sequence[Subnets], after: Sequence[Subnets], plan: Plan, refused: AbstractSet[Prefix]
+    before: Sequence[Subnets], after: Sequence[Subnets], plan: Plan, refused: Iterable[Prefix]
 ) -> Iterator[Line]:
     """Subnets that were bound and unbound, and those that are newly held off.
 
     `before` and `after` are verdicts, `plan` is what was done in between, `refused` what was not.
     """
+    kept_out = sorted(refused)
+    names_after, names_before = _Names(after), _Names(before)
     for run in plan.add:
-        if not refused or refused.isdisjoint(
-            Prefix(address, run.first.length) for address in run.addresses()
-        ):
-            yield from (Line("bound", fields) for fields in _found(after, run))
+        end = run.first.address + run.count * run.first.size
+        missed = bisect_left(kept_out, (end,)) - bisect_left(kept_out, (run.first.address,))
+        if missed < run.count:
+            for fields in names_after.of(run):
+                yield Line("bound", {**fields, "refused": missed} if missed else fields)
     for run in plan.remove:
-        yield from (Line("unbound", fields) for fields in _found(before, run))
+        yield from (Line("unbound", fields) for fields in names_before.of(run))
     known = {_fate(each) for each in before}
     for each in after:
         if each.state in _HELD_OFF and _fate(each) not in known:
             yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
+
+
+class _Names:
+    """Finds the subnets that a run of routes belongs to; it may span several entries of the policy."""
+
+    def __init__(self, subnets: Iterable[Subnets]) -> None:
+        placed = [(each.first.address, each) for each in subnets if each.first]
+        self._placed = sorted(placed, key=itemgetter(0))
+        self._starts = [start for start, _ in self._placed]
+
+    def of(self, run: Run) -> Iterator[dict[str, str | int]]:
+        end = run.first.address + run.count * run.first.size
+        begin = max(bisect_right(self._starts, run.first.address) - 1, 0)
+        named = False
+        for _, each in self._placed[begin : bisect_left(self._starts, end)]:
+            if each.first and each.first.length == run.first.length:
+                offset = (run.first.address - each.first.address) // each.first.size
+                low, high = max(offset, 0), min(offset + run.count, each.count)
+                if low < high:
+                    yield _named(part(each, low, high - low))
+                    named = True
+        if not named:
+            yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
 
 
 def _renewed(old: Delegation, new: Delegation) -> bool:
@@ -75,20 +102,6 @@ def _told(delegation: Delegation, now: float) -> dict[str, str | int]:
     if delegation.reason:
         fields["reason"] = delegation.reason
     return fields
-
-
-def _found(subnets: Sequence[Subnets], run: Run) -> Iterator[dict[str, str | int]]:
-    """Name the subnets that a run of routes belongs to; it may span several entries of the policy."""
-    named = False
-    for each in subnets:
-        if each.first and each.first.length == run.first.length:
-            offset = (run.first.address - each.first.address) // each.first.size
-            begin, end = max(offset, 0), min(offset + run.count, each.count)
-            if begin < end:
-                yield _named(part(each, begin, end - begin))
-                named = True
-    if not named:
-        yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
 
 
 def _named(subnets: Subnets) -> dict[str, str | int]:

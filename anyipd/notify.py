@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 
 
 def tell(*assignments: str) -> None:
-    """Send `READY=1` and the like to the service manager, if there is one."""
+    """Send `READY=1` and the like to the service manager, if there is one.
+
+    One that cannot be told is no reason to stop working: sd_notify(3) advises to ignore it.
+    """
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
     address = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender, suppress(OSError):
         sender.sendto("\n".join(assignments).encode(), address)
 
 

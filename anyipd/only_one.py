@@ -19,31 +19,41 @@ class AlreadyRunningError(Exception):
     """Another daemon holds this network namespace; the text says which, where that can be known."""
 
 
-def claim() -> socket.socket:
-    """Hold the name for as long as the socket returned is open. Raises AlreadyRunningError."""
+def claim() -> socket.socket | None:
+    """Hold the name for as long as the socket returned is open.
+
+    Raises AlreadyRunningError. None says that the name is taken by somebody who cannot be a daemon of
+    ours: abstract names have no permissions, and nobody is to keep us from starting.
+    """
     claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         claimed.bind(_NAME)
-        claimed.listen(1)
+        claimed.listen()
     except OSError as error:
         claimed.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        raise AlreadyRunningError(holder() or "pid unknown") from None
+        found = holder()
+        if found is None:
+            return None
+        raise AlreadyRunningError(found) from None
     return claimed
 
 
+def answer(claimed: socket.socket) -> None:
+    """Receive somebody who asks who we are; the kernel has told them already."""
+    claimed.accept()[0].close()
+
+
 def holder() -> str | None:
-    """Say who holds this network namespace, None if nobody does."""
+    """Say which process of root or of our own user holds this network namespace, None if none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
         caller.settimeout(0)
         try:
             caller.connect(_NAME)
-        except BlockingIOError:  # its queue is full of others who ask
-            return "pid unknown"
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, BlockingIOError):
             return None
         pid, uid, _ = _UCRED.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if not pid:  # it lives in another pid namespace
-        return "pid unknown"
-    return f"pid {pid}" if uid in {0, os.geteuid()} else f"pid {pid} of user {uid}"
+    if uid not in {0, os.geteuid()}:
+        return None
+    return f"pid {pid}" if pid else "pid unknown, in another pid namespace"

@@ -6,7 +6,6 @@ what is so to what should be so; what was hinted at only spares it observations 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,13 @@ from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated, next_deadline
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.kernel import wire
-from anyipd.kernel.routes import Routes, discard_route
+from anyipd.kernel.routes import LOCAL_METRIC, Routes, discard_route
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
 from anyipd.observe.discard import discards
 from anyipd.observe.lease import Complaint, Leases
-from anyipd.observe.onlink import assigned
+from anyipd.observe.onlink import addressed, routed
 from anyipd.policy import Policy
 
 _T = TypeVar("_T")
@@ -48,9 +47,6 @@ class Changes:
     discard: Plan = field(default_factory=Plan)
     strays: list[Route] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.local or self.discard or self.strays)
-
 
 class Reconciler:
     """The observations that are still good, and the way from them to routes."""
@@ -61,32 +57,50 @@ class Reconciler:
         self.complaints: list[Complaint] = []
         self._leases = Leases(runtime_dir / "leases")
         self._discards: set[Discard] = set()
+        self._fallen: set[Discard] = set()
         self._leased: list[Lease] = []
-        self._assigned: list[Assigned] = []
+        self._addressed: set[Assigned] = set()
+        self._routed: set[Assigned] = set()
 
-    def observe_delegations(self) -> list[Prefix]:
-        """Look for delegated prefixes, accepted or not; reading files and few routes, it takes no slices."""
+    def observe_delegations(self, *, lo_fell: bool) -> None:
+        """Look for what tells of delegations; reading files and few routes, it takes no slices.
+
+        `lo_fell` says that lo went down since the last time, with all discard routes. That was not
+        their clients' word: what fell then counts until its client says it again.
+        """
         self._leased, complaints = self._leases.read(clock.now())
         self.complaints += complaints
+        if lo_fell:
+            self._fallen |= self._discards
         self._discards = discards(self.routes, self.policy.accept.protocols)
-        return sorted({each.prefix for each in self._leased} | {each.prefix for each in self._discards})
+        told = {each.prefix for each in self._discards}
+        self._fallen = {each for each in self._fallen if each.prefix not in told}
 
-    def observe_assigned(self, delegated: Sequence[Prefix]) -> Generator[None]:
-        """Look for what else is in use of delegated prefixes."""
+    def delegations(self, now: float) -> list[Delegation]:
+        """Say what is delegated, by the observations at hand."""
+        return delegations(self._discards | self._fallen, self._leased, self.policy, now)
+
+    def observe_addresses(self, delegated: Sequence[Prefix]) -> None:
+        """Look for addresses on links inside delegated prefixes."""
+        self._addressed = set(addressed(self.routes, delegated))
+
+    def observe_routes(self, delegated: Sequence[Prefix]) -> Generator[None]:
+        """Look for other people's routes inside delegated prefixes."""
         found: set[Assigned] = set()
-        for part in assigned(self.routes, delegated):
+        for part in routed(self.routes, delegated):
             found.update(part)
             yield
-        self._assigned = sorted(found, key=lambda each: (each.prefix, each.holder))
+        self._routed = found
 
     def decide(self, now: float) -> Decision:
         """Say what should be so, by the observations at hand."""
-        all_delegations = delegations(self._discards, self._leased, self.policy, now)
+        all_delegations = self.delegations(now)
+        assigned = self._addressed | self._routed
         subnets = [
             run
             for delegation in all_delegations
             if is_delegated(delegation)
-            for run in carve(delegation, self.policy, self._assigned)
+            for run in carve(delegation, self.policy, assigned)
         ]
         unassigned = all_delegations if self.policy.unassigned != "none" else []
         discard, discard_deadline = discard_routes(unassigned, self._discards, now)
@@ -108,7 +122,7 @@ class Reconciler:
             for route in others:
                 if route.protocol == wire.PROTOCOL:
                     strays.append(route)
-                else:
+                elif route.metric == LOCAL_METRIC:  # another metric is another place
                     local.see_foreign(route.prefix)
             yield
         kind = self._discard_kind()
@@ -128,23 +142,18 @@ class Reconciler:
         return Changes(Plan(add=runs))
 
     def apply(self, changes: Changes) -> Generator[None, None, list[Refusal]]:
-        """Change what must be changed: additions first. What the kernel refused is returned.
-
-        That a route was there or gone already is no refusal but somebody who was faster; their doing
-        brings an event of its own.
-        """
-        routes, kind = self.routes, self._discard_kind()
-        strays = [discard_route(kind, run.first) for run in changes.discard.remove] + changes.strays
-        refused = []
-        for steps, faster in (
-            (routes.add_local(changes.local.add, clock.now()), errno.EEXIST),
-            (routes.add_discard(kind, [run.first for run in changes.discard.add]), errno.EEXIST),
-            (routes.renew_local(changes.local.renew, clock.now()), errno.ENOENT),
-            (routes.remove_local(changes.local.remove), errno.ESRCH),
-            (routes.remove(strays), errno.ESRCH),
+        """Change what must be changed: additions first. What the kernel refused is returned."""
+        routes, kind, refused = self.routes, self._discard_kind(), list[Refusal]()
+        for steps in (
+            routes.add_local(changes.local.add, clock.now()),
+            routes.add_discard(kind, [run.first for run in changes.discard.add]),
+            routes.renew_local(changes.local.renew, clock.now()),
+            routes.remove_local(changes.local.remove),
+            routes.remove([discard_route(kind, run.first) for run in changes.discard.remove]),
+            routes.remove(changes.strays),
         ):
             for refusals in steps:
-                refused += [each for each in refusals if each.error != faster]
+                refused += refusals
                 yield
         return refused
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from anyipd import clock, policy
+from anyipd.decide.delegation import is_delegated
 from anyipd.decide.plan import Run
 from anyipd.kernel import wire
 from anyipd.kernel.routes import BATCH, BOUND_SUBNET, Routes
@@ -86,8 +87,10 @@ def _passes(made: Rig, runs: int) -> Iterator[Row]:
 
 
 def _pass(reconciler: Reconciler) -> None:
-    delegated = reconciler.observe_delegations()
-    at_once(reconciler.observe_assigned(delegated))
+    reconciler.observe_delegations(lo_fell=False)
+    delegated = [each.prefix for each in reconciler.delegations(clock.now()) if is_delegated(each)]
+    reconciler.observe_addresses(delegated)
+    at_once(reconciler.observe_routes(delegated))
     at_once(reconciler.apply(at_once(reconciler.compare(reconciler.decide(clock.now())))))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -108,9 +110,53 @@ def test_lo_down_and_up(running: Daemon) -> None:
     host.ip("link set lo down")
     assert bound(host) == []
     host.ip("link set lo up")
-    # lo took the client's word with it; the client says it again.
-    delegate(host)
+    # lo took the client's route along, but not its word.
     wait_until(lambda: bound(host) == sorted(BOUND), 1)
+    (discard,) = host.ip_json("-6 route show type unreachable")
+    assert (discard["dst"], discard["protocol"], discard["metric"]) == (PREFIX, "150", 2048)
+    delegate(host)
+    wait_until(
+        lambda: [each["metric"] for each in host.ip_json("-6 route show type unreachable")] == [1024], 1
+    )
+    host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp metric 1024")
+    wait_until(lambda: bound(host) == [], 1)
+
+
+def test_a_stray_like_no_route_of_ours_goes_too(running: Daemon) -> None:
+    running.namespace.ip("-6 route add 2001:db8:900::/64 from 2001:db8::/32 dev lo proto 150")
+    wait_until(lambda: "900" not in running.namespace.ip("-6 route show table all proto 150"), 1)
+    assert "prefix=2001:db8:900::/64" in running.wait_for("event=stray")
+
+
+def test_a_log_that_cannot_be_written_costs_lines_alone(daemon: Daemon) -> None:
+    daemon.configure(POLICY)
+    environment = {**daemon.environment(), "NOTIFY_SOCKET": "/none"}
+    with Path("/dev/full").open("w") as full:
+        daemon.namespace.popen(*daemon.command(), stderr=full, env=environment)
+    delegate(daemon.namespace)
+    wait_until(lambda: bound(daemon.namespace) == sorted(BOUND), 2)
+
+
+def test_a_leases_directory_that_is_none_stops_nothing(daemon: Daemon) -> None:
+    (daemon.runtime / "leases").touch()
+    daemon.configure(POLICY)
+    delegate(daemon.namespace)
+    daemon.start()
+    assert bound(daemon.namespace) == sorted(BOUND)
+    assert f"path={daemon.runtime}/leases" in daemon.wait_for("Not a directory")
+
+
+SQUAT = r"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\0anyipd'); print(flush=True); time.sleep(60)"
+
+
+def test_a_name_squatted_by_somebody_else_does_not_keep_us_out(daemon: Daemon) -> None:
+    squatter = daemon.namespace.popen(sys.executable, "-c", SQUAT, stdout=subprocess.PIPE)
+    assert squatter.stdout
+    with squatter.stdout:
+        squatter.stdout.readline()
+    daemon.configure(POLICY)
+    daemon.start()
+    daemon.wait_for("somebody else holds the name")
 
 
 def test_reload(running: Daemon) -> None:

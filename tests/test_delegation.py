@@ -19,7 +19,7 @@ REFUSED, OVERLAPPED, IGNORED = (
     DelegationState.OVERLAPPED,
     DelegationState.IGNORED,
 )
-LEASE = Lease(P, "dhclient", "eth0", "00:00:00:01", NOW - 7, NOW + 100, NOW + 200)
+LEASE = Lease(P, "dhclient", "eth0", "00:00:00:01", NOW - 7, 207, NOW + 100, NOW + 200)
 NETWORKD = 1024
 
 
@@ -46,7 +46,7 @@ def test_lifetimes_make_the_state(preferred: float, valid: float, state: Delegat
     lease = replace(LEASE, preferred_until=NOW + preferred, valid_until=NOW + valid)
     [found] = delegations([], [lease], DEFAULT, NOW)
     assert found == Delegation(
-        P, "dhclient", state, "eth0", "00:00:00:01", NOW + preferred, NOW + valid, NOW - 7
+        P, "dhclient", state, "eth0", "00:00:00:01", NOW + preferred, NOW + valid, NOW - 7, 207
     )
     assert is_delegated(found) is (state is not EXPIRED)
 
@@ -77,7 +77,7 @@ def test_a_hooks_route_says_nothing_without_its_lease() -> None:
 
 
 def test_the_longer_lease_of_two_is_believed() -> None:
-    longer = replace(LEASE, uplink="eth1", valid_until=NOW + 300)
+    longer = replace(LEASE, uplink="eth1", lifetime=307, valid_until=NOW + 300)
     [found] = delegations([], [LEASE, longer], DEFAULT, NOW)
     assert (found.uplink, found.valid_until) == ("eth1", NOW + 300)
 
@@ -113,13 +113,13 @@ def test_an_unknown_uplink_matches_the_lone_star_only() -> None:
 
 
 def test_an_accepted_witness_goes_before_one_that_is_not() -> None:
-    elsewhere = replace(LEASE, uplink="eth1", valid_until=NOW + 9999)
+    elsewhere = replace(LEASE, uplink="eth1", lifetime=10006, valid_until=NOW + 9999)
     [found] = delegations([], [elsewhere, LEASE], accepting(uplinks=("eth0",)), NOW)
     assert (found.state, found.uplink) == (LIVE, "eth0")
 
 
 def test_of_overlapping_ones_the_longer_lived_is_carved() -> None:
-    inner = replace(LEASE, prefix=Prefix.parse("2001:db8::/60"), valid_until=NOW + 300)
+    inner = replace(LEASE, prefix=Prefix.parse("2001:db8::/60"), lifetime=307, valid_until=NOW + 300)
     [outer, inside] = delegations([], [LEASE, inner], DEFAULT, NOW)
     assert states([outer, inside]) == [("2001:db8::/56", OVERLAPPED), ("2001:db8::/60", LIVE)]
     assert outer.reason
@@ -144,7 +144,7 @@ PREFIXES += [Prefix.parse(text) for text in ("2001:db8:0:110::/60", "2001:db8:0:
 DEADLINES = st.sampled_from([0.0, NOW, NOW + 1, NOW + 2, INFINITE])
 LEASES = st.builds(
     lambda prefix, client, uplink, iaid, lifetimes: Lease(
-        prefix, client, uplink, iaid, NOW - 7, *sorted(lifetimes)
+        prefix, client, uplink, iaid, NOW - 7, max(lifetimes) - NOW + 7, *sorted(lifetimes)
     ),
     st.sampled_from(PREFIXES),
     st.sampled_from(["dhclient", "dhcpcd"]),

@@ -19,6 +19,7 @@ UNIT = "usr/local/lib/systemd/system/anyipd.service"
 FILES = {
     "etc/anyipd.yaml": 0o644,
     "etc/dhcp/dhclient-exit-hooks.d/anyipd": 0o755,
+    "etc/dhcp/dhclient-exit-hooks.d/anyipd.sh": 0o755,
     "etc/iproute2/rt_protos.d/anyipd.conf": 0o644,
     UNIT: 0o644,
     "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,

@@ -14,7 +14,8 @@ from tests.lab.namespace import Namespace, wait_until
 
 DELEGATED = Prefix.parse("2001:db8::/56")
 NOTHING, ALL = Hint(), Hint(Stale.ALL)
-DELEGATIONS, ASSIGNED, PRESENT = Hint(Stale.DELEGATIONS), Hint(Stale.ASSIGNED), Hint(Stale.PRESENT)
+DELEGATIONS, PRESENT = Hint(Stale.DELEGATIONS), Hint(Stale.PRESENT)
+ADDRESSES, ROUTES = Hint(Stale.ADDRESSES), Hint(Stale.ROUTES)
 DHCP = 16
 
 
@@ -40,7 +41,7 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         # ours, by another's hand
         ("route add local 2001:db8:0:1::/64 dev lo table local proto 150", PRESENT),
         ("route add local 2001:db8:77::/64 dev lo table local proto 150", PRESENT),
-        ("route add blackhole 2001:db8:77::/64 table 77 proto 150", PRESENT),
+        ("route add blackhole 2001:db8:77::/64 table 77 proto 150", NOTHING),
         ("route add unreachable 2001:db8:77::/48 proto 150", PRESENT),
         # who else stands in the place of ours
         ("route add local 2001:db8:0:1::/64 dev lo table local proto static", PRESENT),
@@ -53,31 +54,31 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         ("route add unreachable 2001:db8::/56 proto static", NOTHING),
         ("route add unreachable 2001:db8:77::/48 proto dhcp table 77", NOTHING),
         # what is assigned
-        ("route add 2001:db8:0:1::/64 dev one proto static", ASSIGNED),
-        ("route add 2001:db8:0:ff::/64 via fe80::9 dev one", ASSIGNED),
-        ("route add 2001:db8:0:1::/64 dev one proto dhcp", ASSIGNED),
-        ("route add 2001:db8:ff12::/48 dev one", ASSIGNED),
-        ("route add 2001:db8:0:1::1 dev one", ASSIGNED),
+        ("route add 2001:db8:0:1::/64 dev one proto static", ROUTES),
+        ("route add 2001:db8:0:ff::/64 via fe80::9 dev one", ROUTES),
+        ("route add 2001:db8:0:1::/64 dev one proto dhcp", ROUTES),
+        ("route add 2001:db8:ff12::/48 dev one", ROUTES),
+        ("route add 2001:db8:0:1::1 dev one", ROUTES),
         ("route add 2001:db8:0:1::/64 dev one proto static table 77", NOTHING),
         ("route add 2001:db8:0:100::/64 dev one", NOTHING),
         ("route add 2001:db8:77::/64 dev one proto static", NOTHING),
         ("route add 2001:db8:77::/64 dev one proto dhcp", NOTHING),
-        ("route add 2001:db8::/32 dev one proto static", ASSIGNED),  # one look too many: it starts inside
+        ("route add 2001:db8::/32 dev one proto static", ROUTES),  # one look too many: it starts inside
         ("route add 2001:db8:fe00::/39 dev one proto static", NOTHING),
         ("route add default via fe80::9 dev one", NOTHING),
         # on-link, also where it covers a delegated prefix
-        ("route add 2001:db8::/32 dev one proto ra", ASSIGNED),
-        ("route add 2001::/16 dev one proto kernel", ASSIGNED),
-        ("route add default via fe80::9 dev one proto ra", ASSIGNED),
-        ("addr add 2001:db8:0:1::1/64 dev one", Hint(Stale.ASSIGNED | Stale.PRESENT)),
-        ("addr add 2001:db8:77::1/64 dev one", ASSIGNED),
-        ("addr add 2001:db8:77::1/128 dev lo", ASSIGNED),
+        ("route add 2001:db8::/32 dev one proto ra", ROUTES),
+        ("route add 2001::/16 dev one proto kernel", ROUTES),
+        ("route add default via fe80::9 dev one proto ra", ROUTES),
+        ("addr add 2001:db8:0:1::1/64 dev one", Hint(Stale.ADDRESSES | Stale.ROUTES | Stale.PRESENT)),
+        ("addr add 2001:db8:77::1/64 dev one", Hint(Stale.ADDRESSES | Stale.ROUTES)),
+        ("addr add 2001:db8:77::1/128 dev lo", Hint(Stale.ADDRESSES | Stale.ROUTES)),
         ("-4 addr add 192.0.2.1/24 dev one", NOTHING),
         # links
-        ("link add three type veth peer name four", ASSIGNED),
-        ("link set one mtu 1400", ASSIGNED),
+        ("link add three type veth peer name four", Hint(Stale.ADDRESSES | Stale.ROUTES)),
+        ("link set one mtu 1400", NOTHING),
         ("link set lo mtu 1400", ALL),
-        ("link set lo down", ALL),
+        ("link set lo down", Hint(Stale.ALL, lo_fell=True)),
         # what is none of our business
         ("neigh add fe80::7 lladdr 02:00:00:00:00:07 dev one", NOTHING),
         ("rule add from 2001:db8::/56 lookup 77", NOTHING),
@@ -105,7 +106,7 @@ def test_what_wakes_us(host: Namespace, monitor: Monitor, command: str, hint: Hi
         ("local 2001:db8:0:1::/64 dev lo table local proto static", PRESENT),
         ("unreachable 2001:db8:77::/48 proto 150", PRESENT),
         ("unreachable 2001:db8:77::/48 proto dhcp", DELEGATIONS),
-        ("2001:db8:0:1::/64 dev one", ASSIGNED),
+        ("2001:db8:0:1::/64 dev one", ROUTES),
     ],
 )
 def test_what_goes_wakes_us(host: Namespace, monitor: Monitor, route: str, hint: Hint) -> None:
@@ -132,13 +133,15 @@ def add_up(seen: Hint, monitor: Monitor) -> Hint:
 
 def test_hints_add_up() -> None:
     one, other = Prefix.parse("2001:db8::/64"), Prefix.parse("2001:db8:0:1::/64")
-    hint = Hint(Stale.ASSIGNED, {one})
+    hint = Hint(Stale.ROUTES, {one})
     hint.add(Hint(Stale.DELEGATIONS, {other}))
-    assert hint == Hint(Stale.ASSIGNED | Stale.DELEGATIONS, {one, other})
+    assert hint == Hint(Stale.ROUTES | Stale.DELEGATIONS, {one, other})
     hint.add(PRESENT)  # a look at all of them finds each
-    assert hint == ALL
-    hint.add(Hint(lost={one}))
-    assert hint == ALL == Hint(Stale.ALL)
+    assert hint == Hint(Stale.ROUTES | Stale.DELEGATIONS | Stale.PRESENT)
+    hint.add(Hint(Stale.ADDRESSES, lost={one}, lo_fell=True))
+    assert hint == Hint(Stale.ALL, lo_fell=True)
+    hint.add(Hint())
+    assert hint == Hint(Stale.ALL, lo_fell=True)
 
 
 def test_our_own_echo_does_not_wake_us(host: Namespace, routes: Routes, monitor: Monitor) -> None:
@@ -170,7 +173,7 @@ def test_the_edges_of_a_prefix(host: Namespace, routes: Routes, monitor: Monitor
     ]:
         if 1 << 120 < address < 0xFE80 << 112:  # no address at all beyond
             host.ip(f"-6 route replace {address_text(address)} dev one proto static")
-            assert monitor.read() == (ASSIGNED if inside else NOTHING), address_text(address)
+            assert monitor.read() == (ROUTES if inside else NOTHING), address_text(address)
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 3000])
@@ -179,10 +182,10 @@ def test_many_prefixes(host: Namespace, routes: Routes, monitor: Monitor, count:
     monitor.watch(routes.port, [DHCP], prefixes)
     for prefix in (*prefixes[:1], *prefixes[-1:]):
         host.ip(f"-6 route replace {prefix} dev one")
-        assert monitor.read() == ASSIGNED
+        assert monitor.read() == ROUTES
     host.ip("-6 route add 2001:db8:77::/64 dev one proto static")
     # A filter that would be too long for the kernel passes everything, whoever's it is.
-    assert monitor.read() == (ASSIGNED if count == 3000 else NOTHING)
+    assert monitor.read() == (ROUTES if count == 3000 else NOTHING)
     host.ip("-6 route add unreachable 2001:db8:77::/64 proto static metric 5")
     assert monitor.read() == (DELEGATIONS if count == 3000 else NOTHING)
 
@@ -208,7 +211,7 @@ def test_a_new_filter_replaces_the_old_at_once(host: Namespace, routes: Routes, 
     assert monitor.read() == NOTHING
     monitor.watch(routes.port, [18], [Prefix.parse("2001:db8:77::/48")])
     host.ip("-6 route del 2001:db8:77::/64 dev one")
-    assert monitor.read() == ASSIGNED
+    assert monitor.read() == ROUTES
     host.ip("-6 route add unreachable 2001:db8:1::/48 proto dhcp")
     assert monitor.read() == NOTHING
     host.ip("-6 route add unreachable 2001:db8:2::/48 proto keepalived")
@@ -223,7 +226,7 @@ def test_lost_events_make_all_stale(host: Namespace, monitor: Monitor) -> None:
     assert monitor.read() == ALL
     assert monitor.read() == NOTHING
     host.ip("-6 route add 2001:db8:0:1::/64 dev one")  # and it goes on
-    assert monitor.read() == ASSIGNED
+    assert monitor.read() == ROUTES
 
 
 def test_a_flood_of_other_peoples_routes_is_not_even_queued(host: Namespace, monitor: Monitor) -> None:

@@ -7,7 +7,7 @@ import pytest
 from anyipd.kernel.routes import Routes
 from anyipd.model import Assigned, Discard, Prefix
 from anyipd.observe.discard import discards
-from anyipd.observe.onlink import assigned
+from anyipd.observe.onlink import addressed, routed
 from tests.lab.namespace import Namespace
 
 DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]
@@ -27,7 +27,7 @@ class Host:
 
     def assigned(self, delegated: list[Prefix] = DELEGATED) -> set[tuple[str, str]]:
         with self.namespace.entered():  # names of links are the thread's
-            parts = list(assigned(self.routes, delegated))
+            parts = [addressed(self.routes, delegated), *routed(self.routes, delegated)]
         return {(str(each.prefix), each.holder) for part in parts for each in part}
 
 
@@ -105,7 +105,7 @@ def test_nothing_delegated_nothing_read(machine: Host) -> None:
 def test_an_address_brings_its_route_and_both_say_the_same(machine: Host) -> None:
     machine.ip("addr add 2001:db8:0:1::1/64 dev one")
     with machine.namespace.entered():
-        parts = list(assigned(machine.routes, DELEGATED))
+        parts = [addressed(machine.routes, DELEGATED), *routed(machine.routes, DELEGATED)]
     [first, *rest] = parts
     assert first == [Assigned(Prefix.parse("2001:db8:0:1::/64"), ON_ONE)]
     assert first in rest

@@ -115,12 +115,6 @@ def test_ours_counts_beside_a_foreign_one_whichever_is_seen_first() -> None:
         assert sweep.plan() == Plan()
 
 
-def test_an_empty_plan_is_false_and_so_is_one_that_can_do_nothing() -> None:
-    run = Run(FIRST, 1)
-    assert [bool(plan) for plan in (Plan(), Plan(taken=[run]))] == [False, False]
-    assert all([Plan(add=[run]), Plan(renew=[run]), Plan(remove=[Run(FIRST, 1)])])
-
-
 def expand(runs: list[Run]) -> list[Key]:
     return [(address, run.first.length) for run in runs for address in run.addresses()]
 

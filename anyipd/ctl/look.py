@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anyipd import arguments, clock, policy
+from anyipd.decide.delegation import is_delegated
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.routes import Routes
 from anyipd.model import Subnets
@@ -26,9 +28,13 @@ class Look:
 def look(options: argparse.Namespace) -> Look:
     """Observe and compare. Ends the program on a bad policy."""
     reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
-    delegated = reconciler.observe_delegations()
-    at_once(reconciler.observe_assigned(delegated))
+    reconciler.observe_delegations(lo_fell=False)
+    for complaint in reconciler.complaints:
+        print(f"dropped: {complaint.path}: {complaint.reason}", file=sys.stderr)
     now = clock.now()
+    delegated = [each.prefix for each in reconciler.delegations(now) if is_delegated(each)]
+    reconciler.observe_addresses(delegated)
+    at_once(reconciler.observe_routes(delegated))
     decision = reconciler.decide(now)
     changes = at_once(reconciler.compare(decision))
     return Look(now, decision, changes, verdicts(decision.subnets, changes.local))

@@ -8,6 +8,7 @@ subnets: a run of thousands is one `Subnets`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyipd.model import Assigned, Delegation, Prefix, Subnets, SubnetState
@@ -42,7 +43,9 @@ def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) 
     """
     prefix = delegation.prefix
     entries = [entry for entry in policy.subnets if entry.uplink in {None, delegation.uplink}]
-    obstacles = [each for each in assigned if each.prefix.overlaps(prefix)]
+    obstacles = sorted(
+        (each for each in assigned if each.prefix.overlaps(prefix)), key=attrgetter("prefix", "holder")
+    )
     taken = [_Span(each.prefix.address, each.prefix.end) for each in obstacles]
     pieces: dict[str, list[_Piece]] = {}
     for entry in entries:
@@ -70,28 +73,29 @@ def _pinned(
     fitting = max(min(count, ids - subnet_id), 0)
     first = Prefix(prefix.address + (subnet_id << (128 - entry.length)), entry.length)
     begin = 0
-    while begin < fitting:
-        end, holder = _same_fate(begin, fitting, first, obstacles)
-        reason = f"{holder.prefix} is {holder.holder}" if holder else None
-        yield _Piece(begin, end - begin, first.address + begin * first.size, reason)
+    for low, high, holder in _collisions(first, obstacles):
+        if begin == fitting:
+            break
+        if high < begin or low >= fitting:
+            continue
+        if begin < low:
+            yield _Piece(begin, low - begin, first.address + begin * first.size)
+        begin, end = max(begin, low), min(high + 1, fitting)
+        yield _Piece(begin, end - begin, first.address + begin * first.size, holder)
         begin = end
+    if begin < fitting:
+        yield _Piece(begin, fitting - begin, first.address + begin * first.size)
     if fitting < count:
         reason = f"ID {subnet_id + fitting:#x} does not fit into a /{prefix.length}"
         yield _Piece(fitting, count - fitting, None, reason)
 
 
-def _same_fate(
-    begin: int, end: int, first: Prefix, obstacles: Sequence[Assigned]
-) -> tuple[int, Assigned | None]:
-    """Where the run of subnets that starts with the `begin`th stops, and what all of it collides with."""
+def _collisions(first: Prefix, obstacles: Iterable[Assigned]) -> Iterator[tuple[int, int, str]]:
+    """First and last of the adjacent subnets that each obstacle meets, counted from `first`, and why."""
     for each in obstacles:
         low = (each.prefix.address - first.address) // first.size
         high = (each.prefix.end - 1 - first.address) // first.size
-        if low <= begin <= high:
-            return min(end, high + 1), each
-        if begin < low < end:
-            end = low
-    return end, None
+        yield max(low, 0), high, f"{each.prefix} is {each.holder}"
 
 
 def _automatic(entry: SubnetPolicy, prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Piece]:

@@ -7,6 +7,7 @@ a discard route says no more than "delegated, as long as I stand here".
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,11 +19,11 @@ from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy
 
-HOOK_METRIC = 1025
-"""Metric of the discard route that the dhclient hook adds beside its lease file, which says it all.
+HOOK_METRIC, LEASELESS_METRIC = 1025, 1026
+"""Metrics of the dhclient hook's discard routes: beside a lease file, which says it all, and alone.
 
-networkd's is 1024 and dhcpcd's 1001, so a route with another metric is another client's word, and
-outlives the lease.
+The second means something only where no lease file could be written. networkd's metric is 1024 and
+dhcpcd's 1001: a route with another metric is another client's word, and outlives the lease.
 """
 
 KERNEL = "kernel"
@@ -36,11 +37,14 @@ def delegations(
 
     `now` is seconds of CLOCK_BOOTTIME.
     """
+    leases = list(leases)
+    leased = {lease.prefix for lease in leases}
     witnesses = [_from_lease(lease, policy, now) for lease in leases]
     witnesses += [
         _judged(Delegation(discard.prefix, KERNEL, DelegationState.LIVE), policy)
         for discard in discards
         if discard.metric != HOOK_METRIC
+        and not (discard.metric == LEASELESS_METRIC and discard.prefix in leased)
     ]
     witnesses.sort(key=lambda witness: (witness.prefix, _precedence(witness)))
     merged = [next(group) for _, group in groupby(witnesses, key=lambda witness: witness.prefix)]
@@ -74,6 +78,7 @@ def _from_lease(lease: Lease, policy: Policy, now: float) -> Delegation:
         preferred_until=lease.preferred_until,
         valid_until=lease.valid_until,
         told_at=lease.written,
+        lifetime=lease.lifetime,
     )
     return delegation if state is DelegationState.EXPIRED else _judged(delegation, policy)
 
@@ -93,7 +98,7 @@ def _judged(delegation: Delegation, policy: Policy) -> Delegation:
     return delegation
 
 
-def _precedence(witness: Delegation) -> tuple[int, bool, float, float, tuple[str, ...]]:
+def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...], float]:
     """What is delegated goes before what is not, a lease before a mere route, the longer-lived first.
 
     The rest only makes sure that the order of reading decides nothing.
@@ -101,29 +106,33 @@ def _precedence(witness: Delegation) -> tuple[int, bool, float, float, tuple[str
     ranks = {DelegationState.EXPIRED: 2, DelegationState.IGNORED: 1, DelegationState.REFUSED: 1}
     return (
         ranks.get(witness.state, 0),
-        witness.valid_until is None,
-        -_lived(witness),
-        -(witness.preferred_until or 0),
+        witness.lifetime is None,
+        -_lifetime(witness),
         (witness.uplink or "", witness.source, witness.iaid or ""),
+        -(witness.valid_until or 0) - (witness.preferred_until or 0),
     )
 
 
-def _lived(delegation: Delegation) -> float:
-    return INFINITE if delegation.valid_until is None else delegation.valid_until
+def _lifetime(delegation: Delegation) -> float:
+    """How long it was granted for, not how long it has left: a renewal must not turn the order round."""
+    return INFINITE if delegation.lifetime is None else delegation.lifetime
 
 
 def _without_overlaps(merged: Sequence[Delegation]) -> list[Delegation]:
-    """Of two delegated prefixes with common addresses keep the longer-lived, then the larger."""
-    kept: list[Prefix] = []
-    result = {}
-    for each in sorted(merged, key=lambda each: (-_lived(each), each.prefix.length, each.prefix.address)):
-        result[each.prefix] = each
-        if not is_delegated(each):
-            continue
-        rival = next((prefix for prefix in kept if prefix.overlaps(each.prefix)), None)
+    """Of delegated prefixes with common addresses keep the longest-lived, then the largest."""
+    kept: list[Prefix] = []  # in the order of their addresses; prefixes overlap as one covers the other
+    result = {each.prefix: each for each in merged}
+    for each in sorted(filter(is_delegated, merged), key=_claim):
+        place = bisect_left(kept, each.prefix)
+        neighbours = kept[max(place - 1, 0) : place + 1]
+        rival = next((prefix for prefix in neighbours if prefix.overlaps(each.prefix)), None)
         if rival:
             reason = f"overlaps {rival}, which lives longer"
             result[each.prefix] = replace(each, state=DelegationState.OVERLAPPED, reason=reason)
         else:
-            kept.append(each.prefix)
-    return [result[each.prefix] for each in merged]
+            kept.insert(place, each.prefix)
+    return list(result.values())
+
+
+def _claim(delegation: Delegation) -> tuple[float, int, int]:
+    return -_lifetime(delegation), delegation.prefix.length, delegation.prefix.address

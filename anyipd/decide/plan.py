@@ -65,9 +65,6 @@ class Plan:
     remove: list[Run] = field(default_factory=list)
     taken: list[Run] = field(default_factory=list)  # wanted, but a foreign route stands there
 
-    def __bool__(self) -> bool:
-        return bool(self.add or self.renew or self.remove)
-
 
 @dataclass(frozen=True)
 class Wanted:

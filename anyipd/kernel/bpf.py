@@ -45,6 +45,7 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     main = [
         *_drop_unless(wire.TABLE_MAIN),
         (_LD_BYTE, 0, 0, _PROTOCOL),
+        *_accept_if(wire.PROTOCOL),
         *_accept_if(_KERNEL),
         *_accept_if(_RA),
         (_LD_BYTE, 0, 0, _ROUTE_TYPE),
@@ -56,10 +57,10 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
         *own,
         (_LD_HALF, 0, 0, _TYPE),
         *_unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _not_bridges()),
-        (_LD_BYTE, 0, 0, _PROTOCOL),
-        *_accept_if(wire.PROTOCOL),
         (_LD_BYTE, 0, 0, _TABLE),
         *_unless([wire.TABLE_LOCAL], main),
+        (_LD_BYTE, 0, 0, _PROTOCOL),
+        *_accept_if(wire.PROTOCOL),
         *_inside(prefixes),
     ]
     if len(program) > _MOST_INSTRUCTIONS:

@@ -24,7 +24,8 @@ _GROUPS = 0x1 | 0x100 | 0x400  # RTMGRP_LINK, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_RO
 _SO_ATTACH_FILTER = 26
 _RECEIVE = 1 << 16
 _RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the filter in a pass
-_IFINDEX = struct.Struct("=i")  # in ifinfomsg, 4 bytes behind nlmsghdr
+_IFINFOMSG = struct.Struct("=iI")  # index and flags, 4 bytes behind nlmsghdr
+_IFF_UP = 1
 
 
 MOST_LOST = 64
@@ -36,22 +37,28 @@ class Stale(Flag):
 
     NOTHING = 0
     DELEGATIONS = auto()  # discard routes and lease files
-    ASSIGNED = auto()  # prefixes in use on links
+    ADDRESSES = auto()  # on links
+    ROUTES = auto()  # other people's
     PRESENT = auto()  # routes of ours, and who else stands in their place
-    ALL = DELEGATIONS | ASSIGNED | PRESENT
+    ALL = DELEGATIONS | ADDRESSES | ROUTES | PRESENT
 
 
 @dataclass(slots=True)
 class Hint:
-    """Where to look again: at whole observations, and for single bound subnets that were lost."""
+    """Where to look again: at whole observations, and for single bound subnets that were lost.
+
+    `lo_fell` says that lo was down meanwhile, and has lost all its routes by that.
+    """
 
     stale: Stale = Stale.NOTHING
     lost: set[Prefix] = field(default_factory=set)
+    lo_fell: bool = False
 
     def add(self, other: Hint) -> None:
         """Look also where another hint says. Where many were lost, all are looked at."""
         self.stale |= other.stale
         self.lost |= other.lost
+        self.lo_fell |= other.lo_fell
         if len(self.lost) > MOST_LOST:
             self.stale |= Stale.PRESENT
         if Stale.PRESENT in self.stale:
@@ -106,15 +113,19 @@ class Monitor:
 
 def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
     if kind in {wire.RTM_NEWLINK, wire.RTM_DELLINK}:
-        # lo takes all its routes with it, and with skip_notify_on_dev_down nothing else tells.
-        index = _IFINDEX.unpack_from(chunk, start + 20)[0]
-        return Hint(Stale.ALL if index == wire.LOOPBACK_INDEX else Stale.ASSIGNED)
+        # A link that goes takes its routes along, and with skip_notify_on_dev_down nothing else tells.
+        # What comes with one that is up has events of its own.
+        index, flags = _IFINFOMSG.unpack_from(chunk, start + 20)
+        up = kind == wire.RTM_NEWLINK and flags & _IFF_UP
+        if index == wire.LOOPBACK_INDEX:
+            return Hint(Stale.ALL, lo_fell=not up)
+        return Hint(Stale.NOTHING if up else Stale.ADDRESSES | Stale.ROUTES)
     if kind in {wire.RTM_NEWADDR, wire.RTM_DELADDR}:
-        return Hint(Stale.ASSIGNED)
+        return Hint(Stale.ADDRESSES)
     table, protocol, route_type = wire.kind_of_route(chunk, start)
     if protocol == wire.PROTOCOL and kind == wire.RTM_DELROUTE:
         route = wire.route(chunk, start, end)
         return Hint(lost={route.prefix}) if is_bound_subnet(route) else Hint(Stale.PRESENT)
     if protocol == wire.PROTOCOL or table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
-    return Hint(Stale.DELEGATIONS if route_type in wire.DISCARDS.values() else Stale.ASSIGNED)
+    return Hint(Stale.DELEGATIONS if route_type in wire.DISCARDS.values() else Stale.ROUTES)

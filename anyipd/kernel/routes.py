@@ -151,7 +151,7 @@ def discard_route(kind: int, prefix: Prefix) -> Route:
 
 def is_bound_subnet(route: Route) -> bool:
     """Whether a route is one of those that bind a subnet, whatever its destination and lifetime."""
-    return route[1:-1] == BOUND_SUBNET[1:-1]
+    return route._replace(prefix=BOUND_SUBNET.prefix, ticks=0) == BOUND_SUBNET
 
 
 def local_routes(chunk: bytes) -> tuple[list[tuple[int, int, int]], list[Route]]:

@@ -8,7 +8,6 @@ RTA_PRIORITY, RTA_OIF, RTA_CACHEINFO and RTA_PREF, which `PLAIN` reads in one st
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
 
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
 
 _SEQUENCE = 1  # of every request: one is under way at a time, and refusals tell what they refuse
@@ -66,6 +65,7 @@ class Route(NamedTuple):
     interface: int
     gateway: bool
     ticks: int
+    source: Prefix = Prefix(0, 0)  # of a source-specific route
 
 
 PLAIN = struct.Struct(
@@ -138,10 +138,12 @@ def batch(message: int, flags: int, route: Route, expires: int | None = None) ->
     the first that matches what was said).
     """
     tail = _U32.pack(8, RTA_OIF, route.interface) + _U32.pack(8, RTA_PRIORITY, route.metric)
+    if route.source.length:
+        tail += _ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
     if expires is not None:
         tail += _U32.pack(8, RTA_EXPIRES, expires)
     body = _RTMSG.pack(
-        AF_INET6, route.prefix.length, 0, 0, route.table, route.protocol, 0, route.type, 0
+        AF_INET6, route.prefix.length, route.source.length, 0, route.table, route.protocol, 0, route.type, 0
     ) + _ATTRIBUTE.pack(20, RTA_DST)
     length = _HEADER.size + len(body) + 16 + len(tail)
     head, head_acked = (
@@ -156,9 +158,6 @@ class Refusal(NamedTuple):
 
     prefix: Prefix
     error: int
-
-    def __str__(self) -> str:
-        return f"{self.prefix}: {os.strerror(self.error)} ({errno.errorcode.get(self.error, self.error)})"
 
 
 def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
@@ -222,12 +221,16 @@ def destination(buffer: bytes, start: int) -> Prefix:
 
 def route(buffer: bytes, start: int, end: int) -> Route:
     """Read the IPv6 route message at `start`."""
-    _, length, _, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(buffer, start + _HEADER.size)
-    address = metric = interface = ticks = 0
+    _, length, source_length, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(
+        buffer, start + _HEADER.size
+    )
+    address = source = metric = interface = ticks = 0
     gateway = False
     for kind, value in _attributes(buffer, start + _FIXED, end):
         if kind == RTA_DST:
             address = int.from_bytes(buffer[value : value + 16])
+        elif kind == RTA_SRC:
+            source = int.from_bytes(buffer[value : value + 16])
         elif kind == RTA_TABLE:
             table = _unsigned(buffer, value)
         elif kind == RTA_PRIORITY:
@@ -238,7 +241,17 @@ def route(buffer: bytes, start: int, end: int) -> Route:
             gateway = True
         elif kind == RTA_CACHEINFO:
             ticks = struct.unpack_from("=i", buffer, value + 8)[0]
-    return Route(Prefix(address, length), table, protocol, route_type, metric, interface, gateway, ticks)
+    return Route(
+        prefix=Prefix(address, length),
+        table=table,
+        protocol=protocol,
+        type=route_type,
+        metric=metric,
+        interface=interface,
+        gateway=gateway,
+        ticks=ticks,
+        source=Prefix(source, source_length),
+    )
 
 
 def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ _FORM = {
     "client": re.compile(r"[a-z0-9-]{1,32}"),
     "prefix": re.compile(r"[0-9a-f:]{2,39}/\d{1,3}"),
     "uplink": re.compile(r"[!-.0-~]{1,15}"),
-    "iaid": re.compile(f"({_HEX_IAID.pattern}|{_QUOTED_IAID.pattern})?"),
+    "iaid": re.compile(r"[ -~]{0,32}"),
     "life_starts": re.compile(r"\d{1,12}"),
     "preferred_lifetime": re.compile(r"\d{1,10}"),
     "valid_lifetime": re.compile(r"\d{1,10}"),
@@ -48,15 +47,25 @@ class Leases:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._known: dict[str, tuple[tuple[int, ...], Lease | Complaint]] = {}
+        self._unreadable: Complaint | None = None
 
     def read(self, now: float) -> tuple[list[Lease], list[Complaint]]:
         """Read all leases, and complaints that were not made before; `now` is CLOCK_BOOTTIME.
 
-        A directory that is not there holds no leases. Raises OSError if it cannot be read.
+        A directory that is not there holds no leases. One that cannot be read holds those that it held.
         """
-        before, self._known = self._known, {}
         complaints = []
-        for entry in self._entries():
+        try:
+            entries = self._entries()
+        except OSError as error:
+            complaint = Complaint(str(self._directory), os.strerror(error.errno or 0))
+            if complaint != self._unreadable:
+                complaints.append(complaint)
+            self._unreadable = complaint
+            return self._leases(), complaints
+        self._unreadable = None
+        before, self._known = self._known, {}
+        for entry in entries:
             try:
                 version = _version(entry.stat(follow_symlinks=False))
                 known = before.get(entry.name)
@@ -67,15 +76,18 @@ class Leases:
             except FileNotFoundError:
                 continue  # the hook was faster
             self._known[entry.name] = known
-        return [lease for _, lease in self._known.values() if isinstance(lease, Lease)], complaints
+        return self._leases(), complaints
 
-    def _entries(self) -> Iterator[os.DirEntry[str]]:
+    def _leases(self) -> list[Lease]:
+        return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
+
+    def _entries(self) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self._directory) as entries:
-                # The hook writes under a name with a dot in front, then renames.
-                yield from (entry for entry in entries if not entry.name.startswith("."))
+                # The hook writes under a name with a dot in front, then puts it in place.
+                return [entry for entry in entries if not entry.name.startswith(".")]
         except FileNotFoundError:
-            return
+            return []
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
@@ -102,10 +114,10 @@ def _read(path: str, now: float) -> Lease | Complaint:
         return Complaint(path, str(error))
 
 
-def parse(text: bytes, written: float, now: float) -> Lease:
+def parse(text: bytes, modified: float, now: float) -> Lease:
     """Make a lease of a file's bytes. Raises ValueError that says what is wrong.
 
-    `written` is the file's time stamp on the wall clock, on which `life_starts` was measured too:
+    `modified` is the file's time stamp on the wall clock, on which `life_starts` was measured too:
     their difference is the age of the lease, whatever that clock did since. `uptime` is
     CLOCK_BOOTTIME at that moment. A lease may have started at the end of the second that
     `life_starts` names.
@@ -123,13 +135,14 @@ def parse(text: bytes, written: float, now: float) -> Lease:
     uptime = float(fields["uptime"])
     if uptime > now + 1:
         raise ValueError(f"uptime {uptime} is in the future: written before a reboot")
-    starts = uptime - max(written - int(fields["life_starts"]) - 1, 0)
+    starts = uptime - max(modified - int(fields["life_starts"]) - 1, 0)
     return Lease(
         prefix=prefix,
         client=fields["client"],
         uplink=fields["uplink"],
         iaid=_iaid(fields["iaid"]),
         written=uptime,
+        lifetime=INFINITE if valid == INFINITE_LIFETIME else valid,
         preferred_until=_deadline(starts, preferred),
         valid_until=_deadline(starts, valid),
     )
@@ -155,6 +168,11 @@ def _deadline(starts: float, lifetime: int) -> float:
 
 
 def _iaid(text: str) -> str | None:
-    """Write an IAID (four bytes: RFC 9915, 21.21) as colon hex, also where dhclient wrote characters."""
+    """Write an IAID (four bytes: RFC 9915, 21.21) as colon hex, also where dhclient wrote characters.
+
+    None is what is not one: it decides nothing.
+    """
     quoted = _QUOTED_IAID.fullmatch(text)
-    return quoted[1].encode().hex(":") if quoted else text or None
+    if quoted:
+        return quoted[1].encode().hex(":")
+    return text if _HEX_IAID.fullmatch(text) else None

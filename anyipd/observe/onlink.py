@@ -17,20 +17,25 @@ from anyipd.model import Assigned, Prefix
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
 
 
-def assigned(routes: Routes, delegated: Sequence[Prefix]) -> Iterator[list[Assigned]]:
-    """Read what is in use of the delegated prefixes, part by part.
+def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
+    """Read which addresses on links have a prefix that overlaps a delegated one.
+
+    Raises OSError as `Routes` does.
+    """
+    return [
+        Assigned(prefix, f"on-link at {_name(index)}")
+        for index, prefix in routes.addresses()
+        if index != wire.LOOPBACK_INDEX and any(prefix.overlaps(each) for each in delegated)
+    ]
+
+
+def routed(routes: Routes, delegated: Sequence[Prefix]) -> Iterator[list[Assigned]]:
+    """Read which routes of table main use up delegated prefixes, part by part.
 
     A route that leads away counts where it lies inside a delegated prefix: one that covers more than
     that, such as the default route, assigns nothing. An on-link prefix counts wherever it overlaps.
     Raises OSError as `Routes` does.
     """
-    if not delegated:
-        return
-    yield [
-        Assigned(prefix, f"on-link at {_name(index)}")
-        for index, prefix in routes.addresses()
-        if index != wire.LOOPBACK_INDEX and any(prefix.overlaps(each) for each in delegated)
-    ]
     for chunk in routes.dump(wire.TABLE_MAIN):
         yield list(_routes(chunk, delegated))
 
