@@ -115,9 +115,7 @@ def test_lo_down_and_up(running: Daemon) -> None:
     (discard,) = host.ip_json("-6 route show type unreachable")
     assert (discard["dst"], discard["protocol"], discard["metric"]) == (PREFIX, "150", 2048)
     delegate(host)
-    wait_until(
-        lambda: [each["metric"] for each in host.ip_json("-6 route show type unreachable")] == [1024], 1
-    )
+    wait_until(lambda: host.ip("-6 route show table main proto 150") == "", 1)
     host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp metric 1024")
     wait_until(lambda: bound(host) == [], 1)
 
@@ -146,7 +144,13 @@ def test_a_leases_directory_that_is_none_stops_nothing(daemon: Daemon) -> None:
     assert f"path={daemon.runtime}/leases" in daemon.wait_for("Not a directory")
 
 
-SQUAT = r"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\0anyipd'); print(flush=True); time.sleep(60)"
+SQUAT = r"""
+import socket, time
+squat = socket.socket(socket.AF_UNIX)
+squat.bind("\0anyipd")
+print(flush=True)
+time.sleep(60)
+"""
 
 
 def test_a_name_squatted_by_somebody_else_does_not_keep_us_out(daemon: Daemon) -> None:
