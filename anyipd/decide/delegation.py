@@ -98,7 +98,7 @@ def _judged(delegation: Delegation, policy: Policy) -> Delegation:
     return delegation
 
 
-def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...], float]:
+def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...], tuple[float, float]]:
     """What is delegated goes before what is not, a lease before a mere route, the longer-lived first.
 
     The rest only makes sure that the order of reading decides nothing.
@@ -109,7 +109,7 @@ def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...],
         witness.lifetime is None,
         -_lifetime(witness),
         (witness.uplink or "", witness.source, witness.iaid or ""),
-        -(witness.valid_until or 0) - (witness.preferred_until or 0),
+        (-(witness.valid_until or 0), -(witness.preferred_until or 0)),
     )
 
 
