@@ -27,6 +27,7 @@ PROGRAMS = {
     "isc-dhcp-client": "dhclient",
     "kea-dhcp6-server": "kea-dhcp6",
     "shellcheck": "shellcheck",
+    "systemd-container": "systemd-nspawn",
 }
 """The program that each package is wanted for; a package not named here is always fetched."""
 
@@ -104,7 +105,8 @@ def download(apt: Path, packages: list[str]) -> None:
 
 def write_starters(root: Path, programs: Path) -> None:
     """For every program below `root` write one into `programs` that starts it with its libraries."""
-    libraries = ":".join(sorted({shlex.quote(str(library.parent)) for library in root.rglob("lib*.so.*")}))
+    found = (file.parent for file in root.rglob("lib*.so*") if file.suffix != ".gz")  # a manual page
+    libraries = ":".join(sorted({shlex.quote(str(folder)) for folder in found}))
     for folder in ("bin", "sbin", "usr/bin", "usr/sbin"):
         for program in (root / folder).glob("*"):
             starter = programs / program.name
