@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import signal
+import time
 from collections.abc import Generator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
@@ -36,6 +37,9 @@ LONGEST_REST = 0.05
 
 FIRST_RETRY, LAST_RETRY = 0.1, 60.0
 """Seconds until a refused change is tried again: the first time, and after many."""
+
+SLICE = 0.002
+"""Seconds after which the loop gets a turn within a pass; a step of work takes a millisecond or two."""
 
 _FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH}
 
@@ -239,11 +243,14 @@ def _tell(lines: Iterable[Line]) -> None:
 
 
 async def _in_slices(work: Generator[None, None, _T]) -> _T:
-    """Run a generator to its end and let the loop take its turn after each step."""
+    """Run a generator to its end, and let the loop take its turn now and then."""
+    turn = time.monotonic() + SLICE
     while True:
         try:
             next(work)
         except StopIteration as end:
             result: _T = end.value
             return result
-        await asyncio.sleep(0)
+        if time.monotonic() > turn:
+            await asyncio.sleep(0)
+            turn = time.monotonic() + SLICE

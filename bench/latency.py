@@ -56,19 +56,21 @@ def _from_the_hook(runs: int) -> Iterator[Row]:
 def _against_a_shell_hook(count: int, script: str, runs: int) -> tuple[list[float], list[float]]:
     last = subnet(OLD, count - 1)
     with rig("ours") as ours, rig("peer") as peer:
+        hook = peer.folder / "hook"
+        hook.write_text(script + "\n")
         ours.start(f"subnets: [{{name: some, count: {count}}}]")
         witness, other = Witness(ours.namespace), Witness(peer.namespace)
 
         def bind() -> float:
-            took, hook = witness.until_added(last, lambda: ours.start_hook("BOUND6", OLD))
-            hook.wait()
+            took, process = witness.until_added(last, lambda: ours.start_hook("BOUND6", OLD))
+            process.wait()
             ours.hook("EXPIRE6", OLD)
             ours.settled(0)
             return took
 
         def by_shell() -> float:
-            took, hook = other.until_added(last, lambda: peer.start_hook("BOUND6", OLD, script=script))
-            hook.wait()
+            took, process = other.until_added(last, lambda: peer.start_hook("BOUND6", OLD, hook=hook))
+            process.wait()
             peer.flush()
             return took
 

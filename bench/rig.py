@@ -98,9 +98,9 @@ class Rig:
         self.start_hook(reason, prefix, valid).wait()
 
     def start_hook(
-        self, reason: str, prefix: Prefix, valid: int = 7200, script: str = f". {HOOK}"
+        self, reason: str, prefix: Prefix, valid: int = 7200, hook: Path = HOOK
     ) -> subprocess.Popen[bytes]:
-        """Start our hook, or another script, in its place."""
+        """Start our hook, or another in its place: sourced, as dhclient-script does with hooks."""
         which = "old" if reason in {"EXPIRE6", "RELEASE6"} else "new"
         told = {
             "ip6_prefix": str(prefix),
@@ -117,7 +117,7 @@ class Rig:
             **{f"{which}_{name}": value for name, value in told.items()},
         }
         with self.namespace.entered():
-            return subprocess.Popen(["dash", "-c", script], env=environment)
+            return subprocess.Popen(["dash", "-c", f". {hook}; :"], env=environment)
 
 
 class Witness:
