@@ -1,0 +1,154 @@
+"""anyipctl, as an operator calls it: what it prints, for people and for programs, and how it ends."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.lab.daemon import Daemon
+
+PREFIX = "2001:db8:100::/60"
+POLICY = "subnets: [{name: web, id: 3}, {name: rest, count: 2}, {name: docker, id: 0xf, bind: false}]"
+
+
+@pytest.fixture
+def delegated(daemon: Daemon) -> Daemon:
+    """A policy and a delegated prefix, and no daemon yet."""
+    daemon.configure(POLICY)
+    daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    return daemon
+
+
+def lines(daemon: Daemon, *words: str) -> list[str]:
+    return daemon.control(*words).stdout.splitlines()
+
+
+def test_check(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.configure(POLICY)
+    assert lines(daemon, "check") == [f"{daemon.configuration}: good; subnets: web, rest, docker"]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("subnets: [{name: Web}]\nunassigned: reject\n")
+    refused = daemon.control("check", str(bad), check=False)
+    assert refused.returncode == 78
+    assert [line.split(": ")[:2] for line in refused.stderr.splitlines()] == [
+        [f"{bad}:1:18", "subnets[0].name"],
+        [f"{bad}:2:13", "unassigned"],
+    ]
+    missing = daemon.control("check", str(tmp_path / "none"), check=False)
+    assert (missing.returncode, missing.stderr) == (78, f"{tmp_path}/none: there is no such file\n")
+
+
+def test_plan_of_an_example_needs_no_network(daemon: Daemon) -> None:
+    daemon.configure(POLICY)
+    assert lines(daemon, "plan", "--prefix", PREFIX) == [
+        "SUBNET             PREFIX                                     STATE     REASON",
+        "web                2001:db8:100:3::/64                        wanted",
+        "rest-0 ... rest-1  2001:db8:100::/64 ... 2001:db8:100:1::/64  wanted",
+        "docker             2001:db8:100:f::/64                        reserved  bind: false",
+    ]
+    example = json.loads(daemon.control("plan", "--prefix", "2001:db8::/63", "--json").stdout)
+    assert [(each["name"], each["prefix"], each["state"]) for each in example["subnets"]] == [
+        ("web", None, "without room"),
+        ("rest-0", "2001:db8::/64", "wanted"),
+        ("rest-1", "2001:db8:0:1::/64", "wanted"),
+        ("docker", None, "without room"),
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["2001:db8::1/64", "nonsense", "2001:db8::/129"])
+def test_a_bad_example_is_a_wrong_command_line(daemon: Daemon, prefix: str) -> None:
+    refused = daemon.control("plan", "--prefix", prefix, check=False)
+    assert refused.returncode == 64
+    assert prefix in refused.stderr
+
+
+def test_plan_is_what_the_daemon_then_does(delegated: Daemon) -> None:
+    planned = json.loads(delegated.control("plan", "--json").stdout)
+    assert [(each["change"], each["type"], each["prefix"], each["count"]) for each in planned] == [
+        ("add", "local", "2001:db8:100::/64", 2),
+        ("add", "local", "2001:db8:100:3::/64", 1),
+    ]
+    assert {each["state"] for each in delegated.status()["subnets"]} == {"missing", "reserved"}
+    delegated.start()
+    assert lines(delegated, "plan") == ["nothing to change"]
+    assert {each["state"] for each in delegated.status()["subnets"]} == {"bound", "reserved"}
+    delegated.namespace.ip("-6 route add local 2001:db8:900::/64 dev lo table local proto 150 metric 1024")
+    delegated.wait_for("unbound")
+
+
+def test_status_for_people(delegated: Daemon) -> None:
+    delegated.start()
+    assert lines(delegated, "status") == [
+        "DELEGATED PREFIX   SOURCE  UPLINK  PREFERRED  VALID    STATE",
+        "2001:db8:100::/60  kernel  -       unknown    unknown  live",
+        "",
+        "SUBNET             PREFIX                                     STATE     REASON",
+        "web                2001:db8:100:3::/64                        bound",
+        "rest-0 ... rest-1  2001:db8:100::/64 ... 2001:db8:100:1::/64  bound",
+        "docker             2001:db8:100:f::/64                        reserved  bind: false",
+    ]
+
+
+def test_status_without_anything(daemon: Daemon) -> None:
+    assert lines(daemon, "status") == ["no prefix is delegated to this host"]
+    assert daemon.status() == {"delegations": [], "subnets": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "inside"),
+    [
+        ([], ["2001:db8:100::/63", "2001:db8:100:3::/64"]),
+        (["web"], ["2001:db8:100:3::/64"]),
+        (["rest"], ["2001:db8:100::/63"]),
+        (["rest-1"], ["2001:db8:100:1::/64"]),
+        (["2001:db8:100::/62"], ["2001:db8:100::/63", "2001:db8:100:3::/64"]),
+    ],
+)
+def test_random_addresses_are_bound_and_spread(
+    delegated: Daemon, words: list[str], inside: list[str]
+) -> None:
+    delegated.start()
+    found = [ipaddress.ip_address(text) for text in lines(delegated, "random", *words, "-n", "300")]
+    networks = [ipaddress.ip_network(text) for text in inside]
+    assert len(set(found)) == 300
+    assert all(any(address in network for network in networks) for address in found)
+    # Every /64 gets its share, and both halves of what is in there.
+    subnets = {subnet for network in networks for subnet in network.subnets(new_prefix=65)}
+    assert all(any(address in subnet for address in found) for subnet in subnets)
+
+
+def test_random_ends_clearly_where_nothing_is_bound(daemon: Daemon) -> None:
+    ended = daemon.control("random", check=False)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "anyipctl random: no subnet is bound; see anyipctl status\n",
+    )
+
+
+def test_flush_takes_ours_and_nothing_else(delegated: Daemon) -> None:
+    delegated.start()
+    delegated.kill()
+    host = delegated.namespace
+    host.ip("-6 route add local 2001:db8:900::/64 dev lo table local proto static")
+    before = host.ip("-6 route show table all").splitlines()
+    assert lines(delegated, "flush") == ["removed 3 routes"]
+    gone = set(before) - set(host.ip("-6 route show table all").splitlines())
+    assert all("proto 150" in route for route in gone)
+    assert len(gone) == 3
+    assert json.loads(delegated.control("flush", "--json").stdout) == {"removed": 0}
+
+
+def test_flush_beside_a_daemon_says_that_it_is_in_vain(delegated: Daemon) -> None:
+    delegated.start()
+    assert lines(delegated, "flush")[1:] == ["a daemon is running and puts back what belongs there"]
+    delegated.wait_for("bound subnet=web", since=len(delegated.lines()) - 2)
+
+
+def test_a_wrong_command_line(daemon: Daemon) -> None:
+    refused = daemon.control("statsu", check=False)
+    assert refused.returncode == 64
+    assert "statsu" in refused.stderr
+    assert "anyipctl --help" in refused.stderr
