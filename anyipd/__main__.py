@@ -41,6 +41,7 @@ def main() -> None:
         asyncio.run(
             _until_stopped(Daemon(options.config, options.runtime_dir, first_policy, routes), claimed)
         )
+    structlog.get_logger().info("stopped, the routes stay")
 
 
 async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:

@@ -76,7 +76,9 @@ def _row(seen: Look, change: str, kind: str, run: Run) -> tuple[str, str, str, s
     prefix = str(run.first)
     if run.count > 1:
         prefix += f" ... {run.part(run.count - 1, run.count).first}"
-    return change, kind, prefix, _name(seen, kind, run) or "-"
+    name = _name(seen, kind, run) or "-"
+    last = _name(seen, kind, run.part(run.count - 1, run.count))
+    return change, kind, prefix, f"{name} ... {last}" if last and run.count > 1 else name
 
 
 def _name(seen: Look, kind: str, run: Run) -> str | None:

@@ -28,11 +28,12 @@ def run(options: argparse.Namespace) -> None:
         what = f"{options.subnet} is not" if options.subnet else "no subnet is"
         arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
     ends = list(accumulate(prefix.size for prefix in bound))
-    addresses = [address_text(_pick(bound, ends)) for _ in range(options.number)]
+    addresses = (address_text(_pick(bound, ends)) for _ in range(options.number))
     if options.json:
-        print(json.dumps(addresses, indent=2))
+        print(json.dumps(list(addresses), indent=2))
     else:
-        print("".join(f"{address}\n" for address in addresses), end="")
+        for address in addresses:
+            print(address)
 
 
 def _pick(bound: list[Prefix], ends: list[int]) -> int:
