@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from anyipd import __version__
 
-OK = 0
 USAGE = 64  # EX_USAGE of sysexits.h, as are all below
 UNAVAILABLE = 69
 NO_PERMISSION = 77

@@ -19,9 +19,6 @@ from anyipd.model import INFINITE, Delegation, Discard, Prefix, Subnets, SubnetS
 TICKS = 100
 """Ticks a second: the kernel counts lifetimes out in USER_HZ (rta_expires)."""
 
-FOREVER = 0
-"""Ticks of a route that does not expire."""
-
 LONGEST = 2**31 - 1
 """Ticks of a route that lives 248 days or longer (rtnl_put_cacheinfo in net/core/rtnetlink.c)."""
 
@@ -132,7 +129,7 @@ class Sweep:
         self._unwanted: list[_Leftover] = []
 
     def see_ours(self, routes: Iterable[tuple[int, int, int]], now: float) -> None:
-        """Tick off routes of ours: address, length and ticks left of each, as read at `now`."""
+        """Tick off routes of ours: address, length and ticks left (0 for ever) of each, as read at `now`."""
         start = end = length = size = 0
         early = late = INFINITE
         mark = bytearray()

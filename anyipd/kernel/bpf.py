@@ -23,7 +23,7 @@ _MOST_INSTRUCTIONS = 256
 replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in net/core/filter.c)."""
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
-_TYPE, _PORT, _FAMILY, _DST_LEN, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 17, 20, 21, 23, 40
+_TYPE, _PORT, _FAMILY, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 20, 21, 23, 40
 
 _KERNEL, _RA = 2, 9  # protocols of on-link routes, which matter also where they cover our prefixes
 
