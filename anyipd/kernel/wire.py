@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from anyipd.model import Prefix
@@ -37,17 +37,26 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
 
+_LEAST = {RTA_DST: 16, RTA_SRC: 16, RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_CACHEINFO: 12}
+"""Bytes that the values of these attributes have at least."""
+
 _SEQUENCE = 1  # of every request: one is under way at a time, and refusals tell what they refuse
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
 _END = struct.Struct("=IHHIIi")  # NLMSG_DONE or the beginning of NLMSG_ERROR: header, error
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=HHI")
 _FIXED = _HEADER.size + _RTMSG.size
 _DESTINATION = _FIXED + _U32.size  # of RTA_DST, behind RTA_TABLE
 
 AF_INET6 = 10
+IFF_UP = 1
+
+
+class MalformedError(ValueError):
+    """Bytes that are no netlink message of the kernel's."""
 
 
 class Route(NamedTuple):
@@ -67,6 +76,12 @@ class Route(NamedTuple):
     ticks: int
     source: Prefix = Prefix(0, 0)  # of a source-specific route
 
+
+_GLANCE = struct.Struct(
+    "=I13xB"  # length of the message; dst_len
+    "22x16s"  # the rest of rtmsg, RTA_TABLE, the header of RTA_DST; destination, if dst_len is not 0
+)
+"""The beginning of an IPv6 route."""
 
 PLAIN = struct.Struct(
     "=6s10x"  # length and type of the message; flags, sequence, port
@@ -161,27 +176,34 @@ class Refusal(NamedTuple):
 
 
 def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
-    """Read what came back for a batch: a refusal or None, and whether it answers the last message."""
+    """Read what came back for a batch: a refusal or None, and whether it answers the last message.
+
+    Raises MalformedError, as all that reads here does.
+    """
     for start, kind, end in messages(buffer):
         if kind != NLMSG_ERROR:
             continue
-        error = -struct.unpack_from("=i", buffer, start + _HEADER.size)[0]
         request = start + _HEADER.size + 4
+        _need(request + _HEADER.size, end)
+        error = -struct.unpack_from("=i", buffer, start + _HEADER.size)[0]
         _, _, flags, _, _ = _HEADER.unpack_from(buffer, request)
         refusal = None
         if error:
-            assert end - request > _DESTINATION
+            _need(request + _FIXED + _ATTRIBUTE.size + 16, end)
             length = buffer[request + _HEADER.size + 1]
             first = request + _FIXED + _ATTRIBUTE.size
-            refusal = Refusal(Prefix(int.from_bytes(buffer[first : first + 16]), length), error)
+            refusal = Refusal(_prefix(int.from_bytes(buffer[first : first + 16]), length), error)
         yield refusal, bool(flags & NLM_F_ACK)
 
 
 def messages(buffer: bytes) -> Iterator[tuple[int, int, int]]:
     """Split what one recv gave: start, type and end of each message."""
     start = 0
-    while start + _HEADER.size <= len(buffer):
+    while start < len(buffer):
+        _need(start + _HEADER.size, len(buffer))
         length, kind, _, _, _ = _HEADER.unpack_from(buffer, start)
+        _need(_HEADER.size, length)
+        _need(start + length, len(buffer))
         yield start, kind, start + length
         start += (length + 3) & ~3
 
@@ -193,7 +215,8 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
     looked for where it must be: walking over all messages would cost as much as reading them.
     Raises OSError if the kernel refused the dump.
     """
-    last = max(len(chunk) - _END.size, 0)
+    _need(_END.size, len(chunk))
+    last = len(chunk) - _END.size
     if _HEADER.unpack_from(chunk)[1] == NLMSG_ERROR:
         last = 0
     else:
@@ -208,25 +231,61 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
 
 def kind_of_route(buffer: bytes, start: int) -> tuple[int, int, int]:
     """Table, protocol and type of the route message at `start`; tables beyond 255 are not told apart."""
+    _need(start + _FIXED, len(buffer))
     _, _, _, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(buffer, start + _HEADER.size)
     return table, protocol, route_type
 
 
-def destination(buffer: bytes, start: int) -> Prefix:
-    """Destination of the IPv6 route message at `start`."""
-    length = buffer[start + _HEADER.size + 1]
-    first = start + _DESTINATION + _ATTRIBUTE.size
-    return Prefix(int.from_bytes(buffer[first : first + 16]) if length else 0, length)
+class Overlap:
+    """Finds the IPv6 routes that share addresses with some prefixes.
+
+    A table may hold a million others, and each of them costs one step. The default route, which
+    assigns nothing, is left out.
+    """
+
+    def __init__(self, prefixes: Sequence[Prefix]) -> None:
+        self._prefixes = prefixes
+        self._lowest = min(prefix.address for prefix in prefixes).to_bytes(16)
+        self._highest = max(prefix.end - 1 for prefix in prefixes).to_bytes(16)
+        self._covering = {
+            (length, prefix._replace(length=length).masked().address.to_bytes(16))
+            for prefix in prefixes
+            for length in range(1, prefix.length)
+        }
+
+    def find(self, buffer: bytes) -> Iterator[tuple[int, int]]:
+        """Start and end of the message of each such route."""
+        lowest, highest, covering = self._lowest, self._highest, self._covering
+        start = 0
+        while start < len(buffer):
+            try:
+                size, length, address = _GLANCE.unpack_from(buffer, start)
+            except struct.error:
+                raise MalformedError("a route message is cut short") from None
+            if size < _GLANCE.size:
+                raise MalformedError(f"a route message of {size} bytes")
+            if lowest <= address <= highest:
+                if length and self._overlaps(int.from_bytes(address), length):
+                    yield start, start + size
+            elif (length, address) in covering:
+                yield start, start + size
+            start += (size + 3) & ~3
+
+    def _overlaps(self, address: int, length: int) -> bool:
+        found = _prefix(address, length)
+        return any(found.overlaps(prefix) for prefix in self._prefixes)
 
 
 def route(buffer: bytes, start: int, end: int) -> Route:
     """Read the IPv6 route message at `start`."""
+    _need(start + _FIXED, end)
     _, length, source_length, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(
         buffer, start + _HEADER.size
     )
     address = source = metric = interface = ticks = 0
     gateway = False
-    for kind, value in _attributes(buffer, start + _FIXED, end):
+    for kind, value, size in _attributes(buffer, start + _FIXED, end):
+        _need(_LEAST.get(kind, 0), size)
         if kind == RTA_DST:
             address = int.from_bytes(buffer[value : value + 16])
         elif kind == RTA_SRC:
@@ -242,7 +301,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         elif kind == RTA_CACHEINFO:
             ticks = struct.unpack_from("=i", buffer, value + 8)[0]
     return Route(
-        prefix=Prefix(address, length),
+        prefix=_prefix(address, length),
         table=table,
         protocol=protocol,
         type=route_type,
@@ -250,8 +309,15 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         interface=interface,
         gateway=gateway,
         ticks=ticks,
-        source=Prefix(source, source_length),
+        source=_prefix(source, source_length),
     )
+
+
+def link(buffer: bytes, start: int, end: int) -> tuple[int, bool]:
+    """Read the link message at `start`: interface index, and whether the link is up."""
+    _need(start + _HEADER.size + _IFINFOMSG.size, end)
+    _, _, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
+    return index, bool(flags & IFF_UP)
 
 
 def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
@@ -261,24 +327,41 @@ def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
     (inet6_fill_ifaddr in net/ipv6/addrconf.c).
     """
     for start, _, end in messages(buffer):
+        _need(start + _HEADER.size + _IFADDRMSG.size, end)
         _, length, _, _, index = _IFADDRMSG.unpack_from(buffer, start + _HEADER.size)
         found = {
             kind: int.from_bytes(buffer[value : value + 16])
-            for kind, value in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
-            if kind in {IFA_ADDRESS, IFA_LOCAL}
+            for kind, value, size in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
+            if kind in {IFA_ADDRESS, IFA_LOCAL} and size == 16  # noqa: PLR2004  bytes of an IPv6 address
         }
+        if IFA_ADDRESS not in found:
+            raise MalformedError("an address message without an address")
         if IFA_LOCAL in found:
             yield index, Prefix(found[IFA_ADDRESS], 128)
-        yield index, Prefix(found.get(IFA_LOCAL, found[IFA_ADDRESS]), length).masked()
+        yield index, _prefix(found.get(IFA_LOCAL, found[IFA_ADDRESS]), length).masked()
 
 
-def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int]]:
-    """Type and position of the value of each attribute."""
-    while position + _ATTRIBUTE.size <= end:
+def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type of each attribute, and position and size of its value."""
+    while position < end:
+        _need(position + _ATTRIBUTE.size, end)
         size, kind = _ATTRIBUTE.unpack_from(buffer, position)
-        yield kind, position + _ATTRIBUTE.size
+        _need(_ATTRIBUTE.size, size)
+        _need(position + size, end)
+        yield kind, position + _ATTRIBUTE.size, size - _ATTRIBUTE.size
         position += (size + 3) & ~3
+
+
+def _prefix(address: int, length: int) -> Prefix:
+    if length > 128:  # noqa: PLR2004  bits of an IPv6 address
+        raise MalformedError(f"a prefix of {length} bits")
+    return Prefix(address, length)
 
 
 def _unsigned(buffer: bytes, position: int) -> int:
     return int(struct.unpack_from("=I", buffer, position)[0])
+
+
+def _need(wanted: int, there: int) -> None:
+    if wanted > there:
+        raise MalformedError(f"{wanted} bytes wanted where there are {there}")
