@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -25,7 +25,7 @@ from anyipd.decide.delegation import is_delegated
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import Refusal
+from anyipd.kernel.wire import MalformedError, Refusal
 from anyipd.model import INFINITE, Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
 from anyipd.observe.lease_monitor import LeaseMonitor
@@ -61,6 +61,8 @@ class Daemon:
         self._verdicts: Sequence[Subnets] = ()
         self._deadline = INFINITE
         self._hint = Hint(Stale.ALL)
+        self._broken = False
+        self._unforeseen: Exception | None = None
         self._woken = asyncio.Event()
         self._reload = False
         self._ready = False
@@ -77,6 +79,7 @@ class Daemon:
         loop.add_reader(self._lease_monitor.fileno(), self._on_lease)
         loop.add_reader(self._alarm.fileno(), self._on_alarm)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.set_exception_handler(self._on_unforeseen)
         self._tell_policy()
         self._await_watchdog()
         while True:
@@ -84,13 +87,23 @@ class Daemon:
             await self._pass()
             await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
             await self._woken.wait()
+            if self._unforeseen:
+                raise self._unforeseen
+
+    def _on_unforeseen(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # What nobody foresaw ends the daemon: the service manager starts it anew, and no route goes by that.
+        self._unforeseen = context.get("exception", RuntimeError(context["message"]))
+        self._woken.set()
 
     def _on_event(self) -> None:
-        self._look_again(self._monitor.read())
+        hint = self._monitor.read()
+        for what in hint.malformed:
+            _log.warning("event dropped", reason=what)
+        self._look_again(hint)
 
     def _on_lease(self) -> None:
         if self._lease_monitor.read():
-            self._look_again(Hint(Stale.DELEGATIONS))
+            self._look_again(Hint(Stale.LEASES))
 
     def _on_alarm(self) -> None:
         self._alarm.clear()
@@ -116,7 +129,9 @@ class Daemon:
 
     async def _pass(self) -> None:
         self._woken.clear()
-        if self._reload:
+        # A signal that comes from here on is for the next pass.
+        reload, self._reload = self._reload, False
+        if reload:
             notify.reloading()
             self._read_policy()
         completed = await self._reconcile()
@@ -124,9 +139,8 @@ class Daemon:
             self._ready = True
             notify.tell("READY=1")
             _log.info("ready", delegations=len(self._decision.delegations))
-        elif self._reload:
+        elif reload:
             notify.tell("READY=1")
-        self._reload = False
         if completed and self._watchdog_waits:
             self._watchdog_waits = False
             notify.tell("WATCHDOG=1")
@@ -158,47 +172,58 @@ class Daemon:
     async def _reconcile(self) -> bool:
         """Make a pass; say whether it came to its end."""
         hint, self._hint = self._hint, Hint()
+        stale = self._reconciler.hear(hint)
         try:
-            if hint.stale or clock.now() >= self._deadline:
-                await self._look_and_apply(hint)
+            if self._broken:
+                self._reconciler.routes.close()
+                self._reconciler.routes = Routes()
+                self._watch()
+                self._broken = False
+            if stale or hint.news or clock.now() >= self._deadline:
+                await self._look_and_apply(stale, hint.lost)
             else:
                 await self._mend(hint.lost)
-        except OSError as error:
-            _log.error("pass failed, will be repeated", reason=error.strerror, after=self._retry)
-            self._reconciler.routes.close()
-            self._reconciler.routes = Routes()
-            self._watch()
-            self._try_later(Hint(Stale.ALL, lo_fell=hint.lo_fell))
+        except (OSError, MalformedError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            _log.error("pass failed, will be repeated", reason=reason, after=self._retry)
+            # The socket may hold answers to the past, and the observations are half new, half old.
+            self._broken = True
+            self._hint.add(Hint(Stale.ALL))
+            self._try_later(Hint())
             return False
         return True
 
-    async def _look_and_apply(self, hint: Hint) -> None:
-        reconciler, before, stale = self._reconciler, self._decision, hint.stale
-        if Stale.DELEGATIONS in stale:
+    async def _look_and_apply(self, stale: Stale, lost: AbstractSet[Prefix]) -> None:
+        reconciler, before = self._reconciler, self._decision
+        if Stale.LEASES in stale:
             self._lease_monitor.watch()
-            reconciler.observe_delegations(lo_fell=hint.lo_fell)
+            reconciler.observe_leases()
             for complaint in reconciler.complaints:
                 _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
             reconciler.complaints.clear()
+        if Stale.DISCARDS in stale:
+            reconciler.observe_discards()
         delegated = [each.prefix for each in reconciler.delegations(clock.now()) if is_delegated(each)]
         if delegated != self._delegated:
+            if not set(delegated) <= set(self._delegated):
+                stale |= Stale.ADDRESSES | Stale.ROUTES
             self._delegated = delegated
             # Events inside a prefix pass the filter only from here on: look after it is set.
             self._watch()
-            stale |= Stale.ADDRESSES | Stale.ROUTES
         if Stale.ADDRESSES in stale:
             reconciler.observe_addresses(delegated)
         if Stale.ROUTES in stale:
             await _in_slices(reconciler.observe_routes(delegated))
         decision = reconciler.decide(clock.now())
-        if decision != before or Stale.PRESENT in stale:
-            changes = await _in_slices(reconciler.compare(decision))
+        whole = Stale.PRESENT in stale
+        if decision != before or whole:
+            changes = await _in_slices(reconciler.compare(decision, whole=whole))
             refused = await _in_slices(reconciler.apply(changes))
             _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
             self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
             self._decision = decision
         else:
-            await self._mend(hint.lost)
+            await self._mend(lost)
         self._deadline = decision.deadline
         self._alarm.set(decision.deadline)
 

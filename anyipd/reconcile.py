@@ -16,13 +16,14 @@ from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated, next_deadline
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.kernel import wire
-from anyipd.kernel.routes import LOCAL_METRIC, Routes, discard_route
+from anyipd.kernel.monitor import Hint, LinkDown, Stale
+from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
-from anyipd.observe.discard import discards
+from anyipd.model import INFINITE, Assigned, Delegation, Lease, Prefix, Subnets
+from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
-from anyipd.observe.onlink import addressed, routed
+from anyipd.observe.onlink import Routed, addressed
 from anyipd.policy import Policy
 
 _T = TypeVar("_T")
@@ -56,29 +57,45 @@ class Reconciler:
         self.routes = routes
         self.complaints: list[Complaint] = []
         self._leases = Leases(runtime_dir / "leases")
-        self._discards: set[Discard] = set()
-        self._fallen: set[Discard] = set()
         self._leased: list[Lease] = []
+        self._discards = Discards()
         self._addressed: set[Assigned] = set()
-        self._routed: set[Assigned] = set()
+        self._routed = Routed()
+        self._own_discards: set[Prefix] = set()
 
-    def observe_delegations(self, *, lo_fell: bool) -> None:
-        """Look for what tells of delegations; reading files and few routes, it takes no slices.
+    def hear(self, hint: Hint) -> Stale:
+        """Take note of what events said of single routes; say which looks are due all the same."""
+        protocols = self.policy.accept.protocols
+        if hint.lo_fell:
+            self._discards.lo_fell()
+        stale = hint.stale
+        for news in hint.news:
+            if isinstance(news, LinkDown):
+                known = self._routed.lose_link(news.interface)
+            else:
+                route, came = news
+                known = self._routed.hear(route, came=came)
+                if self._discards.hear(route, protocols, came=came):
+                    # Where their directory is not watched yet, nothing else tells of lease files.
+                    stale |= Stale.LEASES
+                if route.metric == DISCARD_METRIC:  # in the place of one of ours
+                    stale |= Stale.PRESENT
+            if not known:
+                stale |= Stale.ROUTES
+        return stale
 
-        `lo_fell` says that lo went down since the last time, with all discard routes. That was not
-        their clients' word: what fell then counts until its client says it again.
-        """
+    def observe_leases(self) -> None:
+        """Read lease files."""
         self._leased, complaints = self._leases.read(clock.now())
         self.complaints += complaints
-        if lo_fell:
-            self._fallen |= self._discards
-        self._discards = discards(self.routes, self.policy.accept.protocols)
-        told = {each.prefix for each in self._discards}
-        self._fallen = {each for each in self._fallen if each.prefix not in told}
+
+    def observe_discards(self) -> None:
+        """Look for the clients' discard routes; the kernel filters, so it takes no slices."""
+        self._discards.look(self.routes, self.policy.accept.protocols)
 
     def delegations(self, now: float) -> list[Delegation]:
         """Say what is delegated, by the observations at hand."""
-        return delegations(self._discards | self._fallen, self._leased, self.policy, now)
+        return delegations(self._discards.told, self._leased, self.policy, now)
 
     def observe_addresses(self, delegated: Sequence[Prefix]) -> None:
         """Look for addresses on links inside delegated prefixes."""
@@ -86,16 +103,12 @@ class Reconciler:
 
     def observe_routes(self, delegated: Sequence[Prefix]) -> Generator[None]:
         """Look for other people's routes inside delegated prefixes."""
-        found: set[Assigned] = set()
-        for part in routed(self.routes, delegated):
-            found.update(part)
-            yield
-        self._routed = found
+        return self._routed.look(self.routes, delegated)
 
     def decide(self, now: float) -> Decision:
         """Say what should be so, by the observations at hand."""
         all_delegations = self.delegations(now)
-        assigned = self._addressed | self._routed
+        assigned = self._addressed | self._routed.assigned
         subnets = [
             run
             for delegation in all_delegations
@@ -103,7 +116,7 @@ class Reconciler:
             for run in carve(delegation, self.policy, assigned)
         ]
         unassigned = all_delegations if self.policy.unassigned != "none" else []
-        discard, discard_deadline = discard_routes(unassigned, self._discards, now)
+        discard, discard_deadline = discard_routes(unassigned, self._discards.standing, now)
         return Decision(
             delegations=all_delegations,
             subnets=subnets,
@@ -112,8 +125,12 @@ class Reconciler:
             deadline=min(next_deadline(all_delegations, now), discard_deadline),
         )
 
-    def compare(self, decision: Decision) -> Generator[None, None, Changes]:
-        """Find out what must change for a decision."""
+    def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
+        """Find out what must change for a decision.
+
+        Table local is looked at always, table main if it is to be `whole`: to find our own few routes there
+        the kernel walks over everybody's.
+        """
         local, discard = Sweep(decision.local), Sweep(decision.discard)
         strays: list[Route] = []
         for chunk in self.routes.dump(wire.TABLE_LOCAL):
@@ -125,16 +142,26 @@ class Reconciler:
                 elif route.metric == LOCAL_METRIC:  # another metric is another place
                     local.see_foreign(route.prefix)
             yield
+        if whole:
+            self._own_discards, others = self._read_own_discards()
+            strays += others
+            yield
+        discard.see_ours(((each.address, each.length, 0) for each in self._own_discards), 0)
+        return Changes(local.plan(), discard.plan(), strays)
+
+    def _read_own_discards(self) -> tuple[set[Prefix], list[Route]]:
+        """Read our routes in table main: the discard routes, and what is like none that we make."""
+        own: set[Prefix] = set()
+        strays: list[Route] = []
         kind = self._discard_kind()
         for chunk in self.routes.dump(wire.TABLE_MAIN, wire.PROTOCOL):
             for start, _, end in wire.messages(chunk):
                 route = wire.route(chunk, start, end)
                 if route._replace(ticks=0) == discard_route(kind, route.prefix):
-                    discard.see_ours([(route.prefix.address, route.prefix.length, 0)], 0)
+                    own.add(route.prefix)
                 else:
                     strays.append(route)
-            yield
-        return Changes(local.plan(), discard.plan(), strays)
+        return own, strays
 
     def mend(self, decision: Decision, lost: Iterable[Prefix]) -> Changes:
         """Put back single routes that somebody removed, without reading what else is there."""
@@ -144,17 +171,22 @@ class Reconciler:
     def apply(self, changes: Changes) -> Generator[None, None, list[Refusal]]:
         """Change what must be changed: additions first. What the kernel refused is returned."""
         routes, kind, refused = self.routes, self._discard_kind(), list[Refusal]()
+        added = [prefix for run in changes.discard.add for prefix in run.prefixes()]
+        removed = [prefix for run in changes.discard.remove for prefix in run.prefixes()]
         for steps in (
             routes.add_local(changes.local.add, clock.now()),
-            routes.add_discard(kind, [run.first for run in changes.discard.add]),
+            routes.add_discard(kind, added),
             routes.renew_local(changes.local.renew, clock.now()),
             routes.remove_local(changes.local.remove),
-            routes.remove([discard_route(kind, run.first) for run in changes.discard.remove]),
+            routes.remove([discard_route(kind, prefix) for prefix in removed]),
             routes.remove(changes.strays),
         ):
             for refusals in steps:
                 refused += refusals
                 yield
+        self._own_discards = self._own_discards.union(added).difference(
+            removed, (each.prefix for each in refused)
+        )
         return refused
 
     def _discard_kind(self) -> int:

@@ -87,11 +87,12 @@ def _passes(made: Rig, runs: int) -> Iterator[Row]:
 
 
 def _pass(reconciler: Reconciler) -> None:
-    reconciler.observe_delegations(lo_fell=False)
+    reconciler.observe_leases()
+    reconciler.observe_discards()
     delegated = [each.prefix for each in reconciler.delegations(clock.now()) if is_delegated(each)]
     reconciler.observe_addresses(delegated)
     at_once(reconciler.observe_routes(delegated))
-    at_once(reconciler.apply(at_once(reconciler.compare(reconciler.decide(clock.now())))))
+    at_once(reconciler.apply(at_once(reconciler.compare(reconciler.decide(clock.now()), whole=True))))
 
 
 def _show(made: Rig) -> float:

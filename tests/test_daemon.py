@@ -14,7 +14,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
 
-PREFIX = "2001:db8:100::/60"
+PREFIX, NEXT = "2001:db8:100::/60", "2001:db8:100:10::/60"
 POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 4}]"
 BOUND = [f"2001:db8:100:{number}::/64" if number else "2001:db8:100::/64" for number in range(5)]
 
@@ -174,6 +174,16 @@ def test_reload(running: Daemon) -> None:
     assert bound(running.namespace) == ["2001:db8:100:9::/64", "2001:db8:100::/64"]
 
 
+def test_a_reload_in_the_middle_of_a_pass(daemon: Daemon) -> None:
+    daemon.configure("subnets: [{name: all, count: all}]")
+    daemon.start()
+    delegate(daemon.namespace, "2001:db8::/48")
+    wait_until(lambda: bound(daemon.namespace), 5)
+    daemon.configure("subnets: [{name: one}]")
+    daemon.reload()
+    wait_until(lambda: bound(daemon.namespace) == ["2001:db8::/64"], 10)
+
+
 def test_a_second_daemon_is_refused(running: Daemon) -> None:
     second = running.namespace.run(*running.command(), check=False, env=running.environment())
     assert second.returncode == 69
@@ -224,7 +234,7 @@ def test_idle_means_asleep(running: Daemon) -> None:
     assert awakenings() == before
 
 
-def lease(daemon: Daemon, **changed: object) -> Path:
+def lease(daemon: Daemon, name: str = "one", **changed: object) -> Path:
     """Write a lease file as the hook does, but without its discard route."""
     fields = {
         "client": "dhclient",
@@ -239,7 +249,7 @@ def lease(daemon: Daemon, **changed: object) -> Path:
     leases = daemon.runtime / "leases"
     leases.mkdir(exist_ok=True)
     (leases / ".new").write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
-    return (leases / ".new").rename(leases / "one")
+    return (leases / ".new").rename(leases / name)
 
 
 def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
@@ -253,6 +263,19 @@ def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
     (discard,) = wait_until(lambda: daemon.namespace.ip_json("-6 route show type unreachable"), 2)
     assert (discard["dst"], discard["protocol"], discard["metric"]) == (PREFIX, "150", 2048)
     file.unlink()
+    wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
+
+
+def test_adjacent_prefixes_that_go_together_leave_nothing(daemon: Daemon) -> None:
+    daemon.configure(POLICY)
+    long_ago = f"{time.clock_gettime(time.CLOCK_BOOTTIME) - 2:.2f}"
+    files = [lease(daemon, "one", uptime=long_ago), lease(daemon, "two", uptime=long_ago, prefix=NEXT)]
+    daemon.start()
+    assert len(daemon.namespace.ip_json("-6 route show table main proto 150")) == 2
+    daemon.running.send_signal(signal.SIGSTOP)
+    for file in files:
+        file.unlink()
+    daemon.running.send_signal(signal.SIGCONT)
     wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
 
 

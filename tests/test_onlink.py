@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from anyipd.kernel.routes import Routes
-from anyipd.model import Assigned, Discard, Prefix
-from anyipd.observe.discard import discards
-from anyipd.observe.onlink import addressed, routed
+from anyipd.model import Assigned, Prefix
+from anyipd.observe.discard import Discards
+from anyipd.observe.onlink import Routed, addressed
+from anyipd.reconcile import at_once
 from tests.lab.namespace import Namespace
 
 DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]
@@ -27,8 +28,10 @@ class Host:
 
     def assigned(self, delegated: list[Prefix] = DELEGATED) -> set[tuple[str, str]]:
         with self.namespace.entered():  # names of links are the thread's
-            parts = [addressed(self.routes, delegated), *routed(self.routes, delegated)]
-        return {(str(each.prefix), each.holder) for part in parts for each in part}
+            routed = Routed()
+            at_once(routed.look(self.routes, delegated))
+            found = {*addressed(self.routes, delegated), *routed.assigned}
+        return {(str(each.prefix), each.holder) for each in found}
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ ON_ONE, ON_TWO = "on-link at one", "on-link at two"
         ("route add 2001:db8:0:1::/64 dev one proto kernel", {("2001:db8:0:1::/64", ON_ONE)}),
         ("route add 2001::/16 dev two proto ra", {("2001::/16", ON_TWO)}),
         ("route add 2001::/16 via fe80::9 dev two proto ra", set()),
-        ("route add default dev two proto kernel", {("::/0", ON_TWO)}),
+        ("route add default dev two proto kernel", set()),
         ("route add default via fe80::9 dev two proto ra", set()),
         ("route add default via fe80::9 dev two", set()),
         ("route add 2001:db8::/32 dev two proto static", set()),
@@ -105,10 +108,11 @@ def test_nothing_delegated_nothing_read(machine: Host) -> None:
 def test_an_address_brings_its_route_and_both_say_the_same(machine: Host) -> None:
     machine.ip("addr add 2001:db8:0:1::1/64 dev one")
     with machine.namespace.entered():
-        parts = [addressed(machine.routes, DELEGATED), *routed(machine.routes, DELEGATED)]
-    [first, *rest] = parts
-    assert first == [Assigned(Prefix.parse("2001:db8:0:1::/64"), ON_ONE)]
-    assert first in rest
+        routed = Routed()
+        at_once(routed.look(machine.routes, DELEGATED))
+        found = Assigned(Prefix.parse("2001:db8:0:1::/64"), ON_ONE)
+        assert addressed(machine.routes, DELEGATED) == [found]
+    assert routed.assigned == {found}
 
 
 def test_discard_routes_of_the_accepted_protocols(machine: Host) -> None:
@@ -126,8 +130,9 @@ def test_discard_routes_of_the_accepted_protocols(machine: Host) -> None:
         machine.ip(f"-6 route add {route}")
 
     def found(*protocols: int) -> set[tuple[str, int]]:
-        seen: set[Discard] = discards(machine.routes, protocols)
-        return {(str(each.prefix), each.metric) for each in seen}
+        discards = Discards()
+        discards.look(machine.routes, protocols)
+        return {(str(each.prefix), each.metric) for each in discards.told}
 
     by_dhcp = {
         ("2001:db8:1::/56", 1024),

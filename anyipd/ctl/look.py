@@ -28,7 +28,8 @@ class Look:
 def look(options: argparse.Namespace) -> Look:
     """Observe and compare. Ends the program on a bad policy."""
     reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
-    reconciler.observe_delegations(lo_fell=False)
+    reconciler.observe_leases()
+    reconciler.observe_discards()
     for complaint in reconciler.complaints:
         print(f"dropped: {complaint.path}: {complaint.reason}", file=sys.stderr)
     now = clock.now()
@@ -36,7 +37,7 @@ def look(options: argparse.Namespace) -> Look:
     reconciler.observe_addresses(delegated)
     at_once(reconciler.observe_routes(delegated))
     decision = reconciler.decide(now)
-    changes = at_once(reconciler.compare(decision))
+    changes = at_once(reconciler.compare(decision, whole=True))
     return Look(now, decision, changes, verdicts(decision.subnets, changes.local))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -51,6 +51,10 @@ class Run:
     def addresses(self) -> Iterable[int]:
         """The address that each of the routes starts at."""
         return range(self.first.address, self.first.address + self.count * self.first.size, self.first.size)
+
+    def prefixes(self) -> Iterator[Prefix]:
+        """The destination of each of the routes."""
+        return (self.first._replace(address=address) for address in self.addresses())
 
 
 @dataclass(slots=True)

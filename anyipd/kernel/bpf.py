@@ -40,7 +40,6 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     discards = [
         (_LD_BYTE, 0, 0, _PROTOCOL),
         *(step for protocol in protocols for step in _accept_if(protocol)),
-        _DROP,
     ]
     main = [
         *_drop_unless(wire.TABLE_MAIN),

@@ -1,8 +1,9 @@
 """Wake-ups: what changed in the kernel, as hints where to look again.
 
 A subscription to rtnetlink with a filter of its own, so that floods of other people's routes stay
-in the kernel. A hint says no more than which observation may be out of date; losing events
-(ENOBUFS) makes all of them so.
+in the kernel. A hint says which observation may be out of date; losing events (ENOBUFS) makes all of
+them so. Of single routes in table main it says what became of them: to look for one there takes the
+kernel a walk over all, and there may be a million.
 """
 
 from __future__ import annotations
@@ -14,55 +15,82 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from typing import NamedTuple
 
 from anyipd.kernel import wire
 from anyipd.kernel.bpf import event_filter
 from anyipd.kernel.routes import enlarge, is_bound_subnet
+from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
 
 _GROUPS = 0x1 | 0x100 | 0x400  # RTMGRP_LINK, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
 _SO_ATTACH_FILTER = 26
 _RECEIVE = 1 << 16
 _RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the filter in a pass
-_IFINFOMSG = struct.Struct("=iI")  # index and flags, 4 bytes behind nlmsghdr
-_IFF_UP = 1
-
 
 MOST_LOST = 64
 """Routes that are put back one by one; beyond that a look at all of them costs less."""
+
+MOST_NEWS = 4096
+"""Routes of table main that are heard of one by one; beyond that all are looked at."""
 
 
 class Stale(Flag):
     """Observations that must be made anew."""
 
     NOTHING = 0
-    DELEGATIONS = auto()  # discard routes and lease files
+    LEASES = auto()  # lease files
+    DISCARDS = auto()  # discard routes of clients
     ADDRESSES = auto()  # on links
     ROUTES = auto()  # other people's
     PRESENT = auto()  # routes of ours, and who else stands in their place
-    ALL = DELEGATIONS | ADDRESSES | ROUTES | PRESENT
+    ALL = LEASES | DISCARDS | ADDRESSES | ROUTES | PRESENT
+
+
+class News(NamedTuple):
+    """A route of table main, a client's discard route or somebody's inside our prefixes, came or went."""
+
+    route: Route
+    came: bool
+
+
+class LinkDown(NamedTuple):
+    """A link went down or away, and its routes with it: skip_notify_on_dev_down silences their events."""
+
+    interface: int
 
 
 @dataclass(slots=True)
 class Hint:
     """Where to look again: at whole observations, and for single bound subnets that were lost.
 
-    `lo_fell` says that lo was down meanwhile, and has lost all its routes by that.
+    `news` are in the order of their events, and older than every look that follows. `lo_fell` says
+    that lo is down or was meanwhile, and loses all its routes by that; `lo_up` how it was left.
+    `malformed` are messages that could not be read.
     """
 
     stale: Stale = Stale.NOTHING
     lost: set[Prefix] = field(default_factory=set)
+    news: list[News | LinkDown] = field(default_factory=list)
     lo_fell: bool = False
+    lo_up: bool | None = None
+    malformed: list[str] = field(default_factory=list)
 
     def add(self, other: Hint) -> None:
-        """Look also where another hint says. Where many were lost, all are looked at."""
+        """Look also where another, later hint says. Where there is much, all is looked at."""
         self.stale |= other.stale
         self.lost |= other.lost
+        self.news += other.news
         self.lo_fell |= other.lo_fell
+        self.lo_up = self.lo_up if other.lo_up is None else other.lo_up
+        self.malformed += other.malformed
         if len(self.lost) > MOST_LOST:
             self.stale |= Stale.PRESENT
         if Stale.PRESENT in self.stale:
             self.lost.clear()
+        if len(self.news) > MOST_NEWS:
+            self.stale |= Stale.DISCARDS | Stale.ROUTES
+            self.news.clear()
 
 
 class Monitor:
@@ -73,6 +101,7 @@ class Monitor:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
         )
         enlarge(self._socket, _RECEIVE_BUFFER)
+        self._lo_is_down = False
 
     def subscribe(self) -> None:
         """Start to listen; what happens from here on is not lost."""
@@ -96,36 +125,58 @@ class Monitor:
 
     def read(self) -> Hint:
         """Take in all events that are there."""
-        hint = Hint()
+        seen = Hint()
         while True:
             try:
                 chunk = self._socket.recv(_RECEIVE)
             except BlockingIOError:
-                return hint
+                break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
+                if error.errno not in {errno.ENOBUFS, errno.ENOMEM}:
                     raise
-                hint.add(Hint(Stale.ALL))
+                seen.add(Hint(Stale.ALL))
                 continue
-            for start, kind, end in wire.messages(chunk):
-                hint.add(_hint(chunk, start, kind, end))
+            seen.add(hint(chunk))
+        # Events of routes that go with lo come behind its own.
+        seen.lo_fell |= self._lo_is_down
+        if seen.lo_up is not None:
+            self._lo_is_down = not seen.lo_up
+        return seen
+
+
+def hint(chunk: bytes) -> Hint:
+    """Say what the events that came with one recv are a reason for."""
+    result = Hint()
+    try:
+        for start, kind, end in wire.messages(chunk):
+            result.add(_hint(chunk, start, kind, end))
+    except MalformedError as error:
+        result.add(Hint(Stale.ALL, malformed=[f"{error}: {chunk[:64].hex()}"]))
+    return result
 
 
 def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
     if kind in {wire.RTM_NEWLINK, wire.RTM_DELLINK}:
-        # A link that goes takes its routes along, and with skip_notify_on_dev_down nothing else tells.
-        # What comes with one that is up has events of its own.
-        index, flags = _IFINFOMSG.unpack_from(chunk, start + 20)
-        up = kind == wire.RTM_NEWLINK and flags & _IFF_UP
-        if index == wire.LOOPBACK_INDEX:
-            return Hint(Stale.ALL, lo_fell=not up)
-        return Hint(Stale.NOTHING if up else Stale.ADDRESSES | Stale.ROUTES)
+        index, up = wire.link(chunk, start, end)
+        return _of_link(index, up=up and kind == wire.RTM_NEWLINK)
     if kind in {wire.RTM_NEWADDR, wire.RTM_DELADDR}:
         return Hint(Stale.ADDRESSES)
-    table, protocol, route_type = wire.kind_of_route(chunk, start)
-    if protocol == wire.PROTOCOL and kind == wire.RTM_DELROUTE:
-        route = wire.route(chunk, start, end)
-        return Hint(lost={route.prefix}) if is_bound_subnet(route) else Hint(Stale.PRESENT)
-    if protocol == wire.PROTOCOL or table == wire.TABLE_LOCAL:
+    if kind in {wire.RTM_NEWROUTE, wire.RTM_DELROUTE}:
+        return _of_route(wire.route(chunk, start, end), came=kind == wire.RTM_NEWROUTE)
+    return Hint()
+
+
+def _of_link(index: int, *, up: bool) -> Hint:
+    if index == wire.LOOPBACK_INDEX:
+        return Hint(Stale.ALL, lo_fell=not up, lo_up=up)
+    # What comes with a link that is up has events of its own.
+    return Hint() if up else Hint(Stale.ADDRESSES, news=[LinkDown(index)])
+
+
+def _of_route(route: Route, *, came: bool) -> Hint:
+    if route.protocol == wire.PROTOCOL:
+        return Hint(lost={route.prefix}) if is_bound_subnet(route) and not came else Hint(Stale.PRESENT)
+    if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
-    return Hint(Stale.DELEGATIONS if route_type in wire.DISCARDS.values() else Stale.ROUTES)
+    # With a filter too long for the kernel other tables' pass, too.
+    return Hint(news=[News(route, came)]) if route.table == wire.TABLE_MAIN else Hint()

@@ -8,10 +8,11 @@ makes that address a source address (`ip route ... src`).
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
+from anyipd.kernel.wire import Route
 from anyipd.model import Assigned, Prefix
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
@@ -29,33 +30,76 @@ def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
     ]
 
 
-def routed(routes: Routes, delegated: Sequence[Prefix]) -> Iterator[list[Assigned]]:
-    """Read which routes of table main use up delegated prefixes, part by part.
+class Routed:
+    """Other people's routes in table main that use up delegated prefixes.
 
     A route that leads away counts where it lies inside a delegated prefix: one that covers more than
     that, such as the default route, assigns nothing. An on-link prefix counts wherever it overlaps.
-    Raises OSError as `Routes` does.
     """
-    for chunk in routes.dump(wire.TABLE_MAIN):
-        yield list(_routes(chunk, delegated))
+
+    def __init__(self) -> None:
+        self._delegated: Sequence[Prefix] = ()
+        self._found: dict[tuple[Prefix, int], tuple[Route, Assigned]] = {}
+
+    @property
+    def assigned(self) -> set[Assigned]:
+        """What they assign."""
+        return {assigned for _, assigned in self._found.values()}
+
+    def look(self, routes: Routes, delegated: Sequence[Prefix]) -> Generator[None]:
+        """Read all of them, part by part. Raises OSError and MalformedError as `Routes` does."""
+        self._delegated = delegated
+        self._found = {}
+        if not delegated:
+            return
+        overlap = wire.Overlap(delegated)
+        for chunk in routes.dump(wire.TABLE_MAIN):
+            for start, end in overlap.find(chunk):
+                self._note(wire.route(chunk, start, end))
+            yield
+
+    def hear(self, route: Route, *, came: bool) -> bool:
+        """Take note of a route that came or went; say whether that says all.
+
+        Of a route with several next hops one may go, and only the table knows what is left.
+        """
+        if came:
+            self._note(route)
+            return True
+        place = route.prefix, route.metric
+        known = self._found.get(place)
+        if known is None:
+            return True
+        if known[0] != route._replace(ticks=0):
+            return False
+        del self._found[place]
+        return True
+
+    def lose_link(self, index: int) -> bool:
+        """Take note that a link went down, and its routes with it; say whether that says all."""
+        on_it = [place for place, (route, _) in self._found.items() if route.interface == index]
+        for place in on_it:
+            del self._found[place]
+        return all(route.interface for route, _ in self._found.values())
+
+    def _note(self, route: Route) -> None:
+        # Destination and metric are what makes a route one: who comes to a place replaces who was there.
+        place = route.prefix, route.metric
+        self._found.pop(place, None)
+        assigned = _assigned(route, self._delegated)
+        if assigned:
+            self._found[place] = route._replace(ticks=0), assigned
 
 
-def _routes(chunk: bytes, delegated: Sequence[Prefix]) -> Iterator[Assigned]:
-    for start, _, end in wire.messages(chunk):
-        _, protocol, route_type = wire.kind_of_route(chunk, start)
-        if route_type != wire.UNICAST:
-            continue
-        prefix = wire.destination(chunk, start)
-        if not any(prefix.overlaps(each) for each in delegated):
-            continue
-        route = wire.route(chunk, start, end)
-        if route.interface == wire.LOOPBACK_INDEX:
-            continue
-        on_link = not route.gateway and protocol in _ON_LINK_PROTOCOLS
-        if on_link:
-            yield Assigned(prefix, f"on-link at {_name(route.interface)}")
-        elif any(each.covers(prefix) for each in delegated):
-            yield Assigned(prefix, f"routed to {_name(route.interface)}")
+def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
+    if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
+        return None
+    on_link = not route.gateway and route.protocol in _ON_LINK_PROTOCOLS
+    if on_link and any(route.prefix.overlaps(each) for each in delegated):
+        return Assigned(route.prefix, f"on-link at {_name(route.interface)}")
+    if not on_link and any(each.covers(route.prefix) for each in delegated):
+        return Assigned(route.prefix, f"routed to {_name(route.interface)}")
+    return None
 
 
 def _name(index: int) -> str:

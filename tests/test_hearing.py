@@ -1,0 +1,155 @@
+"""What is heard of single routes comes to the same as a look at all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anyipd import policy
+from anyipd.kernel.monitor import Hint, Monitor, Stale
+from anyipd.kernel.routes import Routes
+from anyipd.model import Assigned, Discard, Prefix
+from anyipd.observe.discard import Discards
+from anyipd.observe.onlink import Routed
+from anyipd.reconcile import Reconciler, at_once
+from tests.lab.namespace import Namespace
+
+DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]
+DHCP = 16
+DESTINATIONS = [
+    "2001:db8::/64",
+    "2001:db8:0:1::/64",
+    "2001:db8::/40",
+    "2001:db8:ff00::1",
+    "2001:db8:0:100::/64",
+]
+HOPS = [
+    "dev one",
+    "dev two",
+    "via fe80::7 dev one",
+    "via fe80::8 dev one",
+    "via fe80::9 dev two",
+    "nexthop via fe80::7 dev one nexthop via fe80::9 dev two",
+    "dev lo",
+]
+PROTOCOLS = ["static", "ra", "kernel", "bird"]
+LINKS = ["one", "two"]
+
+
+class Listener:
+    """A host with the links one and two, and a reconciler that hears and hardly ever looks."""
+
+    def __init__(self, host: Namespace, folder: Path) -> None:
+        self.host = host
+        for link, other in (("one", "one-peer"), ("two", "two-peer")):
+            host.ip(f"link add {link} type veth peer name {other}")
+            host.ip(f"link set {link} up")
+            host.ip(f"link set {other} up")
+        with host.entered():
+            self.monitor, self.routes = Monitor(), Routes()
+        self.monitor.watch(self.routes.port, [DHCP], DELEGATED)
+        self.monitor.subscribe()
+        self.reconciler = Reconciler(policy.DEFAULT, folder, self.routes)
+        self.looks = 0
+        self.hear(Hint(Stale.ALL))
+
+    def hear(self, hint: Hint) -> None:
+        """Do what the daemon does with a hint, as far as table main goes."""
+        stale = self.reconciler.hear(hint)
+        with self.host.entered():  # names of links are the thread's
+            if Stale.DISCARDS in stale:
+                self.reconciler.observe_discards()
+            if Stale.ROUTES in stale:
+                self.looks += 1
+                at_once(self.reconciler.observe_routes(DELEGATED))
+
+    def seen(self) -> tuple[set[Assigned], set[Discard]]:
+        """Look at all of it, with fresh eyes."""
+        with self.host.entered():
+            routed, discards = Routed(), Discards()
+            at_once(routed.look(self.routes, DELEGATED))
+            discards.look(self.routes, [DHCP])
+        return routed.assigned, discards.standing
+
+    def heard(self) -> tuple[set[Assigned], set[Discard]]:
+        with self.host.entered():
+            self.hear(self.monitor.read())
+        return self.reconciler._routed.assigned, self.reconciler._discards.standing  # noqa: SLF001  what a decision is made of
+
+
+@pytest.fixture
+def listener(host: Namespace, tmp_path: Path) -> Iterator[Listener]:
+    made = Listener(host, tmp_path)
+    with contextlib.closing(made.monitor), contextlib.closing(made.routes):
+        yield made
+
+
+def change(chance: random.Random) -> str:
+    """Make up something that somebody does to a route or a link."""
+    if chance.random() < 0.1:
+        return f"link set {chance.choice(LINKS)} {chance.choice(['up', 'down'])}"
+    if chance.random() < 0.3:
+        prefix, metric = chance.choice(["2001:db8::/56", "2001:db8:ff00::/60"]), chance.choice([7, 1024])
+        verb, protocol = chance.choice(["add", "replace", "delete"]), chance.choice(["dhcp", "static"])
+        return f"-6 route {verb} unreachable {prefix} proto {protocol} metric {metric}"
+    verb = chance.choice(["add", "add", "append", "replace", "delete", "delete"])
+    hop = chance.choice(HOPS) if verb != "delete" or chance.random() < 0.7 else ""
+    protocol = f"proto {chance.choice(PROTOCOLS)}" if verb != "delete" else ""
+    return f"-6 route {verb} {chance.choice(DESTINATIONS)} {protocol} metric {chance.choice([7, 1024])} {hop}"
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("silent", [0, 1], ids=["told", "skip-notify"])
+def test_hearing_is_as_good_as_looking(listener: Listener, seed: int, silent: int) -> None:
+    chance = random.Random(seed)
+    listener.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", silent)
+    for number in range(40):
+        done = change(chance)
+        listener.host.run("ip", *done.split(), check=False)
+        if chance.random() < 0.7:  # or several at once
+            assert listener.heard() == listener.seen(), f"{number}: {done}"
+    assert listener.looks < 20
+
+
+def test_single_routes_take_no_look(listener: Listener) -> None:
+    before = listener.looks
+    for verb in ("add", "replace", "delete"):
+        listener.host.ip(f"-6 route {verb} 2001:db8:0:1::/64 dev one proto static")
+        assert listener.heard() == listener.seen()
+    assert listener.looks == before
+
+
+def test_what_is_left_of_several_next_hops_takes_one(listener: Listener) -> None:
+    listener.host.ip("-6 route add 2001:db8:0:1::/64 proto static via fe80::7 dev one")
+    listener.host.ip("-6 route append 2001:db8:0:1::/64 proto static via fe80::9 dev two")
+    (routed,) = listener.heard()[0]
+    assert routed.holder == "routed to several links"
+    before = listener.looks
+    listener.host.ip("-6 route delete 2001:db8:0:1::/64 proto static via fe80::7 dev one")
+    (routed,) = listener.heard()[0]
+    assert routed.holder == "routed to two"
+    assert listener.looks == before + 1
+
+
+def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener) -> None:
+    prefix = DELEGATED[0]
+    client = f"unreachable {prefix} proto dhcp metric 1024"
+    told = listener.reconciler._discards  # noqa: SLF001  what a decision is made of
+    for silent in (0, 1):
+        listener.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", silent)
+        listener.host.ip(f"-6 route add {client}")
+        listener.heard()
+        listener.host.ip("link set lo down")
+        listener.heard()
+        listener.host.ip("link set lo up")
+        listener.heard()
+        assert (told.standing, told.told) == (set(), {Discard(prefix, 1024)})
+        listener.host.ip(f"-6 route add {client}")
+        listener.heard()
+        listener.host.ip(f"-6 route delete {client}")
+        listener.heard()
+        assert told.told == set()
