@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from bench import bulk, latency, limit, resting
+from bench import bulk, crowded, latency, limit, resting
 from bench.row import Row
 from tests.lab.namespace import LabError, enter
 
-PARTS = {"bulk": bulk, "limit": limit, "latency": latency, "resting": resting}
+PARTS = {"bulk": bulk, "limit": limit, "latency": latency, "crowded": crowded, "resting": resting}
 
 
 def main() -> None:
