@@ -4,7 +4,7 @@ SHELL := /bin/sh
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check audit format bench clean
 
 help: ## say what there is (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,11 +17,21 @@ demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answe
 test: check .cache/debian .cache/wheels ## run every check and every test, with real DHCPv6 server and client
 	.venv/bin/python -m pytest
 
-check: .venv .cache/debian ## ruff, mypy, shellcheck
+check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabilities
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	PATH=.cache/debian/bin:$$PATH shellcheck --shell=sh dhclient-hooks/anyipd .ci/run
+
+# An answer is JSON. Where there is none, nobody could be asked: said, but no reason to stop working.
+PIP_AUDIT = .venv/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	--requirement requirements.lock
+audit: .venv ## ask PyPI for known vulnerabilities of what `make install` takes from it
+	@mkdir -p .cache; case $$($(PIP_AUDIT) --format json 2>.cache/audit.log; echo " $$?") in \
+		'{'*' 0') echo 'No known vulnerability in requirements.lock' ;; \
+		'{'*) $(PIP_AUDIT) ;; \
+		*) echo "NOT AUDITED for vulnerabilities: $$(tail -n 1 .cache/audit.log)" >&2 ;; \
+	esac
 
 format: .venv ## let ruff set the code
 	.venv/bin/ruff check --fix
