@@ -162,12 +162,11 @@ class Daemon:
         """Tell of a policy that does less than somebody may expect."""
         if not self._config.exists():
             _log.warning("no configuration file, the default policy holds", configuration=str(self._config))
-        if self._reconciler.policy.static:
-            _log.warning("static prefixes are not bound by this version", configuration=str(self._config))
 
     def _watch(self) -> None:
         reconciler = self._reconciler
-        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, self._delegated)
+        watched = [*self._delegated, *(each.prefix for each in reconciler.policy.static)]
+        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, watched)
 
     async def _reconcile(self) -> bool:
         """Make a pass; say whether it came to its end."""

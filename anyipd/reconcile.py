@@ -15,6 +15,7 @@ from anyipd import clock
 from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated, next_deadline
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
+from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
 from anyipd.kernel.monitor import Hint, LinkDown, Stale
 from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
@@ -108,8 +109,9 @@ class Reconciler:
     def decide(self, now: float) -> Decision:
         """Say what should be so, by the observations at hand."""
         all_delegations = self.delegations(now)
-        assigned = self._addressed | self._routed.assigned
-        subnets = [
+        assigned = self._addressed | self._routed.assigned | static_assigned(self.policy)
+        subnets = static_subnets(self.policy)
+        subnets += [
             run
             for delegation in all_delegations
             if is_delegated(delegation)
@@ -133,15 +135,16 @@ class Reconciler:
         """
         local, discard = Sweep(decision.local), Sweep(decision.discard)
         strays: list[Route] = []
-        for chunk in self.routes.dump(wire.TABLE_LOCAL):
-            bound, others = read_local_routes(chunk)
-            local.see_ours(bound, clock.now())
-            for route in others:
-                if route.protocol == wire.PROTOCOL:
-                    strays.append(route)
-                elif route.metric == LOCAL_METRIC:  # another metric is another place
-                    local.see_foreign(route.prefix)
-            yield
+        for family, width in ((wire.AF_INET6, 128), (wire.AF_INET, 32)):
+            for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family):
+                bound, others = read_local_routes(chunk)
+                local.see_ours(bound, clock.now(), width)
+                for route in others:
+                    if route.protocol == wire.PROTOCOL:
+                        strays.append(route)
+                    elif route.metric == LOCAL_METRIC:  # another metric is another place
+                        local.see_foreign(route.prefix)
+                yield
         if whole:
             self._own_discards, others = self._read_own_discards()
             strays += others

@@ -68,7 +68,7 @@ def test_batches_say_what_they_should(
 
 
 def test_requests_ask_for_a_dump() -> None:
-    request = wire.routes_request(wire.TABLE_LOCAL, 150)
+    request = wire.routes_request(wire.TABLE_LOCAL, 150, wire.AF_INET6)
     [found] = decoded(request)
     assert found["header"]["length"] == len(request)
     assert (found["header"]["type"], found["header"]["flags"]) == (wire.RTM_GETROUTE, 0x301)
@@ -90,7 +90,7 @@ def test_the_end_of_a_dump() -> None:
 def test_a_dump_that_fails(kind: int) -> None:
     failure = END.pack(END.size, kind, wire.NLM_F_MULTI, 1, 77, -22)
     if kind == wire.NLMSG_ERROR:  # the request comes back behind it
-        failure += wire.routes_request(255, 0)
+        failure += wire.routes_request(255, 0, wire.AF_INET6)
     with pytest.raises(OSError, match="Invalid argument"):
         wire.split_end(failure)
 

@@ -21,7 +21,8 @@ def run(options: argparse.Namespace) -> None:
     found = [
         wire.route(chunk, start, end)
         for table in (wire.TABLE_LOCAL, wire.TABLE_MAIN)
-        for chunk in routes.dump(table, wire.PROTOCOL)
+        for family in (wire.AF_INET6, wire.AF_INET)
+        for chunk in routes.dump(table, wire.PROTOCOL, family)
         for start, _, end in wire.messages(chunk)
     ]
     refused = list(chain.from_iterable(routes.remove(found)))

@@ -13,8 +13,9 @@ from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated
 from anyipd.decide.plan import Run
+from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
-from anyipd.model import Discard, Prefix, Subnets
+from anyipd.model import Discard, Prefix
 
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
 
@@ -34,10 +35,10 @@ def _print_example(options: argparse.Namespace) -> None:
     except ValueError as error:
         arguments.fail(arguments.USAGE, f"anyipctl plan: --prefix: {error}")
     found = delegations([Discard(prefix, 0) for prefix in prefixes], [], policy, now=0)
-    carved: list[Subnets] = []
+    carved = static_subnets(policy)
     for each in found:
         if is_delegated(each):
-            carved += carve(each, policy, assigned=[])
+            carved += carve(each, policy, static_assigned(policy))
         else:
             print(f"{each.prefix} is {each.state.value}: {each.reason}", file=sys.stderr)
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import secrets
 from bisect import bisect_right
 from itertools import accumulate
@@ -23,12 +24,13 @@ def run(options: argparse.Namespace) -> None:
         arguments.fail(arguments.USAGE, f"anyipctl random: -n {options.number} is below 0")
     bound = _bound()
     if options.subnet is not None:
-        bound = _inside(bound, options) if ":" in options.subnet else _named(options)
+        is_prefix = re.search("[:./]", options.subnet)
+        bound = _inside(bound, options) if is_prefix else _named(options)
     if not bound:
         what = f"{options.subnet} is not" if options.subnet else "no subnet is"
         arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
     ends = list(accumulate(prefix.size for prefix in bound))
-    addresses = (address_text(_pick(bound, ends)) for _ in range(options.number))
+    addresses = (_pick(bound, ends) for _ in range(options.number))
     if options.json:
         print(json.dumps(list(addresses), indent=2))
     else:
@@ -36,16 +38,19 @@ def run(options: argparse.Namespace) -> None:
             print(address)
 
 
-def _pick(bound: list[Prefix], ends: list[int]) -> int:
+def _pick(bound: list[Prefix], ends: list[int]) -> str:
     number = secrets.randbelow(ends[-1])
     position = bisect_right(ends, number)
-    return bound[position].end - ends[position] + number
+    prefix = bound[position]
+    return address_text(prefix.end - ends[position] + number, prefix.width)
 
 
 def _bound() -> list[Prefix]:
+    routes = Routes()
     return [
-        Prefix(address, length)
-        for chunk in Routes().dump(wire.TABLE_LOCAL, wire.PROTOCOL)
+        Prefix(address, length, width)
+        for family, width in ((wire.AF_INET6, 128), (wire.AF_INET, 32))
+        for chunk in routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL, family)
         for address, length, _ in local_routes(chunk)[0]
     ]
 

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     )
     if not seen.decision.delegations:
         print("no prefix is delegated to this host")
-    elif seen.subnets:
+    if seen.subnets:
         print()
         print_table(subnets.HEAD, subnets.rows(seen.subnets))
 

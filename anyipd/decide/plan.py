@@ -82,18 +82,18 @@ class Wanted:
     def _starts(self) -> list[int]:
         return [run.first.address for run in self.runs]
 
-    def holder(self, address: int, length: int) -> int | None:
+    def holder(self, address: int, length: int, width: int = 128) -> int | None:
         """Which of `runs` has a route to this destination, if any."""
         number = bisect_right(self._starts, address) - 1
         if number < 0:
             return None
         run = self.runs[number]
         inside = address < run.first.address + run.count * run.first.size
-        return number if inside and run.first.length == length else None
+        return number if inside and run.first[1:] == (length, width) else None
 
     def single(self, prefix: Prefix) -> Run | None:
         """The wanted route to this destination alone, if any."""
-        number = self.holder(prefix.address, prefix.length)
+        number = self.holder(*prefix)
         return None if number is None else replace(self.runs[number], first=prefix, count=1)
 
 
@@ -132,16 +132,19 @@ class Sweep:
         self._marks = [bytearray(run.count) for run in wanted.runs]
         self._unwanted: list[_Leftover] = []
 
-    def see_ours(self, routes: Iterable[tuple[int, int, int]], now: float) -> None:
-        """Tick off routes of ours: address, length and ticks left (0 for ever) of each, as read at `now`."""
+    def see_ours(self, routes: Iterable[tuple[int, int, int]], now: float, width: int = 128) -> None:
+        """Tick off routes of ours: address, length and ticks left (0 for ever) of each, as read at `now`.
+
+        `width` is that of their addresses, as in `Prefix`.
+        """
         start = end = length = size = 0
         early = late = INFINITE
         mark = bytearray()
         for address, found_length, ticks in routes:
             if not start <= address < end or found_length != length:
-                number = self._wanted.holder(address, found_length)
+                number = self._wanted.holder(address, found_length, width)
                 if number is None:
-                    self._leave_over(address, found_length)
+                    self._leave_over(Prefix(address, found_length, width))
                     continue
                 run, mark = self._wanted.runs[number], self._marks[number]
                 start, length, size = run.first.address, run.first.length, run.first.size
@@ -152,7 +155,7 @@ class Sweep:
 
     def see_foreign(self, prefix: Prefix) -> None:
         """Note that somebody else's route has this destination."""
-        number = self._wanted.holder(prefix.address, prefix.length)
+        number = self._wanted.holder(*prefix)
         if number is not None:
             first = self._wanted.runs[number].first
             position = (prefix.address - first.address) // first.size
@@ -161,7 +164,7 @@ class Sweep:
 
     def plan(self) -> Plan:
         """What is left to do after everything present was seen."""
-        plan = Plan(remove=[Run(Prefix(each.start, each.length), each.count) for each in self._unwanted])
+        plan = Plan(remove=[Run(each.first, each.count) for each in self._unwanted])
         for run, marks in zip(self._wanted.runs, self._marks, strict=True):
             for stretch in _STRETCH.finditer(marks):
                 part = run.part(*stretch.span())
@@ -171,25 +174,22 @@ class Sweep:
                 )
         return plan
 
-    def _leave_over(self, address: int, length: int) -> None:
+    def _leave_over(self, prefix: Prefix) -> None:
         # The kernel lists a table in the order of its addresses: what was one run comes as one.
         last = self._unwanted[-1] if self._unwanted else None
-        if last and last.end == address and last.length == length:
-            last.end += last.size
+        if last and last.end == prefix.address and last.first[1:] == prefix[1:]:
+            last.end = prefix.end
             last.count += 1
         else:
-            size = 1 << (128 - length)
-            self._unwanted.append(_Leftover(address, address + size, length, size))
+            self._unwanted.append(_Leftover(prefix, prefix.end))
 
 
 @dataclass(slots=True)
 class _Leftover:
     """Adjacent routes of ours that nobody wants, as they are found."""
 
-    start: int
+    first: Prefix
     end: int
-    length: int
-    size: int
     count: int = 1
 
 

@@ -24,6 +24,7 @@ replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in n
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
 _TYPE, _PORT, _FAMILY, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 20, 21, 23, 40
+_INDEX = 20  # of ifaddrmsg
 
 _KERNEL, _RA = 2, 9  # protocols of on-link routes, which matter also where they cover our prefixes
 
@@ -35,8 +36,16 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
 
     Passed are changes of links and addresses; of routes of ours that we did not make (a notification
     bears the port of the socket that asked); of discard routes of `protocols`; of on-link routes;
-    and of any route inside `prefixes`, the delegated ones.
+    and of any route inside `prefixes`, the delegated and the static ones. Of IPv4 that is table local,
+    and addresses that lo loses.
     """
+    ipv4 = [
+        (_LD_BYTE, 0, 0, _TABLE),
+        *_drop_unless(wire.TABLE_LOCAL),
+        (_LD_BYTE, 0, 0, _PROTOCOL),
+        *_accept_if(wire.PROTOCOL),
+        *_inside(prefix for prefix in prefixes if prefix.width == 32),  # noqa: PLR2004  the width of IPv4
+    ]
     discards = [
         (_LD_BYTE, 0, 0, _PROTOCOL),
         *(step for protocol in protocols for step in _accept_if(protocol)),
@@ -55,21 +64,33 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     program = [
         *own,
         (_LD_HALF, 0, 0, _TYPE),
-        *_unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _not_bridges()),
+        *_unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _no_routes()),
+        (_LD_BYTE, 0, 0, _FAMILY),
+        *_unless([wire.AF_INET6], ipv4),
         (_LD_BYTE, 0, 0, _TABLE),
         *_unless([wire.TABLE_LOCAL], main),
         (_LD_BYTE, 0, 0, _PROTOCOL),
         *_accept_if(wire.PROTOCOL),
-        *_inside(prefixes),
+        *_inside(prefix for prefix in prefixes if prefix.width != 32),  # noqa: PLR2004
     ]
     if len(program) > _MOST_INSTRUCTIONS:
         program = [*own, _ACCEPT]
     return b"".join(_INSTRUCTION.pack(*step) for step in program)
 
 
-def _not_bridges() -> list[Instruction]:
+def _no_routes() -> list[Instruction]:
     """Links and addresses: a bridge's own family of link messages says nothing to us."""
-    return [(_LD_BYTE, 0, 0, _FAMILY), *_accept_if(0), *_accept_if(wire.AF_INET6), _DROP]
+    return [
+        (_LD_BYTE, 0, 0, _FAMILY),
+        *_accept_if(0),
+        *_accept_if(wire.AF_INET6),
+        *_drop_unless(wire.AF_INET),
+        (_LD_HALF, 0, 0, _TYPE),
+        *_drop_unless(_as_loaded(wire.RTM_DELADDR, 2)),
+        (_LD_WORD, 0, 0, _INDEX),
+        *_accept_if(_as_loaded(wire.LOOPBACK_INDEX, 4)),
+        _DROP,
+    ]
 
 
 def _inside(prefixes: Iterable[Prefix]) -> list[Instruction]:
@@ -80,7 +101,7 @@ def _inside(prefixes: Iterable[Prefix]) -> list[Instruction]:
         for word in reversed(range(-(-prefix.length // 32))):
             bits = min(prefix.length - 32 * word, 32)
             mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
-            value = (prefix.address >> (96 - 32 * word)) & mask
+            value = (prefix.address >> (prefix.width - 32 - 32 * word)) & mask
             # What comes after is skipped where this word differs.
             skip = len(checks) + 1
             checks = [

@@ -23,7 +23,8 @@ from anyipd.kernel.routes import enlarge, is_bound_subnet
 from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
 
-_GROUPS = 0x1 | 0x100 | 0x400  # RTMGRP_LINK, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
+# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _SO_ATTACH_FILTER = 26
 _RECEIVE = 1 << 16
 _RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the filter in a pass
@@ -160,7 +161,8 @@ def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
         index, up = wire.link(chunk, start, end)
         return _of_link(index, up=up and kind == wire.RTM_NEWLINK)
     if kind in {wire.RTM_NEWADDR, wire.RTM_DELADDR}:
-        return Hint(Stale.ADDRESSES)
+        # With its last IPv4 address lo loses our IPv4 routes, and nothing tells (fib_disable_ip).
+        return Hint(Stale.PRESENT if wire.is_ipv4(chunk, start) else Stale.ADDRESSES)
     if kind in {wire.RTM_NEWROUTE, wire.RTM_DELROUTE}:
         return _of_route(wire.route(chunk, start, end), came=kind == wire.RTM_NEWROUTE)
     return Hint()
@@ -178,5 +180,6 @@ def _of_route(route: Route, *, came: bool) -> Hint:
         return Hint(lost={route.prefix}) if is_bound_subnet(route) and not came else Hint(Stale.PRESENT)
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
-    # With a filter too long for the kernel other tables' pass, too.
-    return Hint(news=[News(route, came)]) if route.table == wire.TABLE_MAIN else Hint()
+    # With a filter too long for the kernel other tables' and IPv4's pass, too.
+    known = route.table == wire.TABLE_MAIN and route.prefix.width == 128  # noqa: PLR2004  the width of IPv6
+    return Hint(news=[News(route, came)]) if known else Hint()

@@ -71,9 +71,9 @@ class Routes:
         nothing = BOUND_SUBNET._replace(prefix=Prefix(0, 128))
         return all(each.error != errno.EPERM for each in chain.from_iterable(self.remove([nothing])))
 
-    def dump(self, table: int, protocol: int = 0) -> Iterator[bytes]:
-        """Read the IPv6 routes of a table, of one protocol if given: the messages of each recv."""
-        return self._dump(wire.routes_request(table, protocol))
+    def dump(self, table: int, protocol: int = 0, family: int = wire.AF_INET6) -> Iterator[bytes]:
+        """Read the routes of a table, of one protocol if given: the messages of each recv."""
+        return self._dump(wire.routes_request(table, protocol, family))
 
     def addresses(self) -> Iterator[tuple[int, Prefix]]:
         """Read the IPv6 addresses of all links: interface index and prefix."""
@@ -91,30 +91,30 @@ class Routes:
         """Unbind subnets. ESRCH: it is not there any more."""
         for run in runs:
             template = wire.batch(wire.RTM_DELROUTE, 0, BOUND_SUBNET._replace(prefix=run.first))
-            yield from self._send(template, run.addresses())
+            yield from self._send(template, run)
 
     def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
         """Discard what is unassigned of delegated prefixes; `kind` is one of `wire.DISCARDS`."""
         flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
         for prefix in prefixes:
             template = wire.batch(wire.RTM_NEWROUTE, flags, discard_route(kind, prefix))
-            yield from self._send(template, [prefix.address])
+            yield from self._send(template, Run(prefix, 1))
 
     def remove(self, routes: Iterable[Route]) -> Iterator[list[Refusal]]:
         """Remove routes of protocol 150, whatever else they are. ESRCH: it is not there any more."""
         for route in routes:
-            yield from self._send(wire.batch(wire.RTM_DELROUTE, 0, route), [route.prefix.address])
+            yield from self._send(wire.batch(wire.RTM_DELROUTE, 0, route), Run(route.prefix, 1))
 
     def _change(self, message: int, flags: int, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
         for run in runs:
             template = wire.batch(
                 message, flags, BOUND_SUBNET._replace(prefix=run.first), _lifetime(run, now)
             )
-            yield from self._send(template, run.addresses())
+            yield from self._send(template, run)
 
-    def _send(self, template: wire.Batch, addresses: Iterable[int]) -> Iterator[list[Refusal]]:
-        rest = iter(addresses)
-        while destinations := [address.to_bytes(16) for address in islice(rest, BATCH)]:
+    def _send(self, template: wire.Batch, run: Run) -> Iterator[list[Refusal]]:
+        rest, size = iter(run.addresses()), run.first.width // 8
+        while destinations := [address.to_bytes(size) for address in islice(rest, BATCH)]:
             self._socket.send(template.pack(destinations))
             yield self._refusals()
 

@@ -37,7 +37,7 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
 
-_LEAST = {RTA_DST: 16, RTA_SRC: 16, RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_CACHEINFO: 12}
+_LEAST = {RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_CACHEINFO: 12}
 """Bytes that the values of these attributes have at least."""
 
 _SEQUENCE = 1  # of every request: one is under way at a time, and refusals tell what they refuse
@@ -51,8 +51,12 @@ _U32 = struct.Struct("=HHI")
 _FIXED = _HEADER.size + _RTMSG.size
 _DESTINATION = _FIXED + _U32.size  # of RTA_DST, behind RTA_TABLE
 
-AF_INET6 = 10
+AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
+
+_RT_SCOPE_HOST = 254
+_ADDRESS = {AF_INET: 4, AF_INET6: 16}
+"""Bytes of an address."""
 
 
 class MalformedError(ValueError):
@@ -62,8 +66,9 @@ class MalformedError(ValueError):
 class Route(NamedTuple):
     """A route of ours, or one that stands in somebody's name: as much as identifies it, and `ticks`.
 
-    `ticks` is rta_expires, see `decide/plan.py`. `interface` is an index, 0 where
-    the route has several next hops or none; `gateway` says whether there is a next hop address.
+    It is of IPv4 or IPv6, as its prefix is. `ticks` is rta_expires, see `decide/plan.py`. `interface` is
+    an index, 0 where the route has several next hops or none; `gateway` says whether there is a next
+    hop address.
     """
 
     prefix: Prefix
@@ -93,14 +98,14 @@ PLAIN = struct.Struct(
 """An IPv6 route without gateway, as dumped. Bytes that are the same in routes of one kind are one field."""
 
 
-def routes_request(table: int, protocol: int) -> bytes:
-    """Ask for the IPv6 routes of a table, of one protocol unless that is 0.
+def routes_request(table: int, protocol: int, family: int) -> bytes:
+    """Ask for the routes of a table, of one protocol unless that is 0.
 
     The kernel filters if the socket has NETLINK_GET_STRICT_CHK (ip_valid_fib_dump_req in
     net/ipv4/fib_frontend.c, which IPv6 shares).
     """
     return _dump(
-        RTM_GETROUTE, _RTMSG.pack(AF_INET6, 0, 0, 0, 0, protocol, 0, 0, 0) + _U32.pack(8, RTA_TABLE, table)
+        RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0) + _U32.pack(8, RTA_TABLE, table)
     )
 
 
@@ -137,7 +142,7 @@ class Batch(NamedTuple):
     tail: bytes
 
     def pack(self, destinations: list[bytes]) -> bytes:
-        """One send: a message for each destination (16 bytes), the last one acknowledged."""
+        """One send: a message for each destination, as bytes, the last one acknowledged."""
         *rest, last = destinations
         if not rest:
             return b"".join((self.head_acked, last, self.tail))
@@ -157,10 +162,13 @@ def batch(message: int, flags: int, route: Route, expires: int | None = None) ->
         tail += _ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
     if expires is not None:
         tail += _U32.pack(8, RTA_EXPIRES, expires)
+    family, scope = (AF_INET6, 0) if route.prefix.width == 128 else (AF_INET, _RT_SCOPE_HOST)  # noqa: PLR2004  the width of IPv6
+    size = _ADDRESS[family]
     body = _RTMSG.pack(
-        AF_INET6, route.prefix.length, route.source.length, 0, route.table, route.protocol, 0, route.type, 0
-    ) + _ATTRIBUTE.pack(20, RTA_DST)
-    length = _HEADER.size + len(body) + 16 + len(tail)
+        *(family, route.prefix.length, route.source.length, 0),
+        *(route.table, route.protocol, scope, route.type, 0),
+    ) + _ATTRIBUTE.pack(_ATTRIBUTE.size + size, RTA_DST)
+    length = _HEADER.size + len(body) + size + len(tail)
     head, head_acked = (
         _HEADER.pack(length, message, NLM_F_REQUEST | flags | ack, _SEQUENCE, 0) + body
         for ack in (0, NLM_F_ACK)
@@ -189,10 +197,11 @@ def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
         _, _, flags, _, _ = _HEADER.unpack_from(buffer, request)
         refusal = None
         if error:
-            _need(request + _FIXED + _ATTRIBUTE.size + 16, end)
-            length = buffer[request + _HEADER.size + 1]
+            family, length = _family_and_length(buffer, request + _HEADER.size)
             first = request + _FIXED + _ATTRIBUTE.size
-            refusal = Refusal(_prefix(int.from_bytes(buffer[first : first + 16]), length), error)
+            last = first + _ADDRESS[family]
+            _need(last, end)
+            refusal = Refusal(_prefix(int.from_bytes(buffer[first:last]), length, family), error)
         yield refusal, bool(flags & NLM_F_ACK)
 
 
@@ -277,8 +286,9 @@ class Overlap:
 
 
 def route(buffer: bytes, start: int, end: int) -> Route:
-    """Read the IPv6 route message at `start`."""
+    """Read the route message at `start`."""
     _need(start + _FIXED, end)
+    family, _ = _family_and_length(buffer, start + _HEADER.size)
     _, length, source_length, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(
         buffer, start + _HEADER.size
     )
@@ -287,9 +297,11 @@ def route(buffer: bytes, start: int, end: int) -> Route:
     for kind, value, size in _attributes(buffer, start + _FIXED, end):
         _need(_LEAST.get(kind, 0), size)
         if kind == RTA_DST:
-            address = int.from_bytes(buffer[value : value + 16])
+            _need(_ADDRESS[family], size)
+            address = int.from_bytes(buffer[value : value + _ADDRESS[family]])
         elif kind == RTA_SRC:
-            source = int.from_bytes(buffer[value : value + 16])
+            _need(_ADDRESS[family], size)
+            source = int.from_bytes(buffer[value : value + _ADDRESS[family]])
         elif kind == RTA_TABLE:
             table = _unsigned(buffer, value)
         elif kind == RTA_PRIORITY:
@@ -301,7 +313,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         elif kind == RTA_CACHEINFO:
             ticks = struct.unpack_from("=i", buffer, value + 8)[0]
     return Route(
-        prefix=_prefix(address, length),
+        prefix=_prefix(address, length, family),
         table=table,
         protocol=protocol,
         type=route_type,
@@ -309,8 +321,14 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         interface=interface,
         gateway=gateway,
         ticks=ticks,
-        source=_prefix(source, source_length),
+        source=_prefix(source, source_length, AF_INET6),
     )
+
+
+def is_ipv4(buffer: bytes, start: int) -> bool:
+    """Whether the message at `start` is about IPv4: nearly all of rtnetlink's begin with a family."""
+    _need(start + _HEADER.size + 1, len(buffer))
+    return buffer[start + _HEADER.size] == AF_INET
 
 
 def link(buffer: bytes, start: int, end: int) -> tuple[int, bool]:
@@ -352,10 +370,19 @@ def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, i
         position += (size + 3) & ~3
 
 
-def _prefix(address: int, length: int) -> Prefix:
-    if length > 128:  # noqa: PLR2004  bits of an IPv6 address
+def _family_and_length(buffer: bytes, rtmsg: int) -> tuple[int, int]:
+    _need(rtmsg + 2, len(buffer))
+    family, length = buffer[rtmsg], buffer[rtmsg + 1]
+    if family not in _ADDRESS:
+        raise MalformedError(f"a route of address family {family}")
+    return family, length
+
+
+def _prefix(address: int, length: int, family: int = AF_INET6) -> Prefix:
+    width = 8 * _ADDRESS[family]
+    if length > width:
         raise MalformedError(f"a prefix of {length} bits")
-    return Prefix(address, length)
+    return Prefix(address, length, width)
 
 
 def _unsigned(buffer: bytes, position: int) -> int:
