@@ -2,7 +2,7 @@
 # Nothing is installed into the machine, and nobody needs to be root.
 
 PYTHON ?= python3
-LAB_PACKAGES := bash busybox dash iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server shellcheck \
+LAB_PACKAGES := bash busybox dash iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server shellcheck strace \
 	systemd-container
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 

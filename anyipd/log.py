@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import sys
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +18,8 @@ _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"} 
 
 def configure() -> None:
     """Set up structlog for this process."""
+    if sys.stderr is None:  # started with it closed
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  until the end
     processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
     if sys.stderr.isatty():
         processors += [
@@ -34,15 +38,17 @@ def configure() -> None:
 
 
 class _Stderr:
-    """Writes lines. A full disk or a reader that is gone costs the lines, never the daemon."""
+    """Writes lines. A full disk, a reader that is gone or that hangs costs the lines, never the daemon."""
 
     def __init__(self, *_: Any) -> None:  # noqa: ANN401  what get_logger was given
-        pass
+        self._room = select.poll()
+        self._room.register(sys.stderr, select.POLLOUT)
 
     def msg(self, line: str) -> None:
-        """Write a line whole, of whatever level."""
-        with contextlib.suppress(OSError):
-            print(line, file=sys.stderr, flush=True)
+        """Write a line whole, of whatever level, if there is room for it now."""
+        if self._room.poll(0):
+            with contextlib.suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
 
     debug = info = warning = error = msg
 

@@ -21,6 +21,11 @@ from tests.lab.network import Uplink
 OBSTACLE = pytest.StashKey[str]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "how often a daemon is killed in the middle of a renumbering (default: %(default)s)"
+    parser.addoption("--crashes", type=int, default=25, metavar="N", help=text)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[OBSTACLE] = namespace.obstacle() or ""

@@ -7,6 +7,7 @@ taken for granted: not the kind of file, not its size, not one value.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -19,6 +20,8 @@ MOST_BYTES = 1024
 """A lease file has about 200."""
 
 INFINITE_LIFETIME = 0xFFFFFFFF  # RFC 9915, 7.7
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 _HEX_IAID = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){3}")
 _QUOTED_IAID = re.compile(r'"([ -~]{4})"')  # as they are, whatever they are: dhclient escapes nothing
@@ -41,12 +44,15 @@ class Complaint(NamedTuple):
     reason: str
 
 
+_Known = tuple[tuple[int, ...], Lease | Complaint]
+
+
 class Leases:
     """The lease files of one directory; a file that did not change is not read again."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._known: dict[str, tuple[tuple[int, ...], Lease | Complaint]] = {}
+        self._known: dict[str, _Known] = {}
         self._unreadable: Complaint | None = None
 
     def read(self, now: float) -> tuple[list[Lease], list[Complaint]]:
@@ -54,29 +60,31 @@ class Leases:
 
         A directory that is not there holds no leases. One that cannot be read holds those that it held.
         """
-        complaints = []
         try:
-            entries = self._entries()
+            self._known, complaints = self._read_all(now)
         except OSError as error:
             complaint = Complaint(str(self._directory), os.strerror(error.errno or 0))
-            if complaint != self._unreadable:
-                complaints.append(complaint)
+            complaints = [complaint] if complaint != self._unreadable else []
             self._unreadable = complaint
-            return self._leases(), complaints
-        self._unreadable = None
-        before, self._known = self._known, {}
-        for entry in entries:
+        else:
+            self._unreadable = None
+        return self._leases(), complaints
+
+    def _read_all(self, now: float) -> tuple[dict[str, _Known], list[Complaint]]:
+        found: dict[str, _Known] = {}
+        complaints = []
+        for entry in self._entries():
             try:
                 version = _version(entry.stat(follow_symlinks=False))
-                known = before.get(entry.name)
+                known = self._known.get(entry.name)
                 if known is None or known[0] != version:
                     known = version, _read(entry.path, now)
                     if isinstance(known[1], Complaint):
                         complaints.append(known[1])
             except FileNotFoundError:
                 continue  # the hook was faster
-            self._known[entry.name] = known
-        return self._leases(), complaints
+            found[entry.name] = known
+        return found, complaints
 
     def _leases(self) -> list[Lease]:
         return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
@@ -109,6 +117,8 @@ def _read(path: str, now: float) -> Lease | Complaint:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise  # not the file's fault: it is not to be forgotten
         return Complaint(path, os.strerror(error.errno or 0))
     except ValueError as error:
         return Complaint(path, str(error))

@@ -21,11 +21,12 @@ class Daemon:
     """`python -m MODULE` in `namespace`, with configuration, runtime directory and log in `folder`.
 
     `policy` is the text of its configuration. It has a notify socket, as from systemd. A `with`
-    block ends it.
+    block ends it. `within` is a program that it is started by, such as `unshare`.
     """
 
     def __init__(self, namespace: Namespace, folder: Path, policy: str = "", module: str = "anyipd") -> None:
         self.namespace, self.module = namespace, module
+        self.within: list[str] = []
         self.configuration, self.runtime = folder / "anyipd.yaml", folder / "run"
         self.log = folder / f"{module}.log"
         self.files = ["--config", str(self.configuration), "--runtime-dir", str(self.runtime)]
@@ -65,7 +66,7 @@ class Daemon:
 
     def command(self, *options: str) -> list[str]:
         """Give the command line."""
-        return [sys.executable, "-m", self.module, *self.files, *options]
+        return [*self.within, sys.executable, "-m", self.module, *self.files, *options]
 
     def environment(self) -> dict[str, str]:
         """Give the environment that goes with it."""

@@ -27,6 +27,7 @@ PROGRAMS = {
     "isc-dhcp-client": "dhclient",
     "kea-dhcp6-server": "kea-dhcp6",
     "shellcheck": "shellcheck",
+    "strace": "strace",
     "systemd-container": "systemd-nspawn",
 }
 """The program that each package is wanted for; a package not named here is always fetched."""

@@ -1,0 +1,45 @@
+"""What a DHCPv6 client leaves on the host, and what anyipd made of it: without a client, for faults."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from anyipd.model import Prefix
+from tests.lab.namespace import Namespace
+
+PREFIX = "2001:db8:100::/60"
+
+
+def delegate(host: Namespace, prefix: str = PREFIX) -> None:
+    """Do what systemd-networkd does with a delegated prefix."""
+    host.ip(f"-6 route add unreachable {prefix} dev lo proto dhcp metric 1024")
+
+
+def bound(host: Namespace) -> set[str]:
+    """Give the destinations of all local routes of anyipd's."""
+    return {route["dst"] for route in host.ip_json("-6 route show table local proto 150")}
+
+
+def subnets(delegated: str, count: int) -> set[str]:
+    """Give the first /64s of a prefix."""
+    first = Prefix.parse(delegated).address
+    return {str(Prefix(first + (number << 64), 64)) for number in range(count)}
+
+
+def write_lease(runtime: Path, name: str = "one", **changed: object) -> Path:
+    """Write a lease file as the hook does, whole and renamed into place, without its discard route."""
+    fields = {
+        "client": "dhclient",
+        "prefix": PREFIX,
+        "uplink": "uplink",
+        "iaid": "00:00:00:01",
+        "life_starts": int(time.time()),
+        "preferred_lifetime": 1000,
+        "valid_lifetime": 2000,
+        "uptime": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}",
+    } | changed
+    leases = runtime / "leases"
+    leases.mkdir(exist_ok=True)
+    (leases / f".{name}").write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
+    return (leases / f".{name}").rename(leases / name)

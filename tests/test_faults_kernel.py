@@ -1,0 +1,213 @@
+"""Faults of the kernel's side: floods, an overrun, errors of its calls, lo, and other programs' hands."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.lab.daemon import Daemon
+from tests.lab.delegated import bound, delegate, subnets
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import Namespace, wait_until
+from tests.lab.strace import injected
+
+DELEGATED = "2001:db8:a::/48"
+WANTED = subnets(DELEGATED, 16)
+SOME = "2001:db8:a:7::/64"
+FLOOD = 100_000
+"""Foreign routes added, and deleted again."""
+
+
+@pytest.fixture
+def running(daemon: Daemon) -> Daemon:
+    daemon.configure("subnets: [{name: some, count: 16}]")
+    delegate(daemon.namespace, DELEGATED)
+    daemon.start()
+    return daemon
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def batch(host: Namespace, file: Path, commands: Iterable[str]) -> None:
+    file.write_text("\n".join(commands))
+    host.run("ip", "-6", "-batch", file)
+
+
+def link(host: Namespace, name: str = "uplink") -> None:
+    host.ip(f"link add {name} type veth peer name {name}-peer")
+    host.ip(f"link set {name} up")
+    host.ip(f"link set {name}-peer up")
+
+
+def test_a_flood_of_foreign_routes_passes_by(running: Daemon, tmp_path: Path) -> None:
+    host = running.namespace
+    link(host)
+    for verb in ("add", "delete"):
+        routes = (
+            f"route {verb} 2001:db9:{n >> 16:x}:{n & 0xFFFF:x}::/64 dev uplink proto static\n"
+            for n in range(FLOOD)
+        )
+        (tmp_path / verb).write_text("".join(routes))
+    since = len(running.lines())
+    before = cpu_ticks(running.running.pid)
+    adding = host.popen("ip", "-6", "-batch", tmp_path / "add")
+    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    wait_until(lambda: SOME in bound(host))
+    assert adding.wait(60) == 0
+    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    host.run("ip", "-6", "-batch", tmp_path / "delete")
+    wait_until(lambda: bound(host) == WANTED)
+    # 200,000 changes in about two seconds: a quarter of a core would be 50 ticks.
+    assert cpu_ticks(running.running.pid) - before < 10
+    events = [line.split("event=")[1].split()[0] for line in running.lines()[since:]]
+    assert events == ["bound", "bound"]
+
+
+def test_an_overrun_of_events_is_made_good(running: Daemon, tmp_path: Path) -> None:
+    """Stopped, it cannot read; what it missed it finds by looking."""
+    host = running.namespace
+    running.running.send_signal(signal.SIGSTOP)
+    for verb in ("add", "delete"):
+        routes = (f"route {verb} 2001:db8:a:1000::{n:x} dev lo proto static" for n in range(40_000))
+        batch(host, tmp_path / verb, routes)
+    host.ip("-6 route flush proto 150 table local")
+    running.running.send_signal(signal.SIGCONT)
+    wait_until(lambda: bound(host) == WANTED, 10)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "recvfrom:error=ENOBUFS:when=1",  # the event socket has lost some
+        "recvfrom:error=EINTR:when=1..4",
+        "sendto:error=EINTR:when=1..4",
+        "sendto:error=ENOMEM:when=1",
+        "sendto:error=ENOBUFS:when=1..2",
+        "sendto:error=EBUSY:when=1",
+        "recvfrom:error=ENOMEM:when=3",  # the answer to the request
+        "sendto:retval=64:when=1",  # never arrives, so there is no answer
+    ],
+)
+def test_a_system_call_that_fails_is_made_good(running: Daemon, tmp_path: Path, fault: str) -> None:
+    host = running.namespace
+    with injected(running.running.pid, tmp_path, fault):
+        host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+        wait_until(lambda: bound(host) == WANTED, 30)
+    # And it goes on as ever.
+    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    wait_until(lambda: bound(host) == WANTED)
+    assert not [line for line in running.lines() if "Traceback" in line]
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+@pytest.mark.parametrize("count", [16, 65536])
+def test_lo_down_and_up(daemon: Daemon, silent: int, count: int) -> None:
+    """It takes our routes along and the clients' discard routes; with `silent` nobody says so."""
+    host = daemon.namespace
+    host.sysctl("net.ipv6.route.skip_notify_on_dev_down", silent)
+    daemon.configure(f"subnets: [{{name: some, count: {count}}}]")
+    delegate(host, DELEGATED)
+    daemon.start()
+    host.ip("link set lo down")
+    assert bound(host) == set()
+    host.ip("link set lo up")
+    wait_until(lambda: count_bound(host) == count, 30)
+    wait_until(lambda: f"unreachable {DELEGATED} dev lo proto 150" in host.ip("-6 route show table main"))
+    # And the client has the last word again.
+    delegate(host, DELEGATED)
+    host.ip(f"-6 route delete unreachable {DELEGATED} dev lo proto dhcp metric 1024")
+    wait_until(lambda: count_bound(host) == 0, 30)
+
+
+def count_bound(host: Namespace) -> int:
+    return host.ip("-6 route show table local proto 150").count("\n")
+
+
+def replaced(host: Namespace, prefix: str) -> str:
+    host.ip(f"-6 route replace local {prefix} dev lo table local proto static metric 1024")
+    return f"-6 route delete local {prefix} dev lo table local proto static metric 1024"
+
+
+def removed(host: Namespace, prefix: str) -> str:
+    host.ip(f"-6 route delete local {prefix} dev lo table local proto 150")
+    return ""
+
+
+def copied_to_another_metric(host: Namespace, prefix: str) -> str:
+    host.ip(f"-6 route add local {prefix} dev lo table local proto 150 metric 7")
+    return ""
+
+
+def copied_to_another_table(host: Namespace, prefix: str) -> str:
+    host.ip(f"-6 route add local {prefix} dev lo table main proto 150 metric 1024")
+    return ""
+
+
+def copied_by_another_protocol(host: Namespace, prefix: str) -> str:
+    host.ip(f"-6 route add local {prefix} dev lo table local proto static metric 7")
+    return f"-6 route delete local {prefix} dev lo table local proto static metric 7"
+
+
+INTERFERENCE = [replaced, removed, copied_to_another_metric, copied_to_another_table, copied_by_another_protocol]
+
+
+def ours(host: Namespace) -> list[tuple[str, str, int]]:
+    """Every route of protocol 150 but the discard route, in whatever table."""
+    return sorted(
+        (route["dst"], route["table"], route["metric"])
+        for route in host.ip_json("-6 route show table all proto 150 type local")
+    )
+
+
+@pytest.mark.parametrize("interfere", INTERFERENCE)
+def test_routes_that_others_touch(running: Daemon, interfere: Callable[[Namespace, str], str]) -> None:
+    """One at a time, then all at once; what others own is left to them."""
+    host = running.namespace
+    before = ours(host)
+    for prefixes in ({SOME}, WANTED):
+        undo = [interfere(host, prefix) for prefix in prefixes]
+        for command in filter(None, undo):
+            # Until its owner takes it away it stays, whatever it stands in the way of.
+            host.ip(command)
+        wait_until(lambda: ours(host) == before)
+
+
+def test_foreign_routes_in_all_our_places_are_never_touched(running: Daemon, tmp_path: Path) -> None:
+    host = running.namespace
+    for prefix in WANTED:
+        replaced(host, prefix)
+    wait_until(lambda: {each["state"] for each in running.status()["subnets"]} == {"conflict"})
+    monitor = RouteMonitor(host, tmp_path)
+    running.reload()
+    running.kill()
+    running.start()
+    assert monitor.changes() == []
+    for prefix in WANTED:
+        host.ip(f"-6 route delete local {prefix} dev lo table local proto static metric 1024")
+    wait_until(lambda: bound(host) == WANTED)
+
+
+def test_a_million_foreign_routes(running: Daemon, tmp_path: Path) -> None:
+    host = running.namespace
+    link(host)
+    millions = (
+        f"route add 2001:{n >> 16:x}:{n & 0xFFFF:x}::/64 dev uplink proto static" for n in range(1_000_000)
+    )
+    batch(host, tmp_path / "million", millions)
+    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    wait_until(lambda: bound(host) == WANTED, 30)
+    delegate(host, "2001:db8:b::/48")
+    wait_until(lambda: bound(host) == WANTED | subnets("2001:db8:b::/48", 16), 60)
+    running.kill()
+    began = time.monotonic()
+    running.launch()
+    running.wait_for_ready(60)
+    print(f"started in {time.monotonic() - began:.1f} s")
+    assert bound(host) == WANTED | subnets("2001:db8:b::/48", 16)
