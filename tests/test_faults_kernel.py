@@ -114,16 +114,19 @@ def test_lo_down_and_up(daemon: Daemon, silent: int, count: int) -> None:
     host.sysctl("net.ipv6.route.skip_notify_on_dev_down", silent)
     daemon.configure(f"subnets: [{{name: some, count: {count}}}]")
     delegate(host, DELEGATED)
-    daemon.start()
+    daemon.launch()
+    daemon.wait_for_ready(60)
+    assert count_bound(host) == count
     host.ip("link set lo down")
-    assert bound(host) == set()
+    assert count_bound(host) == 0
     host.ip("link set lo up")
-    wait_until(lambda: count_bound(host) == count, 30)
+    wait_until(lambda: count_bound(host) == count, 60)
     wait_until(lambda: f"unreachable {DELEGATED} dev lo proto 150" in host.ip("-6 route show table main"))
     # And the client has the last word again.
     delegate(host, DELEGATED)
+    wait_until(lambda: host.ip("-6 route show table main proto 150") == "", 60)
     host.ip(f"-6 route delete unreachable {DELEGATED} dev lo proto dhcp metric 1024")
-    wait_until(lambda: count_bound(host) == 0, 30)
+    wait_until(lambda: count_bound(host) == 0, 60)
 
 
 def count_bound(host: Namespace) -> int:

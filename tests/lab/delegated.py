@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -27,8 +28,13 @@ def subnets(delegated: str, count: int) -> set[str]:
     return {str(Prefix(first + (number << 64), 64)) for number in range(count)}
 
 
-def write_lease(runtime: Path, name: str = "one", **changed: object) -> Path:
-    """Write a lease file as the hook does, whole and renamed into place, without its discard route."""
+def write_lease(
+    runtime: Path, name: str = "one", modified: float | None = None, **changed: object
+) -> Path:
+    """Write a lease file as the hook does, whole and renamed into place, without its discard route.
+
+    `modified` is its time stamp, seconds of a wall clock, where that is not the time now.
+    """
     fields = {
         "client": "dhclient",
         "prefix": PREFIX,
@@ -42,4 +48,6 @@ def write_lease(runtime: Path, name: str = "one", **changed: object) -> Path:
     leases = runtime / "leases"
     leases.mkdir(exist_ok=True)
     (leases / f".{name}").write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
+    if modified is not None:
+        os.utime(leases / f".{name}", (modified, modified))
     return (leases / f".{name}").rename(leases / name)

@@ -1,0 +1,127 @@
+"""Faults of uplinks, and of what came in by them: links that flap and go, delegations that collide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.daemon import Daemon
+from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import wait_until
+
+WANTED = subnets(PREFIX, 3)
+ON_LINK = "2001:db8:100:1::/64"
+ADDRESS = "2001:db8:100:1::5/64"
+
+
+@pytest.fixture
+def running(daemon: Daemon) -> Daemon:
+    """With a lease from `uplink`, of which one /64 is on-link there."""
+    host = daemon.namespace
+    plug_in(daemon)
+    daemon.configure("subnets: [{name: some, id: 0, count: 3}]")
+    write_lease(daemon.runtime)
+    daemon.start()
+    assert bound(host) == WANTED - {ON_LINK}
+    return daemon
+
+
+def plug_in(daemon: Daemon) -> None:
+    host = daemon.namespace
+    host.ip("link add uplink type veth peer name other")
+    host.ip("link set other up")
+    host.ip("link set uplink up")
+    host.ip(f"addr add {ADDRESS} dev uplink nodad")
+
+
+def changes_of_ours(monitor: RouteMonitor) -> list[str]:
+    return [line for line in monitor.changes() if "proto 150" in line and "table local" in line]
+
+
+def test_an_uplink_that_flaps(running: Daemon, tmp_path: Path) -> None:
+    """Its lease stays what it was, and the address that it keeps without carrier stays on-link."""
+    host = running.namespace
+    monitor = RouteMonitor(host, tmp_path)
+    for _ in range(20):
+        host.ip("link set other down")
+        host.ip("link set other up")
+    running.reload()
+    assert changes_of_ours(monitor) == []
+    # Down, a link loses its addresses; what is no longer in use is bound, until they return.
+    host.ip("link set uplink down")
+    wait_until(lambda: bound(host) == WANTED)
+    host.ip("link set uplink up")
+    host.ip(f"addr add {ADDRESS} dev uplink nodad")
+    wait_until(lambda: bound(host) == WANTED - {ON_LINK})
+    touched = {line.split("local ")[1].split()[0] for line in changes_of_ours(monitor)}
+    assert touched == {ON_LINK}
+
+
+def test_an_uplink_that_is_renamed(running: Daemon, tmp_path: Path) -> None:
+    """A lease keeps the name under which it was granted; an on-link prefix is told with the new one."""
+    host = running.namespace
+    monitor = RouteMonitor(host, tmp_path)
+    host.ip("link set uplink name wan0")
+    running.reload()
+    assert changes_of_ours(monitor) == []
+    reasons = {each["reason"] for each in running.status()["subnets"]}
+    assert f"{ON_LINK} is on-link at wan0" in reasons
+    [delegation] = running.status()["delegations"]
+    assert delegation["uplink"] == "uplink"
+
+
+def test_an_uplink_that_is_removed_and_returns(running: Daemon, tmp_path: Path) -> None:
+    host = running.namespace
+    monitor = RouteMonitor(host, tmp_path)
+    for _ in range(3):
+        host.ip("link delete uplink")
+        wait_until(lambda: bound(host) == WANTED)
+        plug_in(running)
+        wait_until(lambda: bound(host) == WANTED - {ON_LINK})
+    touched = {line.split("local ")[1].split()[0] for line in changes_of_ours(monitor)}
+    assert touched == {ON_LINK}
+
+
+@pytest.fixture
+def plain(daemon: Daemon) -> Daemon:
+    daemon.configure("subnets: [{name: some, count: 3}]")
+    return daemon
+
+
+def test_the_same_prefix_from_two_uplinks(plain: Daemon, tmp_path: Path) -> None:
+    """It is one delegation, which lasts until both are gone."""
+    host = plain.namespace
+    first = write_lease(plain.runtime, "first", uplink="first", iaid="00:00:00:01")
+    second = write_lease(plain.runtime, "second", uplink="second", iaid="00:00:00:02")
+    plain.start()
+    monitor = RouteMonitor(host, tmp_path)
+    assert len(plain.status()["delegations"]) == 1
+    first.unlink()
+    wait_until(lambda: [each["uplink"] for each in plain.status()["delegations"]] == ["second"])
+    write_lease(plain.runtime, "first", uplink="first", iaid="00:00:00:01", valid_lifetime=5000)
+    plain.wait_for("event=renewed")
+    plain.reload()
+    # Lifetimes may be renewed in place; nothing was removed.
+    assert not [line for line in changes_of_ours(monitor) if line.startswith("Deleted")]
+    (plain.runtime / "leases" / "first").unlink()
+    second.unlink()
+    wait_until(lambda: bound(host) == set())
+
+
+def test_overlapping_delegations(plain: Daemon) -> None:
+    """The longer-lived is carved and it is said; when it goes, the other takes its place."""
+    host = plain.namespace
+    inner, outer = "2001:db8:100:8::/61", PREFIX
+    short = write_lease(plain.runtime, "outer", prefix=outer)
+    long = write_lease(plain.runtime, "inner", prefix=inner, valid_lifetime=5000)
+    plain.start()
+    assert bound(host) == subnets(inner, 3)
+    assert inner in plain.wait_for("event=overlapped")
+    delegate(host, "2001:db8:200::/60")
+    wait_until(lambda: bound(host) == subnets(inner, 3) | subnets("2001:db8:200::/60", 3))
+    long.unlink()
+    wait_until(lambda: bound(host) == subnets(outer, 3) | subnets("2001:db8:200::/60", 3))
+    short.unlink()
+    wait_until(lambda: bound(host) == subnets("2001:db8:200::/60", 3))
