@@ -40,8 +40,12 @@ def test_after_a_suspend_lifetimes_end_on_time(daemon: Daemon) -> None:
     daemon.within = ["unshare", "--time", "--boottime", str(SUSPENDED), "--fork", "--kill-child"]
     daemon.configure("subnets: [{name: some, count: 2}]")
     written = uptime()
-    lifetimes = {"preferred_lifetime": 3, "valid_lifetime": 6}
-    write_lease(daemon.runtime, uptime=f"{written + SUSPENDED:.2f}", **lifetimes)
+    write_lease(
+        daemon.runtime,
+        uptime=f"{written + SUSPENDED:.2f}",
+        preferred_lifetime=3,
+        valid_lifetime=6,
+    )
     daemon.start()
     assert bound(daemon.namespace) == WANTED
     assert max(expires(daemon.namespace)) <= 7

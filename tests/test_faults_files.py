@@ -1,4 +1,4 @@
-"""Faults of files: a runtime directory that is full, read-only or not there, hostile leases, a lost policy."""
+"""Faults of files: a runtime directory full, read-only or not there, hostile leases, a lost policy."""
 
 from __future__ import annotations
 

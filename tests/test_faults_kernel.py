@@ -158,7 +158,13 @@ def copied_by_another_protocol(host: Namespace, prefix: str) -> str:
     return f"-6 route delete local {prefix} dev lo table local proto static metric 7"
 
 
-INTERFERENCE = [replaced, removed, copied_to_another_metric, copied_to_another_table, copied_by_another_protocol]
+INTERFERENCE = [
+    replaced,
+    removed,
+    copied_to_another_metric,
+    copied_to_another_table,
+    copied_by_another_protocol,
+]
 
 
 def ours(host: Namespace) -> list[tuple[str, str, int]]:

@@ -28,9 +28,7 @@ def subnets(delegated: str, count: int) -> set[str]:
     return {str(Prefix(first + (number << 64), 64)) for number in range(count)}
 
 
-def write_lease(
-    runtime: Path, name: str = "one", modified: float | None = None, **changed: object
-) -> Path:
+def write_lease(runtime: Path, name: str = "one", modified: float | None = None, **changed: object) -> Path:
     """Write a lease file as the hook does, whole and renamed into place, without its discard route.
 
     `modified` is its time stamp, seconds of a wall clock, where that is not the time now.

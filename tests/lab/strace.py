@@ -21,7 +21,13 @@ def injected(pid: int, folder: Path, fault: str) -> Iterator[None]:
     """
     trace = folder / "strace"
     calls = fault.partition(":")[0]
-    command = [need("strace"), f"--attach={pid}", f"--trace={calls}", f"--inject={fault}", f"--output={trace}"]
+    command = [
+        need("strace"),
+        f"--attach={pid}",
+        f"--trace={calls}",
+        f"--inject={fault}",
+        f"--output={trace}",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
