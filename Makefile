@@ -40,5 +40,8 @@ format: .venv ## let ruff set the code
 bench: .venv .cache/debian ## measure, each figure against a peer in the same run
 	@.venv/bin/python -m bench
 
+soak: .venv .cache/debian ## real faults at random for MINUTES (5), with probes all the time; SEED repeats a run's order
+	@.venv/bin/python -m tests.lab.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json)
+
 clean: ## remove everything that make made here
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,284 @@
+"""The stage of the chaos run: a host with two uplinks, and what must be so on it at any moment.
+
+What must be so is worked out here from what the ISPs delegated and the faults did, never asked of
+anyipd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from anyipd.model import Prefix
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import Dhclient
+from tests.lab.kea import Kea, Offer
+from tests.lab.namespace import Namespace, wait_until
+from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
+from tests.lab.prober import Prober, Targets
+from tests.lab.windows import Covers, Windows
+
+PREFERRED, VALID = 20, 40  # seconds: a renewal that met a dead Kea is repeated after ten
+RENEW, REBIND = 2, 30
+SHORT_OF_END, BEYOND_END = 3.0, 5.0
+"""Seconds before and after the end of a valid lifetime in which a prefix may be bound or not: dhclient
+counts whole seconds from when the Reply came, the hook from when it was called."""
+
+WHOLE_WITHIN = 40.0
+"""Seconds until everything must be whole again: what needs a renewal may wait for its repetition."""
+
+POLICY = """\
+subnets:
+  - {name: web, id: 0}
+  - {name: pair, id: 4, count: 2}
+  - {name: optional, id: 8}
+  - {name: pool, count: 2}
+  - {name: reserved, id: 0xf, bind: false}
+"""
+OPTIONAL_LINE = "  - {name: optional, id: 8}\n"
+PINNED, AUTOMATIC, OPTIONAL, RESERVED = (0, 4, 5), (1, 2), 8, 15
+"""Subnet IDs of POLICY; the lowest that are free are the automatic ones."""
+
+
+def subnet(delegated: Prefix, number: int) -> Prefix:
+    """Give the /64 of this subnet ID."""
+    return Prefix(delegated.address + (number << 64), 64)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A prefix that is renewed no more, from when on it may be gone, and from when on it must be."""
+
+    may: float
+    must: float
+
+
+@dataclass(eq=False)
+class Line:
+    """An uplink with its ISP; all that is delegated there comes out of `pool`.
+
+    What the prober reads is replaced and never changed in place: it runs in a thread of its own.
+    """
+
+    uplink: Uplink
+    kea: Kea
+    dhclient: Dhclient
+    pool: Prefix
+    number: int = 0
+    current: Prefix | None = None
+    endings: dict[Prefix, Ending] = field(default_factory=dict)
+
+    def fresh(self) -> Prefix:
+        """Give a prefix that was never delegated before, routed to the host."""
+        self.number += 1
+        prefix = Prefix(self.pool.address + (self.number << 68), 60)
+        self.uplink.route(prefix)
+        return prefix
+
+    def live(self) -> list[Prefix]:
+        """What is delegated now beyond doubt."""
+        now = time.monotonic()
+        return [
+            *([self.current] if self.current else []),
+            *(prefix for prefix, ending in self.endings.items() if now < ending.may),
+        ]
+
+    def undecided(self) -> list[Prefix]:
+        """What may be bound still, or not any more."""
+        now = time.monotonic()
+        return [prefix for prefix, ending in self.endings.items() if ending.may <= now < ending.must]
+
+    def offer(self, *offers: Offer) -> None:
+        self.kea.offer(*offers, renew=RENEW, rebind=REBIND)
+
+    def start_kea(self, prefix: Prefix) -> None:
+        self.kea.start(Offer(prefix, PREFERRED, VALID), renew=RENEW, rebind=REBIND)
+
+    def lease(self, prefix: Prefix) -> Path:
+        """Where the hook writes of `prefix`."""
+        name = str(prefix).replace("/", "_")
+        return self.dhclient.runtime / "leases" / f"{name}@{self.uplink.interface}"
+
+    def wait_for_renewal(self) -> None:
+        """Return right after a Renew: one that meets Kea as it reloads is lost, and not soon repeated."""
+        assert self.current
+        lease = self.lease(self.current)
+
+        def written() -> int:
+            return lease.stat().st_mtime_ns if lease.exists() else 0
+
+        before = written()
+        wait_until(lambda: written() != before, WHOLE_WITHIN)
+
+    def connect(self) -> None:
+        """Give the host's end what an interface loses when it goes down."""
+        uplink, host = self.uplink, self.uplink.host
+        host.ip(f"addr replace {HOST_LINK_LOCAL}/64 dev {uplink.interface} nodad")
+        host.ip(f"-6 route replace {uplink.address} via {ISP_LINK_LOCAL} dev {uplink.interface}")
+
+    def covers(self, prefix: Prefix) -> bool:
+        return self.pool.covers(prefix)
+
+
+@dataclass
+class Trouble:
+    """A fault at work. Its recovery counts from when it began, or from when what it lasted for ended."""
+
+    since: float
+
+    def lifted(self) -> None:
+        """Say that from here on nothing keeps the system from being whole."""
+        self.since = time.monotonic()
+
+
+class Stage:
+    """Everything that runs, and what is wanted of it."""
+
+    def __init__(self, host: Namespace, lines: list[Line], daemon: Daemon, folder: Path, seed: int) -> None:
+        self.host, self.lines, self.daemon, self.folder = host, lines, daemon, folder
+        self.random = Random(seed)
+        self.windows = Windows()
+        self.prober = Prober([line.uplink for line in lines], self.targets, self.windows)
+        self.absent: frozenset[Prefix] = frozenset()
+        self.optional = True
+        self.recovery = 0.0
+        self.restarts = 0
+        self.history = folder / "anyipd.history.log"
+
+    def start(self) -> None:
+        """Start everything, and wait until it is whole for the first time."""
+        self.daemon.start()
+        for line in self.lines:
+            line.connect()
+            prefix = line.fresh()
+            line.start_kea(prefix)
+            line.dhclient.start()
+            self.wait_for_subnets(prefix)
+            line.current = prefix
+
+    def subnets(self, delegated: Prefix) -> set[Prefix]:
+        """What the policy binds of `delegated` now."""
+        numbers = [*PINNED, *AUTOMATIC, *([OPTIONAL] if self.optional else [])]
+        return {subnet(delegated, number) for number in numbers} - self.absent
+
+    def targets(self) -> Targets:
+        """What must answer now, and behind which uplink."""
+        return {
+            each: line.uplink
+            for line in self.lines
+            for prefix in line.live()
+            for each in self.subnets(prefix)
+        }
+
+    def bound(self) -> set[Prefix]:
+        """What the kernel holds, by iproute2's word."""
+        routes = self.host.ip_json("-6 route show table local proto 150")
+        return {Prefix.parse(route["dst"]) for route in routes}
+
+    def difference(self) -> str:
+        """Say where the kernel's table is not what it must be; nothing if it is."""
+        # What ends meanwhile may count on either side: it is asked for before and after.
+        undecided = {prefix for line in self.lines for prefix in line.undecided()}
+        wanted, bound = set(self.targets()), self.bound()
+        undecided |= {prefix for line in self.lines for prefix in line.undecided()}
+
+        def clear(found: set[Prefix]) -> list[str]:
+            return sorted(str(each) for each in found if not any(prefix.covers(each) for prefix in undecided))
+
+        missing, odd = clear(wanted - bound), clear(bound - wanted)
+        return "; ".join(
+            f"{what} {', '.join(found)}" for what, found in (("missing", missing), ("too many", odd)) if found
+        )
+
+    def wait_for_subnets(self, delegated: Prefix) -> None:
+        """Wait until all of a prefix that was not wanted so far is bound."""
+        wait_until(lambda: self.subnets(delegated) <= self.bound(), WHOLE_WITHIN)
+
+    def wait_until_whole(self) -> None:
+        """Wait until the table is right, and then every subnet has answered once."""
+        deadline = time.monotonic() + WHOLE_WITHIN
+        while difference := self.difference():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not whole within {WHOLE_WITHIN:.0f} s: {difference}")
+            time.sleep(0.005)
+        since = time.monotonic()
+        wait_until(lambda: self.prober.all_heard(list(self.targets()), since), WHOLE_WITHIN)
+
+    @contextlib.contextmanager
+    def trouble(self, covers: Covers | None = None) -> Iterator[Trouble]:
+        """Have a fault happen in the block; behind it wait until all is whole again.
+
+        Probes that `covers` names may be lost until then. Without it none may.
+        """
+        window = self.windows.open(covers) if covers else None
+        self.prober.wait_for_round()
+        trouble = Trouble(time.monotonic())
+        yield trouble
+        self.wait_until_whole()
+        self.recovery = time.monotonic() - trouble.since
+        if window:
+            window.close()
+
+    def pick_line(self) -> Line:
+        return self.random.choice(self.lines)
+
+    def pick(self, numbers: tuple[int, ...] = (*PINNED, *AUTOMATIC)) -> Prefix:
+        """Choose one of the subnets with these IDs in a prefix that will stay for now."""
+        prefix = self.pick_line().current
+        assert prefix
+        return subnet(prefix, self.random.choice(numbers))
+
+    def lift_off(self) -> None:
+        """Start the daemon again, its earlier log kept."""
+        with self.history.open("a") as history:
+            history.write(self.daemon.log.read_text())
+        self.restarts += 1
+        # What an earlier one said of its reloads is not this one's word.
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.daemon.notify.recv(4096, socket.MSG_DONTWAIT)
+        self.daemon.launch()
+        self.daemon.wait_for_ready(WHOLE_WITHIN)
+
+    def wait_for_line(self, text: str, since: int) -> None:
+        """Wait for a line in the daemon's log behind the first `since`."""
+        self.daemon.wait_for(text, WHOLE_WITHIN, since)
+
+
+@contextlib.contextmanager
+def build(folder: Path, seed: int) -> Iterator[Stage]:
+    """Build the stage, its choices made by `seed`, and leave nothing of it behind."""
+    with contextlib.ExitStack() as stack:
+        enter: Callable[[Namespace], Namespace] = stack.enter_context
+        host = enter(Namespace("host"))
+        runtime = folder / "run"
+        runtime.mkdir()
+        host.run("mount", "-t", "tmpfs", "-o", "size=512k", "runtime", runtime)
+        stack.callback(host.run, "umount", "--lazy", runtime)
+        daemon = stack.enter_context(Daemon(host, folder, POLICY))
+        # A link of no uplink, for addresses and routes of others.
+        host.ip("link add lan type veth peer name lan-peer")
+        host.ip("link set lan up")
+        host.ip("link set lan-peer up")
+        lines = []
+        for number in (1, 2):
+            place = folder / f"isp{number}"
+            place.mkdir()
+            uplink = Uplink(
+                enter(Namespace(f"isp{number}")),
+                host,
+                interface=f"uplink{number}",
+                address=f"2001:db8:ffff::{number}",
+                metric=1024 * number,
+            )
+            dhclient = Dhclient(host, uplink.interface, place, daemon.runtime)
+            # Its record of all calls is not read here, and grows.
+            (place / "dhclient-exit-hooks.d" / "record").unlink()
+            pool = Prefix.parse(f"2001:db8:{number}000::/36")
+            lines.append(Line(uplink, Kea(uplink.isp, uplink.customer, place), dhclient, pool))
+        yield Stage(host, lines, daemon, folder, seed)

@@ -1,0 +1,132 @@
+"""The chaos run works, and says so where something is lost: each of its verdicts is seen red here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anyipd.model import Prefix
+from tests.lab.namespace import INSIDE
+from tests.lab.soak_report import GROWTH, Footprint, Report
+from tests.lab.windows import Windows
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import signal, sys, time
+from tests.lab import soak, stage
+from tests.lab.faults import FAULTS, Fault
+soak.LONGEST_REST, stage.RENEW, stage.WHOLE_WITHIN = 0.1, 1, {patience}
+
+def undeclared(stage):
+    place = stage.pick()
+    with stage.trouble():
+        stage.daemon.running.send_signal(signal.SIGSTOP)
+        stage.host.ip(f"-6 route delete local {{place}} dev lo table local proto 150")
+        stage.prober.wait_until_probed(place)
+        stage.daemon.running.send_signal(signal.SIGCONT)
+
+def too_many(stage):
+    with stage.trouble(lambda _: True):
+        stage.optional = False
+
+def endless(stage):
+    print("at work", flush=True)
+    with stage.trouble():
+        time.sleep(60)
+
+{faults}
+sys.exit(soak.main())
+"""
+
+
+def start(*options: str, faults: str = "", patience: float = 40) -> subprocess.Popen[str]:
+    # Without the mark it enters a lab of its own, inside this one, as from a shell.
+    environment = {name: value for name, value in os.environ.items() if name != INSIDE}
+    script = SCRIPT.format(faults=f"soak.FAULTS = {faults}" if faults else "", patience=patience)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *options],
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_short_run_loses_nothing() -> None:
+    with start("--minutes", "0.2", "--seed", "7", "--json") as soak:
+        told, _ = soak.communicate(timeout=120)
+    report = json.loads(told)
+    assert soak.returncode == 0, told
+    assert (report["verdict"], report["seed"]) == ([], 7)
+    probes = report["probes"]
+    assert probes["sent"] == probes["answered"] + probes["lost_inside_windows"] > 0
+    assert probes["lost_outside_windows"] == 0
+    assert report["faults_total"] == sum(each["count"] for each in report["faults"].values()) > 0
+    assert report["daemon"]["start"]["rss"] > 0
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_loss_that_no_fault_declared_is_reported() -> None:
+    with start("--minutes", "0.02", faults="[Fault('undeclared', 'none', undeclared)]") as soak:
+        told, _ = soak.communicate(timeout=120)
+    assert soak.returncode == 1, told
+    (failed,) = (line for line in told.splitlines() if line.startswith("FAILED"))
+    assert "probes lost outside all windows" in failed
+    assert any(line.startswith("lost ") and "no answer" in line for line in told.splitlines())
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_wrong_table_is_reported() -> None:
+    with start(
+        "--minutes", "1", "--json", faults="[Fault('too many', 'all', too_many)]", patience=10
+    ) as soak:
+        told, _ = soak.communicate(timeout=120)
+    assert soak.returncode == 1, told
+    (failed,) = json.loads(told)["verdict"]
+    assert failed.startswith("too many: not whole within 10 s: too many 2001:db8:")
+
+
+@pytest.mark.usefixtures("lab")
+def test_an_interruption_ends_with_the_report_so_far() -> None:
+    with start("--minutes", "5", faults="[Fault('endless', 'none', endless)]") as soak:
+        assert soak.stdout
+        assert soak.stdout.readline() == "at work\n"
+        # As a terminal does it: to all of the foreground.
+        os.killpg(soak.pid, signal.SIGINT)
+        told = soak.stdout.read()
+    assert soak.returncode == 130, told
+    assert "0 outside" in told
+    assert told.splitlines()[-1].startswith("interrupted")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(soak.pid, 0)
+
+
+def test_a_leak_is_a_failure() -> None:
+    report = Report(seed=1, start=Footprint(1000, 10))
+    report.see(Footprint(1000 + GROWTH, 10), report.start)
+    assert report.verdict() == []
+    report.see(Footprint(1001 + GROWTH, 11), report.start)
+    assert [each.split()[0] for each in report.verdict()] == ["the", "descriptors"]
+
+
+def test_windows_excuse_what_they_cover_while_they_last() -> None:
+    here, elsewhere = Prefix.parse("2001:db8::/64"), Prefix.parse("2001:db8:1::/64")
+    windows = Windows()
+    window = windows.open(lambda prefix: prefix == here)
+    before, during = window.start - 2, window.start + 1
+    assert not windows.excuse(here, before, before + 1)
+    assert windows.excuse(here, before, during)
+    assert windows.excuse(here, during, during)
+    assert not windows.excuse(elsewhere, during, during)
+    window.close()
+    assert window.end
+    assert windows.excuse(here, window.end, window.end + 1)
+    assert not windows.excuse(here, window.end + 1, window.end + 2)
