@@ -164,18 +164,21 @@ def batch(stage: Stage, lines: Iterable[str]) -> None:
 
 
 def flood(stage: Stage) -> None:
-    with stage.trouble():
+    with stage.trouble() as trouble:
         for verb in ("add", "delete"):
             batch(stage, (f"route {verb} 2001:db9:{n:x}::/64 dev lan proto static" for n in range(FLOOD)))
+        trouble.lifted()
 
 
 def overrun(stage: Stage) -> None:
-    place = stage.pick((RESERVED,))
-    network = str(place).removesuffix("::/64")
-    with stage.trouble() as trouble:
+    """What it could not hear while it stood still it must see by looking: a route of ours that went last."""
+    crowded, place = stage.pick((RESERVED,)), stage.pick()
+    network = str(crowded).removesuffix("::/64")
+    with stage.trouble(only(place)) as trouble:
         stage.daemon.running.send_signal(signal.SIGSTOP)
         for verb in ("add", "delete"):
             batch(stage, (f"route {verb} {network}::{n:x} dev lo proto static" for n in range(OVERRUN)))
+        stage.host.ip(f"-6 route delete local {place} dev lo table local proto 150")
         trouble.lifted()
         stage.daemon.running.send_signal(signal.SIGCONT)
 
@@ -199,6 +202,8 @@ def strays(stage: Stage) -> None:
 
 
 def lo_down(stage: Stage) -> None:
+    # Without events for what goes with it, or with them.
+    stage.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", stage.random.randrange(2))
     with stage.trouble(everything) as trouble:
         stage.host.ip("link set lo down")
         a_while(stage, 0.5)
@@ -336,6 +341,14 @@ def runtime_full(stage: Stage) -> None:
         ballast.unlink()
 
 
+def runtime_read_only(stage: Stage) -> None:
+    with stage.trouble() as trouble:
+        stage.remount("ro")
+        a_while(stage, 4)
+        trouble.lifted()
+        stage.remount("rw")
+
+
 FAULTS = (
     Fault("SIGKILL and restart", "none", kill),
     Fault("SIGTERM and restart", "none", terminate),
@@ -348,7 +361,7 @@ FAULTS = (
     Fault("a foreign route in our place", "that subnet", foreign_route),
     Fault("an address on a link", "that subnet", address_on_a_link),
     Fault("a flood of foreign routes", "none", flood),
-    Fault("SIGSTOP and an overrun", "none", overrun),
+    Fault("SIGSTOP and an overrun", "a removed subnet", overrun),
     Fault("strays of protocol 150", "none", strays),
     Fault("lo down and up", "all", lo_down),
     Fault("an uplink down and up", "that uplink", uplink_down),
@@ -361,4 +374,5 @@ FAULTS = (
     Fault("Kea stopped", "none", server_stopped),
     Fault("bad lease files", "none", bad_lease_files),
     Fault("runtime directory full", "none", runtime_full),
+    Fault("runtime directory read-only", "none", runtime_read_only),
 )

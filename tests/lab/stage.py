@@ -245,6 +245,10 @@ class Stage:
         self.daemon.launch()
         self.daemon.wait_for_ready(WHOLE_WITHIN)
 
+    def remount(self, mode: str) -> None:
+        """Make the runtime directory's file system read-only (`ro`), or writable again (`rw`)."""
+        self.host.run("mount", "-o", f"remount,{mode}", self.daemon.runtime)
+
     def wait_for_line(self, text: str, since: int) -> None:
         """Wait for a line in the daemon's log behind the first `since`."""
         self.daemon.wait_for(text, WHOLE_WITHIN, since)
