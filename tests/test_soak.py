@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from anyipd.model import Prefix
+from tests.lab.faults import FAULTS
 from tests.lab.namespace import INSIDE
+from tests.lab.soak import order
 from tests.lab.soak_report import GROWTH, Footprint, Report
 from tests.lab.windows import Windows
 
@@ -107,6 +110,15 @@ def test_an_interruption_ends_with_the_report_so_far() -> None:
     assert told.splitlines()[-1].startswith("interrupted")
     with pytest.raises(ProcessLookupError):
         os.killpg(soak.pid, 0)
+
+
+def test_a_seed_repeats_the_order_and_every_kind_has_its_turn() -> None:
+    first, again, other = (list(islice(order(seed), 2 * len(FAULTS))) for seed in (7, 7, 8))
+    assert first == again != other
+    names = {fault.name for fault in FAULTS}
+    assert len(names) == len(FAULTS)
+    assert {fault.name for fault in first[: len(FAULTS)]} == names
+    assert {fault.name for fault in first[len(FAULTS) :]} == names
 
 
 def test_a_leak_is_a_failure() -> None:
