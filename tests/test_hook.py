@@ -47,6 +47,13 @@ def test_a_valid_lifetime_of_zero_withdraws(caller: Caller) -> None:
     assert (outcome.leases, outcome.routes, outcome.errors) == ({}, [], [])
 
 
+def test_what_was_withdrawn_is_not_brought_back_by_its_deprecation(caller: Caller) -> None:
+    current = {k.replace("new_", "cur_"): v for k, v in BOUND.items()} | {"reason": "DEPREF6"}
+    withdrawn = BOUND | {"reason": "RENEW6", "new_preferred_life": "0", "new_max_life": "0"}
+    outcome = caller.run(BOUND, withdrawn, current | {"cur_preferred_life": "0", "cur_max_life": "0"})
+    assert (outcome.leases, outcome.routes, outcome.errors) == ({}, [], [])
+
+
 def test_a_renewal_rewrites_the_lease_file(caller: Caller) -> None:
     outcome = caller.run(BOUND, BOUND | {"reason": "RENEW6", "new_life_starts": "1700000150"})
     assert outcome.lease()["life_starts"] == "1700000150"
