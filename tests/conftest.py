@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from anyipd.kernel.routes import Routes
 from tests.lab import namespace
@@ -17,6 +18,8 @@ from tests.lab.hook_caller import SHELLS, Caller, shell_command
 from tests.lab.kea import Kea
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
+
+settings.register_profile("long", max_examples=500, stateful_step_count=40, print_blob=True)
 
 OBSTACLE = pytest.StashKey[str]()
 

@@ -1,0 +1,389 @@
+"""Anything may happen to a host in any order, and the tables still come right: see tests/lab/naive.py.
+
+`--hypothesis-profile=long` searches for longer, each time elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Network
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.lab.naive import INFINITE, Shown, ours
+from tests.lab.namespace import Namespace
+from tests.lab.world import LINK, World
+
+PREFIXES = st.sampled_from(
+    [
+        IPv6Network(text)
+        for text in (
+            "2001:db8:100::/61",
+            "2001:db8:200::/62",
+            "2001:db8:100::/60",  # overlaps the first
+            "2001:db8:300::/64",
+            "fd00:400::/61",
+            "2001:db8:500::/66",
+            "64:ff9b::/60",  # nobody delegates that
+        )
+    ]
+)
+UPLINKS = st.sampled_from(["up0", "up1"])
+LIFETIMES = st.sampled_from(
+    [
+        (600, 6000),
+        (300, 900),
+        (1, 600),
+        (1, 2),
+        (2, 3),
+        (0, 600),
+        (5, 5),
+        (INFINITE, INFINITE),
+        (600, INFINITE),
+        (30_000_000, 30_000_000),
+    ]
+)
+AGES = st.sampled_from([0, 0, 0, 1, 2, 400])
+PLACES = st.sampled_from(
+    [
+        f"{base}{number:x}::/{length}".replace(":0::", "::")
+        for base in ("2001:db8:100:", "2001:db8:200:", "2001:db8:300:", "fd00:400:")
+        for number, length in ((0, 64), (1, 64), (2, 64), (4, 62), (5, 64), (6, 66), (3, 128))
+    ]
+)
+"""Destinations inside of delegated prefixes, or of what may be one."""
+
+UNUSABLE = ["subnets: [{name: web, idd: 3}]", "subnets: [", "{", "\0", "accept: {within: [2001:db8::1/32]}"]
+JUNK = [b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"]
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Shown:
+    """Any that anyipd takes, of few small entries."""
+    policy: Shown = {}
+    drafts = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "id": st.integers(0, 9),
+                    "count": st.sampled_from([1, 2, 4, "all"]),
+                    "length": st.sampled_from([64, 64, 63, 62, 66]),
+                    "bind": st.booleans(),
+                    "uplink": UPLINKS,
+                },
+            ),
+            max_size=4,
+        )
+    )
+    entries: list[Shown] = []
+    spans: list[range] = []
+    for number, draft in enumerate(drafts):
+        if draft.get("count") == "all":
+            draft.pop("id", None)
+            if any(other.get("count") == "all" for other in entries):
+                continue
+        if "id" in draft:
+            size = 1 << (66 - draft.get("length", 64))
+            span = range(draft["id"] * size, (draft["id"] + draft.get("count", 1)) * size)
+            if any(span.start < other.stop and other.start < span.stop for other in spans):
+                continue
+            spans.append(span)
+        entries.append({"name": f"subnet{number}", **draft})
+    if entries:
+        policy["subnets"] = entries
+    accept: Shown = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "uplinks": st.sampled_from([["up0"], ["*1"], ["*"]]),
+                "within": st.sampled_from([["fd00::/8"], ["2001:db8:100::/48", "2001:db8:300::/56"]]),
+                "protocols": st.sampled_from([["static"], ["dhcp", "static"]]),
+            },
+        )
+    )
+    if accept and draw(st.booleans()):
+        policy["accept"] = accept
+    unassigned = draw(st.sampled_from([None, "unreachable", "blackhole", "prohibit", "none"]))
+    if unassigned:
+        policy["unassigned"] = unassigned
+    return policy
+
+
+def is_up(machine: Host) -> bool:
+    return machine.world.lo_up
+
+
+def is_alive(machine: Host) -> bool:
+    return machine.world.alive
+
+
+class Host(RuleBasedStateMachine):
+    """What may happen to a host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.floods = 0
+
+    def teardown(self) -> None:
+        world = self.world
+        try:
+            if not sys.exception():
+                if not world.alive:
+                    world.start()
+                world.settle()
+                world.check_status()
+        finally:
+            world.close()
+
+    @initialize(policy=policies(), silent=st.booleans())
+    def begin(self, policy: Shown, silent: bool) -> None:
+        world = self.world
+        world.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", int(silent))
+        world.configure(json.dumps(policy), policy)
+        world.start()
+
+    # Delegations.
+
+    @rule(prefix=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES, age=AGES)
+    def lease(self, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int) -> None:
+        self.world.write_lease(prefix, uplink, lifetimes, age)
+
+    @rule(prefix=PREFIXES, uplink=UPLINKS)
+    def lease_goes(self, prefix: IPv6Network, uplink: str) -> None:
+        self.world.remove_lease(prefix, uplink)
+
+    @rule(
+        reason=st.sampled_from(["BOUND6", "RENEW6", "REBIND6", "DEPREF6", "EXPIRE6", "RELEASE6", "STOP6"]),
+        prefix=PREFIXES,
+        uplink=UPLINKS,
+        lifetimes=LIFETIMES | st.just((0, 0)),
+    )
+    def hook(self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int]) -> None:
+        self.settle_if_fallen()
+        self.world.call_hook(reason, prefix, uplink, lifetimes)
+
+    @rule(name=st.sampled_from(["junk", None]), prefix=PREFIXES, uplink=UPLINKS, junk=st.sampled_from(JUNK))
+    def junk(self, name: str | None, prefix: IPv6Network, uplink: str, junk: bytes) -> None:
+        """A file that is no lease, or no longer."""
+        name = name or f"{prefix.network_address}_{prefix.prefixlen}@{uplink}"
+        new = self.world.leases / ".junk"
+        new.write_bytes(junk)
+        new.rename(self.world.leases / name)
+        self.world.written.pop(name, None)
+
+    @rule(
+        verb=st.sampled_from(["replace", "delete"]),
+        kind=st.sampled_from(["unreachable", "unreachable", "blackhole", "prohibit"]),
+        prefix=PREFIXES,
+        protocol=st.sampled_from(["dhcp", "dhcp", "static"]),
+        metric=st.sampled_from([1024, 1001, 1025, 1026, 2048]),
+    )
+    def client_route(self, verb: str, kind: str, prefix: IPv6Network, protocol: str, metric: int) -> None:
+        """networkd, dhcpcd, the hook, or somebody who likes our own metric."""
+        self.settle_if_fallen()
+        with self.world.touching(lambda route: route["dst"] == str(prefix) and route["metric"] == metric):
+            self.world.ip(f"-6 route {verb} {kind} {prefix} dev lo proto {protocol} metric {metric}")
+
+    def settle_if_fallen(self) -> None:
+        """What is told again and taken back in one moment may go unseen."""
+        if self.world.fallen:
+            self.world.settle()
+
+    # Time, and quiet.
+
+    @rule()
+    def time_passes(self) -> None:
+        """Up to the next moment at which something changes by itself."""
+        wait = self.world.next_boundary(within=2.5)
+        if wait is not None:
+            time.sleep(wait)
+
+    @rule()
+    def quiet(self) -> None:
+        self.world.settle()
+
+    @precondition(lambda machine: machine.world.alive and not machine.world.paused)
+    @rule()
+    def pause(self) -> None:
+        """All that happens from here on is seen in one pass."""
+        self.world.pause()
+
+    @rule()
+    def operator_looks(self) -> None:
+        self.world.settle()
+        self.world.check_status()
+
+    # The policy.
+
+    @rule(policy=policies(), at_once=st.booleans())
+    def edit(self, policy: Shown, at_once: bool) -> None:
+        self.world.configure(json.dumps(policy), policy)
+        self.reload_if(at_once)
+
+    @rule(text=st.sampled_from(UNUSABLE), at_once=st.booleans())
+    def edit_badly(self, text: str, at_once: bool) -> None:
+        self.world.configure(text, None)
+        self.reload_if(at_once)
+
+    @rule(at_once=st.booleans())
+    def no_policy(self, at_once: bool) -> None:
+        self.world.configure(None, {})
+        self.reload_if(at_once)
+
+    def reload_if(self, at_once: bool) -> None:
+        if at_once and self.world.alive:
+            self.world.reload()
+
+    # Interference.
+
+    @rule(which=st.integers(0, 20))
+    def one_of_ours_goes(self, which: int) -> None:
+        present = ours(self.world.routes())
+        if present:
+            route = present[which % len(present)]
+            words = f"{route['type']} {route['dst']} dev lo table {route['table']} metric {route['metric']}"
+            self.world.ip(f"-6 route delete {words} proto 150")
+
+    @rule(table=st.sampled_from(["local", "main", "all"]))
+    def ours_are_flushed(self, table: str) -> None:
+        self.world.ip(f"-6 route flush table {table} proto 150")
+
+    @rule(
+        verb=st.sampled_from(["replace", "delete"]),
+        kind=st.sampled_from(["local", "local", "unreachable", "blackhole"]),
+        place=PLACES,
+        metric=st.sampled_from([1024, 1024, 1024, 7]),
+    )
+    def foreign_local_route(self, verb: str, kind: str, place: str, metric: int) -> None:
+        """Mostly in a place that is or could be ours."""
+        with self.touching(place, "local"):
+            self.world.ip(f"-6 route {verb} {kind} {place} dev lo table local proto static metric {metric}")
+
+    @rule(
+        stray=st.sampled_from(
+            [
+                "local {} dev lo table local proto 150 metric 1024",
+                "local {} dev lo table local proto 150 metric 7",
+                "unreachable {} dev lo table local proto 150 metric 1024",
+                "unreachable {} dev lo table main proto 150 metric 2048",
+                "blackhole {} dev lo table main proto 150 metric 2048",
+                "prohibit {} dev lo table main proto 150 metric 7",
+                f"{{}} dev {LINK} proto 150 metric 1024",
+                "local {} dev lo table main proto 150 metric 1024",
+                "local {} dev lo table local proto 150 metric 1024 expires 7",
+            ]
+        ),
+        place=PLACES | st.just("2001:db8:900::/64") | PREFIXES.map(str),
+    )
+    def stray(self, stray: str, place: str) -> None:
+        """Somebody plays us."""
+        self.world.ip(f"-6 route replace {stray.format(place)}")
+
+    @rule(
+        verb=st.sampled_from(["replace", "delete"]),
+        place=PLACES | st.just("2001:db8:900::/64") | PREFIXES.map(str) | st.just("default"),
+        how=st.sampled_from(
+            [
+                f"dev {LINK}",
+                f"via fe80::1 dev {LINK}",
+                "dev lo",
+                f"nexthop via fe80::1 dev {LINK} nexthop via fe80::2 dev {LINK}",
+            ]
+        ),
+        protocol=st.sampled_from(["static", "kernel", "ra", "dhcp"]),
+        metric=st.sampled_from([1024, 2048, 5]),
+        table=st.sampled_from(["main", "main", "100"]),
+    )
+    def foreign_route(self, verb: str, place: str, how: str, protocol: str, metric: int, table: str) -> None:
+        if how == "dev lo" and place == "default":
+            return
+        with self.touching(place, table):
+            self.world.ip(f"-6 route {verb} {place} {how} proto {protocol} metric {metric} table {table}")
+
+    def touching(self, place: str, table: str) -> Any:
+        shown = place.removesuffix("/128")
+        return self.world.touching(lambda route: (route["dst"], route["table"]) == (shown, table))
+
+    @rule(
+        verb=st.sampled_from(["replace", "delete"]),
+        place=PLACES,
+        peer=st.sampled_from(["", "", "", "peer"]),
+        link=st.sampled_from([LINK, LINK, "lo"]),
+        option=st.sampled_from(["", "noprefixroute"]),
+    )
+    def address(self, verb: str, place: str, peer: str, link: str, option: str) -> None:
+        if link == "lo" and not self.world.lo_up:
+            return
+        start, _, length = place.partition("/")
+        host = f"{start}5/{length}"
+        if peer:
+            host = f"2001:db8:900::7 peer {host}"
+        with self.world.touching(lambda route: route.get("dev") == link):
+            self.world.ip(f"-6 addr {verb} {host} dev {link} nodad {option}")
+
+    @rule(up=st.booleans())
+    def link(self, up: bool) -> None:
+        with self.world.touching(lambda route: route.get("dev") in {LINK, "other"} or "nexthops" in route):
+            self.world.ip(f"link set {LINK} {'up' if up else 'down'}")
+
+    @precondition(is_up)
+    @rule(flap=st.booleans())
+    def lo_falls(self, flap: bool) -> None:
+        self.world.lo_falls()
+        if flap:
+            self.world.lo_rises()
+
+    @precondition(lambda machine: not machine.world.lo_up)
+    @rule()
+    def lo_rises(self) -> None:
+        self.world.lo_rises()
+
+    @precondition(lambda machine: machine.floods < 2)
+    @rule(base=st.sampled_from(["2001:db8:900:1:", "2001:db8:100:1:"]), count=st.sampled_from([300, 3000]))
+    def flood(self, base: str, count: int) -> None:
+        """Foreign routes come and go, faster than anyone looks."""
+        self.floods += 1
+        for verb in ("add", "delete"):
+            self.world.batch(
+                [f"route {verb} {base}:{n:x}/128 dev {LINK} proto static" for n in range(1, count)]
+            )
+
+    # Its end, and its beginning.
+
+    @precondition(is_alive)
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+    def end(self, number: signal.Signals) -> None:
+        self.world.end(number)
+
+    @precondition(lambda machine: not machine.world.alive)
+    @rule()
+    def start(self) -> None:
+        self.world.start()
+
+    @precondition(is_alive)
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
+    def restart(self, number: signal.Signals) -> None:
+        self.world.restart(number)
+
+
+def test_whatever_happens_the_tables_come_right(lab: Callable[[str], Namespace]) -> None:
+    short = settings(max_examples=20, stateful_step_count=15, derandomize=True)
+    chosen = short if settings.get_current_profile_name() in {"default", "ci"} else settings()
+    run_state_machine_as_test(
+        Host, settings=settings(chosen, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    )
