@@ -9,10 +9,10 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from ipaddress import IPv6Network
-from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,7 +24,6 @@ from hypothesis.stateful import (
 )
 
 from tests.lab.naive import INFINITE, Shown, ours
-from tests.lab.namespace import Namespace
 from tests.lab.world import LINK, World
 
 PREFIXES = st.sampled_from(
@@ -70,57 +69,57 @@ UNUSABLE = ["subnets: [{name: web, idd: 3}]", "subnets: [", "{", "\0", "accept: 
 JUNK = [b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"]
 
 
-@st.composite
-def policies(draw: st.DrawFn) -> Shown:
-    """Any that anyipd takes, of few small entries."""
-    policy: Shown = {}
-    drafts = draw(
-        st.lists(
-            st.fixed_dictionaries(
-                {},
-                optional={
-                    "id": st.integers(0, 9),
-                    "count": st.sampled_from([1, 2, 4, "all"]),
-                    "length": st.sampled_from([64, 64, 63, 62, 66]),
-                    "bind": st.booleans(),
-                    "uplink": UPLINKS,
-                },
-            ),
-            max_size=4,
-        )
-    )
+def compatible(drafts: list[Shown]) -> list[Shown]:
+    """Leave out the entries that anyipd would refuse beside those before them."""
     entries: list[Shown] = []
-    spans: list[range] = []
     for number, draft in enumerate(drafts):
-        if draft.get("count") == "all":
-            draft.pop("id", None)
-            if any(other.get("count") == "all" for other in entries):
-                continue
-        if "id" in draft:
-            size = 1 << (66 - draft.get("length", 64))
-            span = range(draft["id"] * size, (draft["id"] + draft.get("count", 1)) * size)
-            if any(span.start < other.stop and other.start < span.stop for other in spans):
-                continue
-            spans.append(span)
-        entries.append({"name": f"subnet{number}", **draft})
-    if entries:
-        policy["subnets"] = entries
-    accept: Shown = draw(
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "uplinks": st.sampled_from([["up0"], ["*1"], ["*"]]),
-                "within": st.sampled_from([["fd00::/8"], ["2001:db8:100::/48", "2001:db8:300::/56"]]),
-                "protocols": st.sampled_from([["static"], ["dhcp", "static"]]),
-            },
-        )
-    )
-    if accept and draw(st.booleans()):
-        policy["accept"] = accept
-    unassigned = draw(st.sampled_from([None, "unreachable", "blackhole", "prohibit", "none"]))
-    if unassigned:
-        policy["unassigned"] = unassigned
-    return policy
+        entry = {"name": f"subnet{number}", **draft}
+        if entry.get("count") == "all":
+            entry.pop("id", None)
+        if not any(clash(entry, other) for other in entries):
+            entries.append(entry)
+    return entries
+
+
+def clash(entry: Shown, other: Shown) -> bool:
+    if entry.get("count") == other.get("count") == "all":
+        return True
+    spans = [
+        [(one["id"] + number) << (128 - one.get("length", 64)) for number in (0, one.get("count", 1))]
+        for one in (entry, other)
+        if "id" in one
+    ]
+    return len(spans) == 2 and spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+
+
+ENTRIES: st.SearchStrategy[list[Shown]] = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": st.integers(0, 9),
+            "count": st.sampled_from([1, 2, 4, "all"]),
+            "length": st.sampled_from([64, 64, 63, 62, 66]),
+            "bind": st.booleans(),
+            "uplink": UPLINKS,
+        },
+    ),
+    max_size=4,
+)
+ACCEPT: st.SearchStrategy[Shown] = st.fixed_dictionaries(
+    {},
+    optional={
+        "uplinks": st.sampled_from([["up0"], ["*1"], ["*"]]),
+        "within": st.sampled_from([["fd00::/8"], ["2001:db8:100::/48", "2001:db8:300::/56"]]),
+        "protocols": st.sampled_from([["static"], ["dhcp", "static"]]),
+    },
+)
+POLICIES: st.SearchStrategy[Shown] = st.fixed_dictionaries(
+    {"subnets": ENTRIES.map(compatible)},
+    optional={
+        "accept": st.just({}) | ACCEPT,
+        "unassigned": st.sampled_from(["unreachable", "blackhole", "prohibit", "none"]),
+    },
+)
 
 
 def is_up(machine: Host) -> bool:
@@ -150,8 +149,8 @@ class Host(RuleBasedStateMachine):
         finally:
             world.close()
 
-    @initialize(policy=policies(), silent=st.booleans())
-    def begin(self, policy: Shown, silent: bool) -> None:
+    @initialize(policy=POLICIES, silent=st.booleans())
+    def begin(self, *, policy: Shown, silent: bool) -> None:
         world = self.world
         world.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", int(silent))
         world.configure(json.dumps(policy), policy)
@@ -230,22 +229,22 @@ class Host(RuleBasedStateMachine):
 
     # The policy.
 
-    @rule(policy=policies(), at_once=st.booleans())
-    def edit(self, policy: Shown, at_once: bool) -> None:
+    @rule(policy=POLICIES, at_once=st.booleans())
+    def edit(self, *, policy: Shown, at_once: bool) -> None:
         self.world.configure(json.dumps(policy), policy)
-        self.reload_if(at_once)
+        self.reload_if(at_once=at_once)
 
     @rule(text=st.sampled_from(UNUSABLE), at_once=st.booleans())
-    def edit_badly(self, text: str, at_once: bool) -> None:
+    def edit_badly(self, *, text: str, at_once: bool) -> None:
         self.world.configure(text, None)
-        self.reload_if(at_once)
+        self.reload_if(at_once=at_once)
 
     @rule(at_once=st.booleans())
-    def no_policy(self, at_once: bool) -> None:
+    def no_policy(self, *, at_once: bool) -> None:
         self.world.configure(None, {})
-        self.reload_if(at_once)
+        self.reload_if(at_once=at_once)
 
-    def reload_if(self, at_once: bool) -> None:
+    def reload_if(self, *, at_once: bool) -> None:
         if at_once and self.world.alive:
             self.world.reload()
 
@@ -309,13 +308,15 @@ class Host(RuleBasedStateMachine):
         metric=st.sampled_from([1024, 2048, 5]),
         table=st.sampled_from(["main", "main", "100"]),
     )
-    def foreign_route(self, verb: str, place: str, how: str, protocol: str, metric: int, table: str) -> None:
+    def foreign_route(
+        self, *, verb: str, place: str, how: str, protocol: str, metric: int, table: str
+    ) -> None:
         if how == "dev lo" and place == "default":
             return
         with self.touching(place, table):
             self.world.ip(f"-6 route {verb} {place} {how} proto {protocol} metric {metric} table {table}")
 
-    def touching(self, place: str, table: str) -> Any:
+    def touching(self, place: str, table: str) -> AbstractContextManager[None]:
         shown = place.removesuffix("/128")
         return self.world.touching(lambda route: (route["dst"], route["table"]) == (shown, table))
 
@@ -337,13 +338,13 @@ class Host(RuleBasedStateMachine):
             self.world.ip(f"-6 addr {verb} {host} dev {link} nodad {option}")
 
     @rule(up=st.booleans())
-    def link(self, up: bool) -> None:
+    def link(self, *, up: bool) -> None:
         with self.world.touching(lambda route: route.get("dev") in {LINK, "other"} or "nexthops" in route):
             self.world.ip(f"link set {LINK} {'up' if up else 'down'}")
 
     @precondition(is_up)
     @rule(flap=st.booleans())
-    def lo_falls(self, flap: bool) -> None:
+    def lo_falls(self, *, flap: bool) -> None:
         self.world.lo_falls()
         if flap:
             self.world.lo_rises()
@@ -381,7 +382,8 @@ class Host(RuleBasedStateMachine):
         self.world.restart(number)
 
 
-def test_whatever_happens_the_tables_come_right(lab: Callable[[str], Namespace]) -> None:
+@pytest.mark.usefixtures("lab")
+def test_whatever_happens_the_tables_come_right() -> None:
     short = settings(max_examples=20, stateful_step_count=15, derandomize=True)
     chosen = short if settings.get_current_profile_name() in {"default", "ci"} else settings()
     run_state_machine_as_test(

@@ -199,41 +199,36 @@ def subnets(facts: Facts, now: float) -> list[Subnet]:
 
 
 def carve(policy: list[Shown], delegation: Delegation, in_use: list[IPv6Network]) -> list[Subnet]:
-    result = []
-    taken = list(in_use)
-
-    def say(entry: Shown, number: int, prefix: IPv6Network | None, state: str) -> None:
-        name = f"{entry['name']}-{number}" if "count" in entry else entry["name"]
-        if prefix and not entry.get("bind", True):
-            state = "reserved"
-        if prefix:
-            taken.append(prefix)
-        result.append(Subnet(name, delegation.prefix, prefix, state, delegation.valid_until))
-
+    result, taken = [], list(in_use)
     mine = [entry for entry in policy if entry.get("uplink") in {None, delegation.uplink}]
-    for entry in mine:
-        if "id" in entry:
-            places = split(delegation.prefix, entry.get("length", 64))
-            for number in range(entry.get("count", 1)):
-                if entry["id"] + number >= len(places):
-                    say(entry, number, None, "without room")
-                else:
-                    place = places[entry["id"] + number]
-                    clash = any(place.overlaps(one) for one in in_use)
-                    say(entry, number, place, "conflict" if clash else "wanted")
-    automatic = [entry for entry in mine if "id" not in entry]
-    for entry in [one for one in automatic if one.get("count") != "all"] + [
-        one for one in automatic if one.get("count") == "all"
-    ]:
-        places = split(delegation.prefix, entry.get("length", 64))
-        everything = entry.get("count") == "all"
-        for number in range(len(places) or 1 if everything else entry.get("count", 1)):
-            free = [place for place in places if not any(place.overlaps(one) for one in taken)]
-            if free:
-                say(entry, number, free[0], "wanted")
-            elif not everything or number == 0:
-                say(entry, number, None, "without room")
+    # Pinned ones first, `all` last.
+    for entry in sorted(mine, key=lambda one: 0 if "id" in one else 2 if one.get("count") == "all" else 1):
+        for number, (place, state) in enumerate(lay(entry, delegation.prefix, in_use, taken)):
+            name = f"{entry['name']}-{number}" if "count" in entry else entry["name"]
+            bind = entry.get("bind", True) or not place
+            result.append(
+                Subnet(name, delegation.prefix, place, state if bind else "reserved", delegation.valid_until)
+            )
+            if place:
+                taken.append(place)
     return result
+
+
+def lay(
+    entry: Shown, prefix: IPv6Network, in_use: list[IPv6Network], taken: list[IPv6Network]
+) -> Iterator[tuple[IPv6Network | None, str]]:
+    """Where an entry's subnets lie; each place is put into `taken` before the next is asked for."""
+    places, count = split(prefix, entry.get("length", 64)), entry.get("count", 1)
+    if "id" in entry:
+        for number in range(entry["id"], entry["id"] + count):
+            place = places[number] if number < len(places) else None
+            clash = place and any(place.overlaps(one) for one in in_use)
+            yield place, "without room" if not place else "conflict" if clash else "wanted"
+        return
+    for number in range(len(places) or 1 if count == "all" else count):
+        place = next((one for one in places if not any(one.overlaps(other) for other in taken)), None)
+        if place or number == 0 or count != "all":
+            yield place, "wanted" if place else "without room"
 
 
 def split(prefix: IPv6Network, length: int) -> list[IPv6Network]:
@@ -289,9 +284,8 @@ def difference(
     """Say how routes of ours, seen at a time from `since` to `until`, are not what is wanted; else nothing."""
     found = {text(route): route.get("expires") for route in present}
     ends = {text(route): end for route, end in wanted}
-    told = [f"lacks {route}" for route in ends.keys() - found] + [
-        f"has {route}" for route in found.keys() - ends
-    ]
+    told = [f"lacks {route}" for route in ends.keys() - found]
+    told += [f"has {route}" for route in found.keys() - ends]
     for route in ends.keys() & found:
         end, left = ends[route], found[route]
         if end is None or end == NEVER:
