@@ -281,7 +281,7 @@ def show(kind: str, prefix: IPv6Network, table: str, metric: int) -> Shown:
 def difference(
     wanted: list[tuple[Shown, float | None]], present: list[Shown], since: float, until: float
 ) -> str:
-    """Say how routes of ours, seen at a time from `since` to `until`, are not what is wanted; else nothing."""
+    """Say how routes of ours, seen from `since` to `until`, are not what is wanted; else nothing."""
     found = {text(route): route.get("expires") for route in present}
     ends = {text(route): end for route, end in wanted}
     told = [f"lacks {route}" for route in ends.keys() - found]
