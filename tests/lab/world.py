@@ -66,10 +66,11 @@ class World:
         return self.host.ip_json("-6 route show table all")
 
     def foreign_routes(self) -> list[str]:
-        """Give all foreign routes as `ip` shows them, but for the carrier of their links."""
+        """Give all foreign routes as `ip` shows them, but for what follows the carrier of a link, later."""
         return sorted(
             re.sub(r'"flags": \[[^]]*\]', '"flags": []', json.dumps(route))
             for route in naive.foreign(self.routes())
+            if route["type"] != "multicast"
         )
 
     def facts(self, routes: list[Shown], policy: Shown | None = None) -> Facts:
@@ -94,7 +95,7 @@ class World:
         before = others(self.foreign)
         yield
         self.foreign = self.foreign_routes()
-        assert others(self.foreign) == before
+        assert_same(before, others(self.foreign))
         self.forget_fallen()
 
     def forget_fallen(self) -> None:
@@ -251,7 +252,7 @@ class World:
         before = self.outlook()
         self.resume()
         self.wait()
-        assert self.foreign_routes() == self.foreign
+        assert_same(self.foreign, self.foreign_routes())
         if order and before == self.outlook():
             changes = [line for line in self.monitor.changes()[seen:] if "table local proto 150" in line]
             removals = [number for number, line in enumerate(changes) if line.startswith("Deleted")]
@@ -349,6 +350,12 @@ class World:
             (each.name, str(each.delegation), str(each.prefix) if each.prefix else None, state(each))
             for each in naive.subnets(facts, when)
         )
+
+
+def assert_same(before: list[str], after: list[str]) -> None:
+    changes = [f"- {route}" for route in before if route not in after]
+    changes += [f"+ {route}" for route in after if route not in before]
+    assert not changes, "foreign routes changed:\n" + "\n".join(changes)
 
 
 def assert_delegations(
