@@ -336,11 +336,13 @@ class Host(RuleBasedStateMachine):
             host = f"2001:db8:900::7 peer {host}"
         with self.world.touching(lambda route: route.get("dev") == link):
             self.world.ip(f"-6 addr {verb} {host} dev {link} nodad {option}")
+            self.world.await_addresses()
 
     @rule(up=st.booleans())
     def link(self, *, up: bool) -> None:
         with self.world.touching(lambda route: route.get("dev") in {LINK, "other"} or "nexthops" in route):
             self.world.ip(f"link set {LINK} {'up' if up else 'down'}")
+            self.world.await_addresses()
 
     @precondition(is_up)
     @rule(flap=st.booleans())

@@ -107,6 +107,19 @@ class World:
         """Run `ip`, which may find that there is nothing to do, or no way to do it."""
         self.host.run("ip", *words.split(), check=False)
 
+    def await_addresses(self) -> None:
+        """Wait for the kernel to put the local routes of new addresses in place: it does so in its own time."""
+
+        def in_place() -> bool:
+            have = {(route.get("dev"), route["dst"]) for route in self.routes() if route["type"] == "local"}
+            return have >= {
+                (link["ifname"], address["local"])
+                for link in self.host.ip_json("-6 addr show up")
+                for address in link.get("addr_info", [])
+            }
+
+        wait_until(in_place)
+
     def write_lease(self, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int) -> None:
         """Write a lease file as the hook does."""
         uptime, modified = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
@@ -235,6 +248,7 @@ class World:
     def lo_rises(self) -> None:
         with self.touching(lambda route: route.get("dev") == "lo"):
             self.host.ip("link set lo up")
+            self.await_addresses()
             self.lo_up = True
 
     def batch(self, lines: list[str]) -> None:
