@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from ipaddress import IPv6Network
 
 import pytest
@@ -30,8 +30,8 @@ PREFIXES = st.sampled_from(
     [
         IPv6Network(text)
         for text in (
-            "2001:db8:100::/61",
-            "2001:db8:200::/62",
+            *["2001:db8:100::/61"] * 4,
+            *["2001:db8:200::/62"] * 2,
             "2001:db8:100::/60",  # overlaps the first
             "2001:db8:300::/64",
             "fd00:400::/61",
@@ -59,7 +59,7 @@ AGES = st.sampled_from([0, 0, 0, 1, 2, 400])
 PLACES = st.sampled_from(
     [
         f"{base}{number:x}::/{length}".replace(":0::", "::")
-        for base in ("2001:db8:100:", "2001:db8:200:", "2001:db8:300:", "fd00:400:")
+        for base in ("2001:db8:100:", "2001:db8:100:", "2001:db8:200:", "2001:db8:300:", "fd00:400:")
         for number, length in ((0, 64), (1, 64), (2, 64), (4, 62), (5, 64), (6, 66), (3, 128))
     ]
 )
@@ -137,6 +137,7 @@ class Host(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.floods = 0
+        self.undo: list[Callable[[], None]] = []
 
     def teardown(self) -> None:
         world = self.world
@@ -186,17 +187,15 @@ class Host(RuleBasedStateMachine):
         self.world.written.pop(name, None)
 
     @rule(
-        verb=st.sampled_from(["replace", "delete"]),
         kind=st.sampled_from(["unreachable", "unreachable", "blackhole", "prohibit"]),
         prefix=PREFIXES,
         protocol=st.sampled_from(["dhcp", "dhcp", "static"]),
-        metric=st.sampled_from([1024, 1001, 1025, 1026, 2048]),
+        metric=st.sampled_from([1024, 1001, 1025, 1026]),
     )
-    def client_route(self, verb: str, kind: str, prefix: IPv6Network, protocol: str, metric: int) -> None:
-        """networkd, dhcpcd, the hook, or somebody who likes our own metric."""
+    def client_route(self, kind: str, prefix: IPv6Network, protocol: str, metric: int) -> None:
+        """networkd, dhcpcd, or the hook."""
         self.settle_if_fallen()
-        with self.world.touching(lambda route: route["dst"] == str(prefix) and route["metric"] == metric):
-            self.world.ip(f"-6 route {verb} {kind} {prefix} dev lo proto {protocol} metric {metric}")
+        self.add_route(f"{kind} {prefix} dev lo proto {protocol} metric {metric}")
 
     def settle_if_fallen(self) -> None:
         """What is told again and taken back in one moment may go unseen."""
@@ -263,15 +262,18 @@ class Host(RuleBasedStateMachine):
         self.world.ip(f"-6 route flush table {table} proto 150")
 
     @rule(
-        verb=st.sampled_from(["replace", "delete"]),
         kind=st.sampled_from(["local", "local", "unreachable", "blackhole"]),
         place=PLACES,
         metric=st.sampled_from([1024, 1024, 1024, 7]),
     )
-    def foreign_local_route(self, verb: str, kind: str, place: str, metric: int) -> None:
+    def foreign_local_route(self, kind: str, place: str, metric: int) -> None:
         """Mostly in a place that is or could be ours."""
-        with self.touching(place, "local"):
-            self.world.ip(f"-6 route {verb} {kind} {place} dev lo table local proto static metric {metric}")
+        self.add_route(f"{kind} {place} dev lo table local proto static metric {metric}")
+
+    @rule(kind=st.sampled_from(["unreachable", "blackhole", "prohibit", "unicast"]), prefix=PREFIXES)
+    def foreign_discard_route(self, kind: str, prefix: IPv6Network) -> None:
+        """In the place of ours."""
+        self.add_route(f"{kind} {prefix} dev lo proto static metric 2048")
 
     @rule(
         stray=st.sampled_from(
@@ -294,7 +296,6 @@ class Host(RuleBasedStateMachine):
         self.world.ip(f"-6 route replace {stray.format(place)}")
 
     @rule(
-        verb=st.sampled_from(["replace", "delete"]),
         place=PLACES | st.just("2001:db8:900::/64") | PREFIXES.map(str) | st.just("default"),
         how=st.sampled_from(
             [
@@ -308,35 +309,46 @@ class Host(RuleBasedStateMachine):
         metric=st.sampled_from([1024, 2048, 5]),
         table=st.sampled_from(["main", "main", "100"]),
     )
-    def foreign_route(
-        self, *, verb: str, place: str, how: str, protocol: str, metric: int, table: str
-    ) -> None:
-        if how == "dev lo" and place == "default":
-            return
-        with self.touching(place, table):
-            self.world.ip(f"-6 route {verb} {place} {how} proto {protocol} metric {metric} table {table}")
+    def foreign_route(self, place: str, how: str, protocol: str, metric: int, table: str) -> None:
+        self.add_route(f"{place} table {table} proto {protocol} metric {metric} {how}")
 
-    def touching(self, place: str, table: str) -> AbstractContextManager[None]:
-        shown = place.removesuffix("/128")
-        return self.world.touching(lambda route: (route["dst"], route["table"]) == (shown, table))
+    def add_route(self, words: str) -> None:
+        """Add a foreign route, which is to be removed at some time."""
+        destination = next(word for word in words.split() if "/" in word or word == "default")
+        shown = destination.removesuffix("/128")
+
+        def change(verb: str) -> None:
+            with self.world.touching(lambda route: route["dst"] == shown):
+                self.world.ip(f"-6 route {verb} {words}")
+
+        change("replace")
+        self.undo.append(lambda: change("delete"))
 
     @rule(
-        verb=st.sampled_from(["replace", "delete"]),
         place=PLACES,
-        peer=st.sampled_from(["", "", "", "peer"]),
+        peer=st.sampled_from(["", "", "", "2001:db8:900::7 peer "]),
         link=st.sampled_from([LINK, LINK, "lo"]),
         option=st.sampled_from(["", "noprefixroute"]),
     )
-    def address(self, verb: str, place: str, peer: str, link: str, option: str) -> None:
-        if link == "lo" and not self.world.lo_up:
-            return
+    def address(self, place: str, peer: str, link: str, option: str) -> None:
         start, _, length = place.partition("/")
-        host = f"{start}5/{length}"
-        if peer:
-            host = f"2001:db8:900::7 peer {host}"
-        with self.world.touching(lambda route: route.get("dev") == link):
-            self.world.ip(f"-6 addr {verb} {host} dev {link} nodad {option}")
-            self.world.await_addresses()
+
+        def change(verb: str) -> None:
+            if link == "lo" and not self.world.lo_up:
+                return
+            with self.world.touching(lambda route: route.get("dev") == link):
+                self.world.ip(f"-6 addr {verb} {peer}{start}5/{length} dev {link} nodad {option}")
+                self.world.await_addresses()
+
+        change("replace")
+        self.undo.append(lambda: change("delete"))
+
+    @precondition(lambda machine: machine.undo)
+    @rule(which=st.integers(0, 20))
+    def something_foreign_goes(self, which: int) -> None:
+        """A route or an address that was added by one of the rules above."""
+        self.settle_if_fallen()
+        self.undo.pop(which % len(self.undo))()
 
     @rule(up=st.booleans())
     def link(self, *, up: bool) -> None:

@@ -108,7 +108,7 @@ class World:
         self.host.run("ip", *words.split(), check=False)
 
     def await_addresses(self) -> None:
-        """Wait for the kernel to put the local routes of new addresses in place: it does so in its own time."""
+        """Wait for the local routes of new addresses: the kernel adds them in its own time."""
 
         def in_place() -> bool:
             have = {(route.get("dev"), route["dst"]) for route in self.routes() if route["type"] == "local"}
