@@ -202,6 +202,16 @@ class Host(RuleBasedStateMachine):
         if self.world.fallen:
             self.world.settle()
 
+    @precondition(is_alive)
+    @rule(old=PREFIXES, new=PREFIXES, uplink=UPLINKS)
+    def renumbering(self, old: IPv6Network, new: IPv6Network, uplink: str) -> None:
+        """One prefix in another's place, both seen by one pass."""
+        self.world.write_lease(old, uplink, (300, 900), 0)
+        self.world.pause()
+        self.world.remove_lease(old, uplink)
+        self.world.write_lease(new, uplink, (300, 900), 0)
+        self.world.settle()
+
     # Time, and quiet.
 
     @rule()
