@@ -96,7 +96,7 @@ ENTRIES: st.SearchStrategy[list[Shown]] = st.lists(
     st.fixed_dictionaries(
         {},
         optional={
-            "id": st.integers(0, 9),
+            "id": st.integers(0, 8),
             "count": st.sampled_from([1, 2, 4, "all"]),
             "length": st.sampled_from([64, 64, 63, 62, 66]),
             "bind": st.booleans(),
@@ -321,6 +321,23 @@ class Host(RuleBasedStateMachine):
     )
     def foreign_route(self, place: str, how: str, protocol: str, metric: int, table: str) -> None:
         self.add_route(f"{place} table {table} proto {protocol} metric {metric} {how}")
+
+    @rule(
+        which=st.integers(0, 20),
+        how=st.sampled_from(
+            [
+                "local {} dev lo table local proto static metric 1024",
+                f"{{}} dev {LINK} proto kernel metric 256",
+                f"{{}} via fe80::1 dev {LINK} proto static metric 1024",
+            ]
+        ),
+    )
+    def somebody_is_in_the_way(self, which: int, how: str) -> None:
+        """Where a subnet is bound somebody else uses its addresses."""
+        self.world.settle()
+        present = [route["dst"] for route in ours(self.world.routes()) if route["table"] == "local"]
+        if present:
+            self.add_route(how.format(present[which % len(present)]))
 
     def add_route(self, words: str) -> None:
         """Add a foreign route, which is to be removed at some time."""

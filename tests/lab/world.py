@@ -114,7 +114,8 @@ class World:
             have = {(route.get("dev"), route["dst"]) for route in self.routes() if route["type"] == "local"}
             return have >= {
                 (link["ifname"], address["local"])
-                for link in self.host.ip_json("-6 addr show up")
+                for link in self.host.ip_json("-6 addr show")
+                if self.lo_up or link["ifname"] != "lo"
                 for address in link.get("addr_info", [])
             }
 
@@ -248,8 +249,8 @@ class World:
     def lo_rises(self) -> None:
         with self.touching(lambda route: route.get("dev") == "lo"):
             self.host.ip("link set lo up")
-            self.await_addresses()
             self.lo_up = True
+            self.await_addresses()
 
     def batch(self, lines: list[str]) -> None:
         """Have one `ip` do many things, whatever it can."""
