@@ -1,6 +1,7 @@
 """Anything may happen to a host in any order, and the tables still come right: see tests/lab/naive.py.
 
-`--hypothesis-profile=long` searches for longer, each time elsewhere.
+Every run of the tests tries the same histories, so that what turns red is the change and not the dice.
+`--hypothesis-profile=long` (see conftest.py) looks elsewhere each time.
 """
 
 from __future__ import annotations
