@@ -74,7 +74,8 @@ def compatible(drafts: list[Shown]) -> list[Shown]:
     """Leave out the entries that anyipd would refuse beside those before them."""
     entries: list[Shown] = []
     for number, draft in enumerate(drafts):
-        entry = {"name": f"subnet{number}", **draft}
+        given = {key: value for key, value in draft.items() if value is not None}
+        entry = {"name": f"subnet{number}", **given}
         if entry.get("count") == "all":
             entry.pop("id", None)
         if not any(clash(entry, other) for other in entries):
@@ -95,32 +96,32 @@ def clash(entry: Shown, other: Shown) -> bool:
 
 ENTRIES: st.SearchStrategy[list[Shown]] = st.lists(
     st.fixed_dictionaries(
-        {},
-        optional={
-            "id": st.integers(0, 8),
-            "count": st.sampled_from([1, 2, 4, "all"]),
-            "length": st.sampled_from([64, 64, 63, 62, 66]),
-            "bind": st.booleans(),
-            "uplink": UPLINKS,
-        },
+        {
+            "id": st.none() | st.integers(0, 5),
+            "count": st.sampled_from([None, 2, 4, "all"]),
+            "length": st.sampled_from([64, 64, 64, 63, 62, 66]),
+            "bind": st.sampled_from([True, True, True, False]),
+            "uplink": st.sampled_from([None, None, None, "up0", "up1"]),
+        }
     ),
+    min_size=1,
     max_size=4,
 )
-ACCEPT: st.SearchStrategy[Shown] = st.fixed_dictionaries(
-    {},
-    optional={
-        "uplinks": st.sampled_from([["up0"], ["*1"], ["*"]]),
-        "within": st.sampled_from([["fd00::/8"], ["2001:db8:100::/48", "2001:db8:300::/56"]]),
-        "protocols": st.sampled_from([["static"], ["dhcp", "static"]]),
-    },
+ACCEPT: st.SearchStrategy[Shown] = st.sampled_from(
+    [
+        *[{}] * 4,
+        {"uplinks": ["up0"]},
+        {"uplinks": ["*1"]},
+        {"within": ["fd00::/8"]},
+        {"within": ["2001:db8:100::/48", "2001:db8:300::/56"]},
+        {"protocols": ["static"]},
+        {"protocols": ["dhcp", "static"]},
+    ]
 )
 POLICIES: st.SearchStrategy[Shown] = st.fixed_dictionaries(
-    {"subnets": ENTRIES.map(compatible)},
-    optional={
-        "accept": st.just({}) | ACCEPT,
-        "unassigned": st.sampled_from(["unreachable", "blackhole", "prohibit", "none"]),
-    },
-)
+    {"subnets": ENTRIES.map(compatible) | st.just([{"name": "web"}]), "accept": ACCEPT},
+    optional={"unassigned": st.sampled_from(["unreachable", "blackhole", "prohibit", "none"])},
+) | st.just({"subnets": []})
 
 
 def is_up(machine: Host) -> bool:
@@ -157,6 +158,7 @@ class Host(RuleBasedStateMachine):
         world.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", int(silent))
         world.configure(json.dumps(policy), policy)
         world.start()
+        world.write_lease(IPv6Network("2001:db8:100::/61"), "up0", (600, 6000), 0)
 
     # Delegations.
 
