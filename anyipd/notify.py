@@ -11,7 +11,8 @@ from contextlib import suppress
 def tell(*assignments: str) -> None:
     """Send `READY=1` and the like to the service manager, if there is one.
 
-    One that cannot be told is no reason to stop working: sd_notify(3) advises to ignore it.
+    One that cannot be told is no reason to stop working: sd_notify(3) advises to ignore it. Nor is one
+    that does not listen: a full queue would hold up a sender that waits.
     """
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
@@ -21,7 +22,7 @@ def tell(*assignments: str) -> None:
         suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
     ):
-        sender.sendto("\n".join(assignments).encode(), address)
+        sender.sendto("\n".join(assignments).encode(), socket.MSG_DONTWAIT, address)
 
 
 def reloading() -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
-from anyipd.decide.delegation import delegations, is_delegated, next_deadline
+from anyipd.decide.delegation import LEASELESS_METRIC, delegations, is_delegated, next_deadline
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
@@ -69,6 +69,7 @@ class Reconciler:
         protocols = self.policy.accept.protocols
         if hint.lo_fell:
             self._discards.lo_fell()
+            self._forget_leaseless()
         stale = hint.stale
         for news in hint.news:
             if isinstance(news, LinkDown):
@@ -89,6 +90,11 @@ class Reconciler:
         """Read lease files."""
         self._leased, complaints = self._leases.read(clock.now())
         self.complaints += complaints
+        self._forget_leaseless()
+
+    def _forget_leaseless(self) -> None:
+        # The hook's route without a lease file means nothing once there is one, and goes unseen with lo.
+        self._discards.forget_fallen({lease.prefix for lease in self._leased}, LEASELESS_METRIC)
 
     def observe_discards(self) -> None:
         """Look for the clients' discard routes; the kernel filters, so it takes no slices."""

@@ -279,6 +279,20 @@ def test_adjacent_prefixes_that_go_together_leave_nothing(daemon: Daemon) -> Non
     wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
 
 
+def test_a_lease_file_takes_the_place_of_a_route_that_fell_without_one(daemon: Daemon) -> None:
+    host = daemon.namespace
+    # The hook's, when no file could be written; the next renewal could.
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1026")
+    daemon.configure(POLICY)
+    file = lease(daemon)
+    daemon.start()
+    host.ip("link set lo down")
+    host.ip("link set lo up")
+    wait_until(lambda: bound(host) == sorted(BOUND), 2)
+    file.unlink()
+    wait_until(lambda: bound(host) == [], 2)
+
+
 def test_a_bad_lease_file_costs_one_warning(daemon: Daemon) -> None:
     daemon.configure(POLICY)
     lease(daemon, prefix="2001:db8::/60;reboot")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,18 @@ OTHER = "2001:db8:b::/48"
 WANTED = subnets(DELEGATED, 16)
 POLICY = "subnets: [{name: some, count: 16}]"
 DESCRIPTORS = 64
+
+
+def test_a_service_manager_that_does_not_listen_holds_nothing_up(daemon: Daemon) -> None:
+    daemon.configure(POLICY)
+    delegate(daemon.namespace, DELEGATED)
+    daemon.start()
+    for _ in range(15):  # a datagram socket takes ten (net.unix.max_dgram_qlen)
+        since = len(daemon.lines())
+        daemon.running.send_signal(signal.SIGHUP)
+        daemon.wait_for("event=reloaded", since=since)
+    daemon.namespace.ip("-6 route flush proto 150 table local")
+    wait_until(lambda: bound(daemon.namespace) == WANTED)
 
 
 def test_a_crash_at_any_moment_of_a_renumbering_is_survived(
