@@ -168,7 +168,7 @@ class World:
         }
         with self.touching(lambda route: route["dst"] == str(prefix) and route["metric"] in {1025, 1026}):
             self.host.run("dash", "-c", f". {HOOK}", env=environment)
-        if which == "old" or (which == "new" and lifetimes[1] == 0):
+        if which == "old" or lifetimes[1] == 0:
             assert not (self.leases / lease_name(prefix, uplink)).exists()
             self.written.pop(lease_name(prefix, uplink), None)
         else:
