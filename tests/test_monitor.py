@@ -186,6 +186,16 @@ def test_what_goes_while_lo_is_down_went_with_it(host: Namespace, monitor: Monit
     assert monitor.read() == NOTHING
 
 
+def test_that_lo_came_back_is_known_also_where_its_event_was_lost(host: Namespace, monitor: Monitor) -> None:
+    with host.entered(), contextlib.closing(Routes()) as other:
+        list(other.add_local([Run(Prefix(DELEGATED.address, 80), 20_000)], 0))
+    monitor.read()
+    host.ip("link set lo down")  # all of them go with it, more than the socket holds events
+    host.ip("link set lo up")
+    assert monitor.read().lo_fell
+    assert not monitor.read().lo_fell
+
+
 @pytest.mark.parametrize("cut", [1, 15, 17, 40, 70])
 def test_a_message_that_is_none_is_dropped_and_all_looked_at(cut: int) -> None:
     whole = (28).to_bytes(4, "little") + (24).to_bytes(2, "little") + bytes(100)

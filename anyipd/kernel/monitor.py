@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ from anyipd.model import Prefix
 # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _SO_ATTACH_FILTER = 26
+_SIOCGIFFLAGS = 0x8913
+_IFREQ = struct.Struct("=16sH22x")  # name and flags: netdevice(7)
 _RECEIVE = 1 << 16
 _RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the filter in a pass
 
@@ -126,7 +129,7 @@ class Monitor:
 
     def read(self) -> Hint:
         """Take in all events that are there."""
-        seen = Hint()
+        seen, overrun = Hint(), False
         while True:
             try:
                 chunk = self._socket.recv(_RECEIVE)
@@ -136,13 +139,21 @@ class Monitor:
                 if error.errno not in {errno.ENOBUFS, errno.ENOMEM}:
                     raise
                 seen.add(Hint(Stale.ALL))
+                overrun = True
                 continue
             seen.add(hint(chunk))
         # Events of routes that go with lo come behind its own.
         seen.lo_fell |= self._lo_is_down
-        if seen.lo_up is not None:
+        if overrun:  # the routes that go with lo may be what drowned the event that it came back
+            self._lo_is_down = not self._lo_is_up()
+        elif seen.lo_up is not None:
             self._lo_is_down = not seen.lo_up
         return seen
+
+    def _lo_is_up(self) -> bool:
+        request = _IFREQ.pack(b"lo", 0)
+        _, flags = _IFREQ.unpack(fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request))
+        return bool(flags & wire.IFF_UP)
 
 
 def hint(chunk: bytes) -> Hint:
