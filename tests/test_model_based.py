@@ -427,10 +427,6 @@ class Host(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.skipif(
-    settings.get_current_profile_name() in {"default", "ci"},
-    reason="open: still red or too long in the normal run; --hypothesis-profile=long runs it",
-)
 def test_whatever_happens_the_tables_come_right() -> None:
     short = settings(max_examples=20, stateful_step_count=15, derandomize=True)
     chosen = short if settings.get_current_profile_name() in {"default", "ci"} else settings()

@@ -186,6 +186,7 @@ def assigned(facts: Facts, delegated: list[IPv6Network]) -> Iterator[IPv6Network
         if route["table"] == "main" and route["type"] == "unicast" and route.get("dev") != "lo":
             hops = [route, *route.get("nexthops", [])]
             on_link = route["protocol"] in {"kernel", "ra"} and not any("gateway" in hop for hop in hops)
+            on_link &= route["dst"] != "default"  # it says where all else is, not what is on the link
             prefix = network(route["dst"])
             if on_link or any(prefix.subnet_of(each) for each in delegated):
                 yield prefix
