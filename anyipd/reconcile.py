@@ -141,7 +141,7 @@ class Reconciler:
         """
         local, discard = Sweep(decision.local), Sweep(decision.discard)
         strays: list[Route] = []
-        for family, width in ((wire.AF_INET6, 128), (wire.AF_INET, 32)):
+        for family, width in wire.WIDTHS.items():
             for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family):
                 bound, others = read_local_routes(chunk)
                 local.see_ours(bound, clock.now(), width)

@@ -11,21 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import PREFIX, delegate, write_lease
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
 
-PREFIX, NEXT = "2001:db8:100::/60", "2001:db8:100:10::/60"
+NEXT = "2001:db8:100:10::/60"
 POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 4}]"
 BOUND = [f"2001:db8:100:{number}::/64" if number else "2001:db8:100::/64" for number in range(5)]
 
 
 def bound(host: Namespace) -> list[str]:
     return sorted(route["dst"] for route in host.ip_json("-6 route show table local proto 150"))
-
-
-def delegate(host: Namespace, prefix: str = PREFIX) -> None:
-    """Do what systemd-networkd does with a delegated prefix."""
-    host.ip(f"-6 route add unreachable {prefix} dev lo proto dhcp metric 1024")
 
 
 @pytest.fixture
@@ -234,29 +230,11 @@ def test_idle_means_asleep(running: Daemon) -> None:
     assert awakenings() == before
 
 
-def lease(daemon: Daemon, name: str = "one", **changed: object) -> Path:
-    """Write a lease file as the hook does, but without its discard route."""
-    fields = {
-        "client": "dhclient",
-        "prefix": PREFIX,
-        "uplink": "uplink",
-        "iaid": "00:00:00:01",
-        "life_starts": int(time.time()),
-        "preferred_lifetime": 100,
-        "valid_lifetime": 200,
-        "uptime": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}",
-    } | changed
-    leases = daemon.runtime / "leases"
-    leases.mkdir(exist_ok=True)
-    (leases / ".new").write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
-    return (leases / ".new").rename(leases / name)
-
-
 def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
     (daemon.runtime / "leases").mkdir()
     daemon.configure(POLICY)
     daemon.start()
-    file = lease(daemon)
+    file = write_lease(daemon.runtime)
     wait_until(lambda: bound(daemon.namespace) == sorted(BOUND), 1)
     # The client has a second to leave a discard route of its own.
     assert daemon.namespace.ip_json("-6 route show type unreachable") == []
@@ -269,7 +247,10 @@ def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
 def test_adjacent_prefixes_that_go_together_leave_nothing(daemon: Daemon) -> None:
     daemon.configure(POLICY)
     long_ago = f"{time.clock_gettime(time.CLOCK_BOOTTIME) - 2:.2f}"
-    files = [lease(daemon, "one", uptime=long_ago), lease(daemon, "two", uptime=long_ago, prefix=NEXT)]
+    files = [
+        write_lease(daemon.runtime, "one", uptime=long_ago),
+        write_lease(daemon.runtime, "two", uptime=long_ago, prefix=NEXT),
+    ]
     daemon.start()
     assert len(daemon.namespace.ip_json("-6 route show table main proto 150")) == 2
     daemon.running.send_signal(signal.SIGSTOP)
@@ -284,7 +265,7 @@ def test_a_lease_file_takes_the_place_of_a_route_that_fell_without_one(daemon: D
     # The hook's, when no file could be written; the next renewal could.
     host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1026")
     daemon.configure(POLICY)
-    file = lease(daemon)
+    file = write_lease(daemon.runtime)
     daemon.start()
     host.ip("link set lo down")
     host.ip("link set lo up")
@@ -295,7 +276,7 @@ def test_a_lease_file_takes_the_place_of_a_route_that_fell_without_one(daemon: D
 
 def test_a_bad_lease_file_costs_one_warning(daemon: Daemon) -> None:
     daemon.configure(POLICY)
-    lease(daemon, prefix="2001:db8::/60;reboot")
+    write_lease(daemon.runtime, prefix="2001:db8::/60;reboot")
     delegate(daemon.namespace)
     daemon.start()
     daemon.reload()

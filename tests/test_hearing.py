@@ -135,6 +135,21 @@ def test_what_is_left_of_several_next_hops_takes_one(listener: Listener) -> None
     assert listener.looks == before + 1
 
 
+def test_a_word_taken_back_soon_after_lo_came_back_is_heard(listener: Listener) -> None:
+    client = f"unreachable {DELEGATED[0]} proto dhcp metric 1024"
+    listener.host.ip(f"-6 route add {client}")
+    listener.heard()
+    for command in (
+        "link set lo down",
+        "link set lo up",
+        f"-6 route add {client}",
+        f"-6 route delete {client}",
+    ):
+        listener.host.ip(command)
+    listener.heard()
+    assert listener.reconciler._discards.told == set()  # noqa: SLF001  what a decision is made of
+
+
 def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener) -> None:
     prefix = DELEGATED[0]
     client = f"unreachable {prefix} proto dhcp metric 1024"

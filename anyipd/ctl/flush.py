@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     found = [
         wire.route(chunk, start, end)
         for table in (wire.TABLE_LOCAL, wire.TABLE_MAIN)
-        for family in (wire.AF_INET6, wire.AF_INET)
+        for family in wire.WIDTHS
         for chunk in routes.dump(table, wire.PROTOCOL, family)
         for start, _, end in wire.messages(chunk)
     ]

@@ -49,7 +49,7 @@ def _bound() -> list[Prefix]:
     routes = Routes()
     return [
         Prefix(address, length, width)
-        for family, width in ((wire.AF_INET6, 128), (wire.AF_INET, 32))
+        for family, width in wire.WIDTHS.items()
         for chunk in routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL, family)
         for address, length, _ in local_routes(chunk)[0]
     ]

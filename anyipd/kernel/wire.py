@@ -49,7 +49,6 @@ _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=HHI")
 _FIXED = _HEADER.size + _RTMSG.size
-_DESTINATION = _FIXED + _U32.size  # of RTA_DST, behind RTA_TABLE
 
 AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
@@ -57,6 +56,9 @@ IFF_UP = 1
 _RT_SCOPE_HOST = 254
 _ADDRESS = {AF_INET: 4, AF_INET6: 16}
 """Bytes of an address."""
+
+WIDTHS = {AF_INET6: 128, AF_INET: 32}
+"""The families that have routes of ours, and the width of their addresses, as in `Prefix`."""
 
 
 class MalformedError(ValueError):
@@ -236,13 +238,6 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
     if error:
         raise OSError(error, os.strerror(error))
     return chunk[:last], True
-
-
-def kind_of_route(buffer: bytes, start: int) -> tuple[int, int, int]:
-    """Table, protocol and type of the route message at `start`; tables beyond 255 are not told apart."""
-    _need(start + _FIXED, len(buffer))
-    _, _, _, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(buffer, start + _HEADER.size)
-    return table, protocol, route_type
 
 
 class Overlap:
