@@ -4,7 +4,7 @@ SHELL := /bin/sh
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit format bench soak clean
+.PHONY: help demo test check audit format bench fuzz soak clean
 
 help: ## say what there is (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ bench: .venv .cache/debian ## measure, each figure against a peer in the same ru
 
 soak: .venv .cache/debian ## real faults at random for MINUTES (5), with probes all the time; SEED repeats a run's order
 	@.venv/bin/python -m tests.lab.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json)
+
+# RUNS inputs a target, or SECONDS; TARGET names one of them.
+fuzz: .venv/fuzz .cache/debian ## feed every input of anyipd's with what nobody should send (RUNS=, SECONDS=, TARGET=)
+	@.venv/bin/python -m fuzz $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(TARGET)
+
+.venv/fuzz: requirements-fuzz.lock .venv/stamp
+	.venv/bin/python -m pip install $(QUIET) --require-hashes -r requirements-fuzz.lock
+	touch $@
 
 clean: ## remove everything that make made here
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,9 +8,10 @@ QUIET := $(shell [ -t 2 ] || echo --quiet)
 
 .PHONY: lock
 lock: .venv ## write the lock files anew, from pyproject.toml and the registry
-	@for lock in 'requirements.lock' 'requirements-dev.lock --group dev'; do \
+	@for lock in 'requirements.lock pyproject.toml' 'requirements-dev.lock pyproject.toml --group dev' \
+			'requirements-fuzz.lock --group fuzz'; do \
 		.venv/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
-			--generate-hashes --custom-compile-command 'make lock' pyproject.toml --output-file $$lock \
+			--generate-hashes --custom-compile-command 'make lock' --output-file $$lock \
 			|| exit; \
 	done
 

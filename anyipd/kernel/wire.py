@@ -54,6 +54,7 @@ AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
 
 _RT_SCOPE_HOST = 254
+_MAX_ERRNO = 4095  # include/linux/err.h
 _ADDRESS = {AF_INET: 4, AF_INET6: 16}
 """Bytes of an address."""
 
@@ -195,7 +196,7 @@ def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
             continue
         request = start + _HEADER.size + 4
         _need(request + _HEADER.size, end)
-        error = -struct.unpack_from("=i", buffer, start + _HEADER.size)[0]
+        error = _errno(struct.unpack_from("=i", buffer, start + _HEADER.size)[0])
         _, _, flags, _, _ = _HEADER.unpack_from(buffer, request)
         refusal = None
         if error:
@@ -234,7 +235,7 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
         size, kind, flags, sequence, _ = _HEADER.unpack_from(chunk, last)
         if (size, kind, flags & NLM_F_MULTI, sequence) != (_END.size, NLMSG_DONE, NLM_F_MULTI, _SEQUENCE):
             return chunk, False
-    error = -_END.unpack_from(chunk, last)[-1]
+    error = _errno(_END.unpack_from(chunk, last)[-1])
     if error:
         raise OSError(error, os.strerror(error))
     return chunk[:last], True
@@ -382,6 +383,12 @@ def _prefix(address: int, length: int, family: int = AF_INET6) -> Prefix:
 
 def _unsigned(buffer: bytes, position: int) -> int:
     return int(struct.unpack_from("=I", buffer, position)[0])
+
+
+def _errno(negative: int) -> int:
+    if not -_MAX_ERRNO <= negative <= 0:
+        raise MalformedError(f"{negative} where 0 or a negative error number belongs")
+    return -negative
 
 
 def _need(wanted: int, there: int) -> None:

@@ -1,0 +1,213 @@
+"""The dhclient hook: its environment, made up, in every shell that may be somebody's /bin/sh.
+
+No coverage guides here, since a shell has none to give: the inputs are the hook's own words, well
+formed or mutated. One shell sources the hook for many inputs, with the real `ip` in a network of its
+own; then all that it left is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+import subprocess
+import time
+from ipaddress import AddressValueError, IPv6Address, IPv6Network
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from anyipd import clock
+from anyipd.observe.lease import Leases
+from fuzz import FOUND, progress
+from tests.lab import debian
+from tests.lab.dhclient import HOOK
+from tests.lab.hook_caller import SHELLS, in_namespaces, shell_command
+
+BATCH = 250
+"""Inputs a shell gets, before it is seen what it did."""
+
+GOOD = {
+    "reason": ["BOUND6", "RENEW6", "REBIND6", "DEPREF6", "EXPIRE6", "RELEASE6", "STOP6"],
+    "interface": ["eth0", "eth0.7", "br-lan"],
+    "ip6_prefix": ["2001:db8:100::/60", "fd00::/8", "1:2:3:4:5:6:7:8/128", "2001:db8::1/56"],
+    "iaid": ["62:9d:01:0a", "a:0:1:ff", '"eth0"', '"$(i"', '"""'],
+    "life_starts": ["1700000000", "0", "08"],
+    "preferred_life": ["300", "0", "00"],
+    "max_life": ["600", "300", "0", "4294967295"],
+}
+ODD = {
+    "reason": ["PREINIT6", "x", ""],
+    "interface": ["..", ".", "a/b", "lo", "", "*", "-f", "eth0 x"],
+    "ip6_prefix": ["::/0", "", "/", "::"],
+    "iaid": ["", "0:0:0:0"],
+    "life_starts": ["-1", "99999999999999", "", "1e9"],
+    "preferred_life": ["4294967295", "4294967296", "", "0x10"],
+    "max_life": ["4294967296", "", "000000000000", "-0"],
+}
+USUAL = 0.9
+"""Of the values are good ones."""
+
+PIECES = [
+    *(
+        "$(touch executed)",
+        "`touch executed`",
+        "; touch executed",
+        "\n",
+        "\ntouch executed\n",
+        "'",
+        '"',
+        "\\",
+    ),
+    *("..", "/", "../../", "*", "?", "[a-z]", "~", " ", "\t", "-", "--", "%s", "%n", "&", "|", ">executed"),
+    *("${reason}", "$reason", "!!", "\x1b[31m", "\x7f", "é", "\udcff", "0", "9" * 40, ":", "::", "A" * 300),
+]
+"""What mutations insert."""
+
+SCRIPT = """\
+cd {folder} || exit
+PATH={path}
+export PATH ANYIPD_RUNTIME_DIR={runtime}
+IFS={blanks}
+variables={names}
+state() {{
+    set | grep -v -E '^(_|BASH|PIPESTATUS|LINENO|OPTIND)'
+    set -o
+}}
+call() {{
+    . {hook}
+    code=$?
+    [ "$code" = 0 ] || echo "the hook ended with $code"
+}}
+state >../before
+{calls}
+unset $variables code
+state | diff ../before -
+echo --routes--
+exec ip -json -6 route show table main
+"""
+NAMES = [
+    "reason",
+    "interface",
+    *(f"{which}_{name}" for which in ("new", "old", "cur") for name in list(GOOD)[2:]),
+]
+
+
+def fuzz(runs: int, seconds: int) -> tuple[int, str | None]:
+    """Feed the shells in turn; give how many inputs they had, and what the first wrong one was."""
+    chance, begun, done = random.Random(time.time_ns()), time.monotonic(), 0
+    for shell in cycle(SHELLS):
+        inputs = [make_up(chance) for _ in range(min(BATCH, runs - done) if runs else BATCH)]
+        wrong = run_batch(shell, inputs)
+        done += len(inputs)
+        progress.show("hook", done, f"{done / (time.monotonic() - begun):.0f} a second")
+        if wrong:
+            FOUND.mkdir(parents=True, exist_ok=True)
+            crash = FOUND / f"hook-{shell}-{time.time_ns()}.json"
+            crash.write_text(json.dumps({"shell": shell, "wrong": wrong, "inputs": inputs}))
+            return done, f"{wrong}: see {crash}"
+        if (runs and done >= runs) or (seconds and time.monotonic() - begun > seconds):
+            return done, None
+    raise AssertionError("there are shells")
+
+
+def make_up(chance: random.Random) -> dict[str, str]:
+    """Make up what dhclient-script may have in its environment: mostly whole, now and then mutated."""
+    made = {name: chance.choice((GOOD if chance.random() < USUAL else ODD)[name]) for name in GOOD}
+    if chance.random() < 0.3:
+        made["ip6_prefix"] = f"{IPv6Address(chance.getrandbits(128))}/{chance.randrange(130)}"
+    for _ in range(chance.choice([0, 0, 1, 1, 2])):
+        name = chance.choice(list(made))
+        made[name] = mutated(made[name], chance)
+    which = chance.choice(["new", "new", "new", "old", "cur"])
+    return {name if name in NAMES else f"{which}_{name}": value for name, value in made.items()}
+
+
+def mutated(value: str, chance: random.Random) -> str:
+    """Cut, insert, repeat or exchange something."""
+    place, end = sorted(chance.randrange(len(value) + 1) for _ in range(2))
+    piece = chance.choice([chance.choice(PIECES), chr(chance.randrange(1, 256)), value[place:end]])
+    return value[:place] + piece + value[end if chance.random() < 0.5 else place :]
+
+
+def run_batch(shell: str, inputs: list[dict[str, str]]) -> str | None:
+    """Have a shell source the hook with each input, and say what is wrong with what that left."""
+    with TemporaryDirectory(prefix="fuzz-hook-") as name:
+        folder = Path(name)
+        work = folder / "work"
+        work.mkdir()
+        script = SCRIPT.format(
+            folder=work,
+            blanks="' \t\n'",
+            path=shlex.quote(debian.environment()["PATH"]),
+            runtime=folder / "run",
+            names=shlex.quote(" ".join(NAMES)),
+            hook=HOOK,
+            calls="\n".join(f"unset $variables; {assignments(each)} call" for each in inputs),
+        )
+        (folder / "script").write_bytes(script.encode("utf-8", "surrogateescape"))
+        done = subprocess.run(
+            in_namespaces([*shell_command(shell), str(folder / "script")]),
+            env={"PATH": debian.environment()["PATH"]},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=300,
+        )
+        printed, _, routes = done.stdout.partition(b"--routes--\n")
+        if done.returncode or printed:
+            return f"exit {done.returncode}: {printed[:200]!r} {done.stderr[-200:]!r}"
+        return (
+            wrong_words(done.stderr)
+            or wrong_files(folder)
+            or wrong_routes(json.loads(routes), {network for each in inputs for network in networks(each)})
+        )
+
+
+def assignments(made: dict[str, str]) -> str:
+    """Write them as the shell takes them, byte by byte."""
+    return " ".join(f"{name}={shlex.quote(value)};" for name, value in made.items())
+
+
+def wrong_words(errors: bytes) -> str | None:
+    """Find what neither the hook says of bad values, nor iproute2 of prefixes that it does not take."""
+    for line in errors.splitlines():
+        if not line.startswith((b"anyip", b"RTNETLINK answers: ")) or not line.isascii():
+            return f"it said {line!r}"
+    return None
+
+
+def wrong_files(folder: Path) -> str | None:
+    """Find a file that is no lease file, or not where one belongs."""
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.parent.name != "leases"}
+    if odd := left - {"work", "run", "run/leases", "script", "before"}:
+        return f"it left {sorted(odd)}"
+    leases = folder / "run" / "leases"
+    if leases.is_dir() and (unfinished := [path for path in leases.iterdir() if path.name.startswith(".")]):
+        return f"it left {unfinished} in the making"
+    _, complaints = Leases(leases).read(clock.now())
+    # That is for the daemon to find.
+    wrong = [each for each in complaints if "longer than the valid lifetime" not in each.reason]
+    return f"it wrote what is no lease file: {wrong[0]}" if wrong else None
+
+
+def wrong_routes(routes: list[dict[str, str]], named: set[IPv6Network]) -> str | None:
+    """Find a route that no input asked for."""
+    for route in routes:
+        network = IPv6Network("::/0" if route["dst"] == "default" else route["dst"])
+        good = route.get("type") == "unreachable" and route["protocol"] == "dhcp" and network in named
+        if not good and route["protocol"] != "kernel":
+            return f"it made the route {route}"
+    return None
+
+
+def networks(made: dict[str, str]) -> list[IPv6Network]:
+    """Give the prefixes that an input names."""
+    found = []
+    for name, value in made.items():
+        if name.endswith("ip6_prefix"):
+            try:
+                found.append(IPv6Network(value, strict=False))
+            except (AddressValueError, ValueError):
+                continue
+    return found
