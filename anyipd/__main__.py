@@ -13,6 +13,9 @@ from anyipd import arguments, log, only_one, policy
 from anyipd.daemon import Daemon
 from anyipd.kernel.routes import Routes
 
+UNTIL_DESCRIPTORS = 1.0
+"""Seconds until somebody who could not be received is again."""
+
 
 def main() -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT."""
@@ -48,12 +51,22 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
     task = asyncio.create_task(daemon.run())
     loop = asyncio.get_running_loop()
     if claimed:
-        loop.add_reader(claimed, only_one.answer, claimed)
+        loop.add_reader(claimed, _answer, claimed)
     else:
         structlog.get_logger().warning("somebody else holds the name of anyipd in this network namespace")
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     await task
+
+
+def _answer(claimed: socket.socket) -> None:
+    try:
+        only_one.answer(claimed)
+    except OSError:
+        # No descriptor is left. Who asks knows who we are without an answer, and can stay in line.
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(claimed)
+        loop.call_later(UNTIL_DESCRIPTORS, loop.add_reader, claimed, _answer, claimed)
 
 
 if __name__ == "__main__":

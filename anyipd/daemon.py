@@ -69,6 +69,7 @@ class Daemon:
         self._watchdog_waits = False
         self._retry = FIRST_RETRY
         self._retry_timer: asyncio.TimerHandle | None = None
+        self._retry_hint = Hint()
 
     async def run(self) -> None:
         """Reconcile until cancelled; the routes stay."""
@@ -196,7 +197,8 @@ class Daemon:
         reconciler, before = self._reconciler, self._decision
         if Stale.LEASES in stale:
             self._lease_monitor.watch()
-            reconciler.observe_leases()
+            if not reconciler.observe_leases():
+                self._try_later(Hint(Stale.LEASES))
             for complaint in reconciler.complaints:
                 _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
             reconciler.complaints.clear()
@@ -251,13 +253,14 @@ class Daemon:
             self._retry = FIRST_RETRY
 
     def _try_later(self, hint: Hint) -> None:
-        if self._retry_timer:
-            self._retry_timer.cancel()
-        self._retry_timer = asyncio.get_running_loop().call_later(self._retry, self._on_retry, hint)
+        self._retry_hint.add(hint)
+        if not self._retry_timer:
+            self._retry_timer = asyncio.get_running_loop().call_later(self._retry, self._on_retry)
 
-    def _on_retry(self, hint: Hint) -> None:
+    def _on_retry(self) -> None:
         self._retry_timer = None
         self._retry = min(2 * self._retry, LAST_RETRY)
+        hint, self._retry_hint = self._retry_hint, Hint()
         self._look_again(hint)
 
 

@@ -86,11 +86,12 @@ class Reconciler:
                 stale |= Stale.ROUTES
         return stale
 
-    def observe_leases(self) -> None:
-        """Read lease files."""
+    def observe_leases(self) -> bool:
+        """Read lease files; say whether their directory could be read."""
         self._leased, complaints = self._leases.read(clock.now())
         self.complaints += complaints
         self._forget_leaseless()
+        return not self._leases.unreadable
 
     def _forget_leaseless(self) -> None:
         # The hook's route without a lease file means nothing once there is one, and goes unseen with lo.

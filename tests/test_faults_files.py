@@ -94,6 +94,23 @@ def test_a_missing_runtime_directory(daemon: Daemon) -> None:
     assert [each["source"] for each in daemon.status()["delegations"]] == ["dhclient"]
 
 
+def test_a_directory_of_leases_that_cannot_be_read(running: Daemon) -> None:
+    """What was read counts, and it is tried again without any event."""
+    leases, fresh = running.runtime / "leases", running.runtime / "fresh"
+    leases.rename(running.runtime / "aside")
+    leases.touch()
+    delegate(running.namespace, "2001:db8:300::/60")
+    running.wait_for("Not a directory")
+    assert bound(running.namespace) >= WANTED
+    fresh.mkdir()
+    write_lease(fresh, prefix=SECOND)
+    leases.unlink()
+    (fresh / "leases").rename(leases)
+    wait_until(
+        lambda: subnets(SECOND, 3) <= bound(running.namespace) and not WANTED & bound(running.namespace), 10
+    )
+
+
 def test_hostile_lease_files_beside_a_good_one(running: Daemon) -> None:
     leases = running.runtime / "leases"
     good = (leases / "one").read_bytes()

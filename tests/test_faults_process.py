@@ -84,24 +84,37 @@ def test_of_two_started_at_once_one_goes_on(daemon: Daemon, tmp_path: Path) -> N
         assert bound(daemon.namespace) == WANTED
 
 
-def test_without_descriptors_it_goes_on_with_those_it_has(daemon: Daemon) -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_without_descriptors_it_goes_on_with_those_it_has(daemon: Daemon, left: int) -> None:
     """What needs one is refused and told; leases that cannot be read again are not forgotten."""
     host = daemon.namespace
     daemon.configure(POLICY)
     write_lease(daemon.runtime, prefix=DELEGATED)
     daemon.start()
-    used = len(list(Path(f"/proc/{daemon.running.pid}/fd").iterdir()))
-    resource.prlimit(daemon.running.pid, resource.RLIMIT_NOFILE, (used, DESCRIPTORS))
+    used = {int(each.name) for each in Path(f"/proc/{daemon.running.pid}/fd").iterdir()}
+    lowest_free = min(set(range(DESCRIPTORS)) - used)
+    resource.prlimit(daemon.running.pid, resource.RLIMIT_NOFILE, (lowest_free + left, DESCRIPTORS))
     write_lease(daemon.runtime, "two", prefix=OTHER)
     daemon.wait_for("Too many open files")
     # A reload cannot even tell systemd: nothing to wait for but the refusal.
     daemon.running.send_signal(1)
-    daemon.wait_for("the old configuration stays in force")
+    daemon.wait_for("event=reloaded" if left else "the old configuration stays in force")
     host.ip("-6 route flush proto 150 table local")
     wait_until(lambda: bound(host) == WANTED)
+    # Whoever asks who it is cannot be received, and knows it all the same.
+    second = host.run(*daemon.command(), check=False, env=daemon.environment())
+    assert f"(pid {daemon.running.pid})" in second.stderr
+    before = time_used(daemon)
+    time.sleep(0.5)
+    assert time_used(daemon) - before < 0.2
     resource.prlimit(daemon.running.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    daemon.reload()
-    assert bound(host) == WANTED | subnets(OTHER, 16)
+    wait_until(lambda: bound(host) == WANTED | subnets(OTHER, 16), 10)
+
+
+def time_used(daemon: Daemon) -> float:
+    """Give the CPU seconds that it has used so far."""
+    fields = Path(f"/proc/{daemon.running.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_with_stderr(daemon: Daemon, stderr: int) -> subprocess.Popen[str]:

@@ -55,6 +55,11 @@ class Leases:
         self._known: dict[str, _Known] = {}
         self._unreadable: Complaint | None = None
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether what `read` gave last is what it held before, and worth another try."""
+        return self._unreadable is not None
+
     def read(self, now: float) -> tuple[list[Lease], list[Complaint]]:
         """Read all leases, and complaints that were not made before; `now` is CLOCK_BOOTTIME.
 
