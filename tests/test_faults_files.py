@@ -14,6 +14,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
 from tests.lab.dhclient import HOOK
 from tests.lab.namespace import wait_until
+from tests.lab.strace import injected
 
 POLICY = "subnets: [{name: some, count: 3}]"
 WANTED = subnets(PREFIX, 3)
@@ -109,6 +110,15 @@ def test_a_directory_of_leases_that_cannot_be_read(running: Daemon) -> None:
     wait_until(
         lambda: subnets(SECOND, 3) <= bound(running.namespace) and not WANTED & bound(running.namespace), 10
     )
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["directory", "file"])
+def test_a_system_without_room_for_open_files(running: Daemon, tmp_path: Path, call: int) -> None:
+    """Where a good file cannot be opened it is tried again, and not taken for a bad one."""
+    with injected(running.running.pid, tmp_path, f"openat:error=ENFILE:when={call}"):
+        write_lease(running.runtime, "second", prefix=SECOND)
+        running.wait_for("Too many open files in system")
+    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3))
 
 
 def test_hostile_lease_files_beside_a_good_one(running: Daemon) -> None:
