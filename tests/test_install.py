@@ -1,18 +1,15 @@
 """What `make install` leaves in a DESTDIR, judged by the programs that will read it."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from anyipd import policy
-from tests.lab.programs import need
+from anyipd.ctl.__main__ import SUBCOMMANDS
+from tests.lab.make import ROOT, make, output
 
-ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
 VENV = "usr/local/lib/anyipd"
 UNIT = "usr/local/lib/systemd/system/anyipd.service"
@@ -25,38 +22,10 @@ FILES = {
     "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,
     "usr/local/lib/sysusers.d/anyipd.conf": 0o644,
     "usr/local/lib/tmpfiles.d/anyipd.conf": 0o644,
+    "usr/local/share/man/man5/anyipd.yaml.5": 0o644,
+    "usr/local/share/man/man8/anyipctl.8": 0o644,
+    "usr/local/share/man/man8/anyipd.8": 0o644,
 }
-
-
-def make(*words: str) -> str:
-    """Run make as a user would, not as part of the make that may have started the tests.
-
-    The lab has no way out: pip finds here what `make test` fetched before.
-    """
-    environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache" / "wheels")}
-    python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
-    ready_made = "--old-file=.venv"
-    return output(
-        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words], env=environment
-    )
-
-
-def output(command: list[str], env: dict[str, str] | None = None) -> str:
-    """Run a command that must succeed, and give what it printed."""
-    program, *arguments = command
-    done = subprocess.run(
-        [need(program), *arguments],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def files(directory: Path) -> set[str]:
@@ -159,10 +128,22 @@ def test_dhclient_script_finds_the_hook_once(installed: Path) -> None:
     assert output(["run-parts", "--list", str(hooks)]) == f"{hooks}/anyipd\n"
 
 
-def test_another_prefix_has_its_unit_where_systemd_looks() -> None:
-    recipe = make("install", "--dry-run", "PREFIX=/opt/network", "DESTDIR=/nowhere")
-    assert "'/nowhere/etc/systemd/system/anyipd.service'" in recipe
-    assert "s|@BINDIR@|/opt/network/bin|" in recipe
+def test_programs_elsewhere_have_their_unit_where_systemd_looks(installed: Path, tmp_path: Path) -> None:
+    anyipctl = [str(installed / VENV / "bin/python"), "-P", "-m", "anyipd.ctl"]
+    said = output([*anyipctl, "install", "--root", str(tmp_path), "--prefix", "/opt/uv/anyipd"])
+    assert files(tmp_path) == set(FILES)
+    assert set(said.splitlines()) == {f"write {tmp_path / name}" for name in FILES}
+    assert "ExecStart=/opt/uv/anyipd/bin/anyipd\n" in (tmp_path / UNIT).read_text()
+    output([*anyipctl, "uninstall", "--root", str(tmp_path)])
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("page", ["man5/anyipd.yaml.5", "man8/anyipctl.8", "man8/anyipd.8"])
+def test_the_manual_is_sound_and_tells_of_every_command(installed: Path, page: str) -> None:
+    path = installed / "usr/local/share/man" / page
+    assert output(["groff", "-mandoc", "-ww", "-z", str(path)]) == ""
+    if path.name == "anyipctl.8":
+        assert set(re.findall(r"^\.It Ic (\w+)", path.read_text(), re.MULTILINE)) == set(SUBCOMMANDS)
 
 
 def test_the_example_is_the_default_until_edited() -> None:
@@ -186,7 +167,11 @@ def test_a_changed_configuration_survives_and_nothing_else_does(installed: Path,
     assert files(directory) == before
     assert f"Kept: {config}, which you changed" in make("uninstall", f"DESTDIR={directory}")
     assert files(directory) == {"etc/anyipd.yaml"}
-    config.write_text(EXAMPLE.read_text())
+    make("uninstall", f"DESTDIR={directory}")
+
+
+def test_an_unchanged_configuration_goes_too(installed: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "copy"
+    shutil.copytree(installed, directory, symlinks=True)
     make("uninstall", f"DESTDIR={directory}")
     assert files(directory) == set()
-    make("uninstall", f"DESTDIR={directory}")

@@ -3,140 +3,86 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from anyipd.model import Prefix
-from tests.lab import machine as machines
-from tests.lab import namespace
-from tests.lab.machine import Entry, Machine
+from tests.lab.machine import Machine
+from tests.lab.make import make, output
 from tests.lab.monitor import RouteMonitor
-from tests.lab.namespace import LabError, Namespace, wait_until
-from tests.lab.network import Uplink
-from tests.test_install import make, output
+from tests.lab.namespace import wait_until
+from tests.lab.service import (
+    DELEGATED,
+    HOOK,
+    POLICY,
+    Service,
+    machine_with_uplink,
+    subnets,
+    system_python,
+    told,
+)
 
-DELEGATED = Prefix.parse("2001:db8:100::/60")
-POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 3}]\n"
 MISTAKE = "subnets: [{name: web, id: 0, idd: 3}]\n"
 MISTAKE_AT = "/etc/anyipd.yaml:1:30: subnets[0].idd"
-HOOK = "/etc/dhcp/dhclient-exit-hooks.d/anyipd"
 CAP_NET_ADMIN = 1 << 12  # linux/capability.h
 FILTERED = 2  # Seccomp: in proc_pid_status(5)
 WARNING, ERROR, INFO = 4, 3, 6  # syslog(3)
 
 
-def subnets(*numbers: int) -> list[str]:
-    return [str(Prefix(DELEGATED.address + (number << 64), 64)) for number in sorted(numbers)]
+CLIENT = """\
+[Unit]
+{order}=anyipd.service
+After=network-pre.target
+[Service]
+Type=oneshot
+Environment={variables}
+ExecStart=sh -c '. {hook}'
+[Install]
+WantedBy=multi-user.target
+"""
+"""A DHCPv6 client that is delegated a prefix at boot, by `order` before or after anyipd is ready."""
+
+AT_BOOT = {"Before": Prefix.parse("2001:db8:200::/64"), "After": Prefix.parse("2001:db8:300::/64")}
 
 
-@dataclass
-class Service:
-    """The unit anyipd on `machine`; `at_boot` is the state it was in when that was up."""
-
-    machine: Machine
-    uplink: Uplink
-    at_boot: str
-    since: int = 0
-
-    def reset(self) -> None:
-        """Stop it and take away everything that a test may have left."""
-        self.systemctl("stop", "anyipd")
-        self.systemctl("reset-failed")
-        self.machine.run("sh", "-c", "rm -rf /etc/systemd/system/anyipd.service.d /run/anyipd/leases/*")
-        self.systemctl("daemon-reload")
-        for protocol in ("150", "dhcp"):
-            for table in ("local", "main"):
-                self.machine.namespace.ip(f"-6 route flush proto {protocol} table {table}")
-        self.configure(POLICY)
-        self.since = len(self.machine.journal("anyipd"))
-
-    def systemctl(self, *words: str) -> str:
-        return self.machine.run("systemctl", *words).stdout.strip()
-
-    def start(self) -> None:
-        done = self.machine.run("systemctl", "start", "anyipd", check=False)
-        assert done.returncode == 0, "\n".join(entry.message for entry in self.said())
-
-    def show(self, name: str) -> str:
-        """Give one of the unit's properties, such as MainPID."""
-        return self.systemctl("show", "--value", f"--property={name}", "anyipd")
-
-    def configure(self, policy: str) -> None:
-        (self.machine.root / "etc/anyipd.yaml").write_text(policy)
-
-    def drop_in(self, *settings: str) -> None:
-        """Have the unit's [Service] section say something else."""
-        folder = self.machine.root / "etc/systemd/system/anyipd.service.d"
-        folder.mkdir()
-        (folder / "test.conf").write_text("\n".join(["[Service]", *settings, ""]))
-        self.systemctl("daemon-reload")
-
-    def delegate(self) -> None:
-        """Do what dhclient does with a prefix: call the installed hook, as root."""
-        self.uplink.route(DELEGATED)
-        variables = {
-            "reason": "BOUND6",
-            "interface": self.uplink.interface,
-            "new_ip6_prefix": str(DELEGATED),
-            "new_iaid": "62:9d:01:0a",
-            "new_life_starts": str(int(time.time())),
-            "new_preferred_life": "3600",
-            "new_max_life": "7200",
-        }
-        told = [f"{name}={value}" for name, value in variables.items()]
-        self.machine.run("env", *told, "sh", "-c", f". {HOOK}")
-
-    def bound(self) -> list[str]:
-        routes = self.machine.namespace.ip_json("-6 route show table local proto 150")
-        return sorted((route["dst"] for route in routes), key=lambda text: Prefix.parse(text).address)
-
-    def status(self) -> dict[str, str]:
-        """Give what the kernel says of the daemon: proc_pid_status(5)."""
-        lines = self.machine.run("cat", f"/proc/{self.show('MainPID')}/status").stdout.splitlines()
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-    def said(self, source: str = "anyipd") -> list[Entry]:
-        """Give what the journal got from `source` since the test began."""
-        return [entry for entry in self.machine.journal("anyipd")[self.since :] if entry.source == source]
-
-    def wait_for(self, text: str, source: str = "anyipd", timeout: float = 5.0) -> Entry:
-        return wait_until(
-            lambda: next((entry for entry in self.said(source) if text in entry.message), None), timeout
-        )
+def delegate_at_boot(machine: Machine, interface: str, order: str, prefix: Prefix) -> None:
+    variables = " ".join(f"{name}={value}" for name, value in told(prefix, interface).items())
+    unit = f"etc/systemd/system/client-{order.lower()}.service"
+    (machine.root / unit).write_text(CLIENT.format(order=order, variables=variables, hook=HOOK))
+    output(["systemctl", f"--root={machine.root}", "enable", Path(unit).name])
 
 
-def system_python() -> Path:
-    """Find a Python that a service may see, of the version that the wheels were fetched for."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (Path("/usr/bin") / version, Path(sys.executable).resolve()):
-        if python.exists() and python.parts[1] not in {"home", "root"}:
-            return python
-    raise LabError(f"{version} is in a home directory, which ProtectHome=yes hides: install another")
+class Boot(NamedTuple):
+    """The service once its machine was up, and its state and subnets at that time."""
+
+    service: Service
+    state: str
+    bound: list[str]
 
 
 @pytest.fixture(scope="module")
-def booted() -> Iterator[Service]:
+def boot() -> Iterator[Boot]:
     """A machine on which anyipd is installed and enabled; it boots once for all tests."""
-    reason = namespace.obstacle() or machines.obstacle()
-    if reason:
-        pytest.skip(reason)
-    try:
-        with Namespace("isp") as isp, Namespace("host") as host, Machine(host) as machine:
-            make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}")
-            output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
-            uplink = Uplink(isp, host)
-            machine.boot()
-            at_boot = machine.run("systemctl", "is-active", "anyipd", check=False).stdout.strip()
-            yield Service(machine, uplink, at_boot)
-    except LabError as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+    with machine_with_uplink() as (machine, uplink):
+        make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}")
+        output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
+        for order, prefix in AT_BOOT.items():
+            delegate_at_boot(machine, uplink.interface, order, prefix)
+        machine.boot()
+        service = Service(machine, uplink)
+        state = machine.run("systemctl", "is-active", "anyipd", check=False).stdout.strip()
+        wait_until(lambda: len(service.bound()) >= len(AT_BOOT) or state != "active")
+        yield Boot(service, state, service.bound())
+
+
+@pytest.fixture(scope="module")
+def booted(boot: Boot) -> Service:
+    return boot.service
 
 
 @pytest.fixture
@@ -146,8 +92,14 @@ def service(booted: Service) -> Service:
     return booted
 
 
+def test_a_prefix_is_bound_at_boot_whether_it_comes_before_anyipd_or_after(boot: Boot) -> None:
+    assert boot.state == "active"
+    assert boot.bound == [str(prefix) for prefix in AT_BOOT.values()]
+    ready = next(entry for entry in boot.service.machine.journal("anyipd") if "event=ready" in entry.message)
+    assert "delegations=1" in ready.message
+
+
 def test_boot_prepares_everything(booted: Service) -> None:
-    assert booted.at_boot == "active"
     assert booted.machine.run("cat", "/proc/sys/net/ipv6/ip_nonlocal_bind").stdout == "1\n"
     for folder in ("/run/anyipd", "/run/anyipd/leases"):
         assert booted.machine.run("stat", "--format=%A %U", folder).stdout == "drwxr-xr-x root\n"

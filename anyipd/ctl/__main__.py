@@ -15,6 +15,8 @@ SUBCOMMANDS = {
     "status": "show delegations and subnets as the kernel and the lease files tell them",
     "random": "print uniformly random addresses inside bound subnets",
     "flush": "remove every route of anyipd's; a running daemon puts back what belongs there",
+    "install": "lay out unit, user, hooks, sysctl, protocol name and manual, around what pipx or uv brought",
+    "uninstall": "undo `anyipctl install`; a changed configuration stays",
 }
 
 
@@ -28,6 +30,18 @@ def main() -> None:
         command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         if name == "check":
             command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="instead of --config")
+            continue
+        if name in {"install", "uninstall"}:
+            command.add_argument(
+                "--root", type=Path, default=Path("/"), metavar="DIR", help="another root directory than /"
+            )
+            command.add_argument(
+                "--prefix",
+                type=Path,
+                default=Path(sys.prefix),
+                metavar="DIR",
+                help="the programs are in DIR/bin (default: where this one is)",
+            )
             continue
         if name == "plan":
             command.add_argument("--prefix", action="append", metavar="P", help="an example; may be repeated")

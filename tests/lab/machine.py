@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import uuid
+import zlib
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO, NamedTuple, Self
@@ -41,6 +44,18 @@ shift
 exec "$@"
 """
 """Cgroups, `--`, and the command to run in them."""
+
+
+FOUND = "%P %M %U:%G %l\\n"
+"""Of `find -printf`."""
+
+OF_NO_MATTER = re.compile(
+    # What dpkg and the machine's own life write, whatever is installed,
+    r"/(var/cache/man|var/lib/dpkg|var/log|run/log|run/systemd)(/.*)?"
+    # and what userdel keeps: its lock, and copies of what was there before.
+    r"|/etc/(passwd-|group-|shadow-|gshadow-|\.pwd\.lock)"
+)
+"""Paths that `written` passes over."""
 
 
 class Entry(NamedTuple):
@@ -109,6 +124,8 @@ class Machine:
         for folder in (units, self.root / "etc/init.d"):
             shutil.rmtree(folder, ignore_errors=True)
         units.mkdir(parents=True)
+        # Container images have one that lets packages start nothing.
+        (self.root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
         for unit in NEEDLESS:
             (units / unit).symlink_to("/dev/null")
         # Without one it would boot for the first time, and enable all units there are.
@@ -187,6 +204,22 @@ class Machine:
         enter = ["nsenter", f"--target={self.leader}", "--all", "--"]
         return self.namespace.run(*enter, *command, check=check, env=ENVIRONMENT)
 
+    def written(self) -> set[str]:
+        """List what its files have that this machine's have not, and all below /run.
+
+        Each with kind, permissions, owner, and contents or target.
+        """
+        found = {
+            f"/run/{line}" for line in self.run("find", "/run", "-xdev", "-printf", FOUND).stdout.splitlines()
+        }
+        upper = self.folder / "upper"
+        for folder, names, files in os.walk(upper):
+            for path in (Path(folder, name) for name in (*names, *files)):
+                here = Path("/", path.relative_to(upper))
+                if (told := describe(path)) != describe(here):
+                    found.add(f"{here} {told}")
+        return {line for line in found if not OF_NO_MATTER.fullmatch(line.split()[0])}
+
     def journal(self, unit: str) -> list[Entry]:
         """Give what the journal has of `unit` so far, systemd's own words about it included."""
         lines = self.run("journalctl", f"--unit={unit}", "--output=json").stdout.splitlines()
@@ -194,6 +227,18 @@ class Machine:
             Entry(entry["SYSLOG_IDENTIFIER"], int(entry["PRIORITY"]), entry["MESSAGE"])
             for entry in map(json.loads, lines)
         ]
+
+
+def describe(path: Path) -> str:
+    """Say what is at `path`, a link not followed; of a folder not what is in it. Nothing where nothing is."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return ""
+    told = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
+    if path.is_symlink():
+        return f"{told} {path.readlink()}"
+    return f"{told} {zlib.crc32(path.read_bytes()):x}" if path.is_file() else told
 
 
 def is_up(nspawn: subprocess.Popen[str], notify: socket.socket) -> bool:

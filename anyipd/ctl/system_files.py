@@ -1,0 +1,89 @@
+"""What anyipd lays into a system beside its programs: the one list, for `install` and `uninstall`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from anyipd import arguments
+
+SYSTEM = Path("/")
+CONFIG = "etc/anyipd.yaml"
+"""Laid where there is none, and taken back unless somebody changed it."""
+
+SYSCTL = "net.ipv6.ip_nonlocal_bind"
+SYSTEMD_SYSCTL = "/usr/lib/systemd/systemd-sysctl"
+
+
+class File(NamedTuple):
+    """A file of the wheel's folder `anyipd/system`, the path below the root that it goes to, and its mode."""
+
+    source: str
+    path: str
+    mode: int = 0o644
+
+
+class Layout:
+    """Where everything goes, for programs in `prefix`/bin.
+
+    /usr/lib is a package's; all others share /usr/local/lib, where systemd looks as well.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        lib = "usr/lib" if prefix == Path("/usr") else "usr/local/lib"
+        man = "usr/share/man" if prefix == Path("/usr") else "usr/local/share/man"
+        self.unit = File("systemd/anyipd.service", f"{lib}/systemd/system/anyipd.service")
+        self.sysusers = File("systemd/anyipd.sysusers", f"{lib}/sysusers.d/anyipd.conf")
+        self.tmpfiles = File("systemd/anyipd.tmpfiles", f"{lib}/tmpfiles.d/anyipd.conf")  # noqa: S108  not /tmp
+        self.sysctl = File("systemd/anyipd.sysctl", f"{lib}/sysctl.d/60-anyipd.conf")
+        hook = "etc/dhcp/dhclient-exit-hooks.d/anyipd"
+        self.files = (
+            self.unit,
+            self.sysusers,
+            self.tmpfiles,
+            self.sysctl,
+            File("systemd/anyipd.rt_protos", "etc/iproute2/rt_protos.d/anyipd.conf"),
+            File("dhclient-hooks/anyipd", hook, 0o755),
+            # Debian's run-parts passes over names with a dot, Fedora's dhclient-script over others. Where
+            # both are run, the second time changes nothing.
+            File("dhclient-hooks/anyipd", f"{hook}.sh", 0o755),
+            File("man/anyipd.8", f"{man}/man8/anyipd.8"),
+            File("man/anyipctl.8", f"{man}/man8/anyipctl.8"),
+            File("man/anyipd.yaml.5", f"{man}/man5/anyipd.yaml.5"),
+        )
+        self.config = File("systemd/anyipd.yaml", CONFIG)
+
+    def content(self, file: File) -> str:
+        """Give what is to be in `file`. Ends the program in a checkout, which has no folder of them."""
+        source = resources.files("anyipd") / "system" / file.source
+        if not source.is_file():
+            arguments.fail(
+                arguments.UNAVAILABLE,
+                "anyipctl: this is a checkout, without the files to install; run `make install` in it",
+            )
+        return source.read_text().replace("@BINDIR@", f"{self.prefix}/bin")
+
+
+def require_root(root: Path, command: str) -> None:
+    """End the program with EX_NOPERM unless this is root, or `root` is somewhere else."""
+    if root == SYSTEM and os.geteuid() != 0:
+        arguments.fail(arguments.NO_PERMISSION, f"anyipctl {command}: run it as root")
+
+
+def is_running(root: Path) -> bool:
+    """Say whether `root` is this system, and systemd runs it."""
+    return root == SYSTEM and Path("/run/systemd/system").is_dir()
+
+
+def call(*command: str) -> None:
+    """Say what is run, and run it. Ends the program where it fails."""
+    print(*command)
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)  # noqa: S603  our own words
+    if done.returncode:
+        arguments.fail(
+            arguments.UNAVAILABLE, f"anyipctl: `{' '.join(command)}` failed: {done.stderr.strip()}"
+        )

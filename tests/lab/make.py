@@ -1,0 +1,43 @@
+"""make, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.lab.programs import need
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make(*words: str) -> str:
+    """Run make as a user would, not as part of the make that may have started the tests.
+
+    The lab has no way out: pip finds here what `make test` fetched before.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache" / "wheels")}
+    python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
+    ready_made = "--old-file=.venv"
+    return output(
+        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words], env=environment
+    )
+
+
+def output(command: list[str], env: dict[str, str] | None = None) -> str:
+    """Run a command that must succeed, and give what it printed."""
+    program, *arguments = command
+    done = subprocess.run(
+        [need(program), *arguments],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
