@@ -9,19 +9,19 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## say what there is (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-include setup.mk install.mk
+include setup.mk install.mk deb.mk
 
 demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answering, in a network of its own
 	@.venv/bin/python -m tests.lab.demo
 
-test: check .cache/debian .cache/wheels ## run every check and every test, with real DHCPv6 server and client
+test: check .cache/debian .cache/wheels .cache/lintian ## run every check and every test, with real DHCPv6 server and client
 	.venv/bin/python -m pytest
 
 check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabilities
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	PATH=.cache/debian/bin:$$PATH shellcheck --shell=sh dhclient-hooks/anyipd .ci/run
+	PATH=.cache/debian/bin:$$PATH shellcheck --shell=sh dhclient-hooks/anyipd .ci/run debian/postinst debian/postrm debian/prerm
 
 # An answer is JSON. Where there is none, nobody could be asked: said, but no reason to stop working.
 PIP_AUDIT = .venv/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \

@@ -47,14 +47,22 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 			.venv/lib/python3*/site-packages/pip/_vendor/certifi/core.py; \
 	fi
 
+.cache/lintian: .cache/lintian/stamp
 .cache/wheels: .cache/wheels/stamp
 
-# What `make install` takes from the registry, for the tests, which have no way out.
-.cache/wheels/stamp: requirements.lock .venv/stamp
+# What `make install` and `make deb` take from the registry, for the tests, which have no way out.
+.cache/wheels/stamp: requirements.lock .venv/stamp deb.mk
 	rm -rf $(@D)
-	.venv/bin/python -m pip download $(QUIET) --require-hashes --dest $(@D) -r requirements.lock
+	.venv/bin/python -m pip download $(QUIET) --dest $(@D) --require-hashes -r requirements.lock
+	.venv/bin/python -m pip download $(QUIET) --dest $(@D) $(call wheels,3.11)
+	.venv/bin/python -m pip download $(QUIET) --dest $(@D) $(call wheels,3.13)
 	touch $@
 
 .cache/debian/stamp: tests/lab/debian.py setup.mk
 	$(PYTHON) tests/lab/debian.py .cache/debian $(LAB_PACKAGES)
+	touch $@
+
+# Apart from the lab's programs: it brings a hundred packages, and shall shadow nothing.
+.cache/lintian/stamp: tests/lab/debian.py setup.mk
+	$(PYTHON) tests/lab/debian.py .cache/lintian lintian
 	touch $@

@@ -56,6 +56,12 @@ LD_LIBRARY_PATH={libraries} exec {program} "$@"
 """
 
 
+PERL_STARTER = """\
+#!/bin/sh
+PERL5LIB={modules} LD_LIBRARY_PATH={libraries} exec perl {program} "$@"
+"""
+
+
 def environment() -> dict[str, str]:
     """Give the environment in which the lab's programs are found by name."""
     return {**os.environ, "PATH": f"{CACHE / 'bin'}{os.pathsep}{SYSTEM_PATH}"}
@@ -108,16 +114,33 @@ def write_starters(root: Path, programs: Path) -> None:
     """For every program below `root` write one into `programs` that starts it with its libraries."""
     found = (file.parent for file in root.rglob("lib*.so*") if file.suffix != ".gz")  # a manual page
     libraries = ":".join(sorted({shlex.quote(str(folder)) for folder in found}))
+    modules = ":".join(shlex.quote(str(folder)) for folder in perl_modules(root))
     for folder in ("bin", "sbin", "usr/bin", "usr/sbin"):
         for program in (root / folder).glob("*"):
             starter = programs / program.name
             if not program.exists():
                 continue  # an absolute link, to a program in another of these folders
-            if program.read_bytes().startswith(b"#!"):
+            kind, _, _ = program.read_bytes().partition(b"\n")
+            if kind.startswith(b"#!/usr/bin/perl"):
+                form = PERL_STARTER
+            elif kind.startswith(b"#!"):
                 shutil.copy(program, starter)
                 continue
-            starter.write_text(STARTER.format(libraries=libraries, program=shlex.quote(str(program))))
+            else:
+                form = STARTER
+            starter.write_text(
+                form.format(modules=modules, libraries=libraries, program=shlex.quote(str(program.resolve())))
+            )
             starter.chmod(0o755)
+
+
+def perl_modules(root: Path) -> list[Path]:
+    """Give the folders below `root` that Debian's perl looks for modules in."""
+    return [
+        root / "usr/share/perl5",
+        *(root / "usr/lib").glob("*/perl5/5.*"),
+        *(root / "usr/share").glob("perl/5.*"),
+    ]
 
 
 def main(destination: str, *packages: str) -> int:

@@ -1,0 +1,125 @@
+"""The Debian package: built, judged by lintian, and installed, upgraded, removed and purged on a machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anyipd.model import Prefix
+from tests.lab.machine import Machine
+from tests.lab.make import ROOT, make, output
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import wait_until
+from tests.lab.pings import Pings
+from tests.lab.programs import need
+from tests.lab.service import HOOK, Service, machine_with_uplink, subnets
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """What `make deb` builds."""
+    need("dpkg-deb")
+    make("deb", "MAINTAINER=anyipd <anyipd@debian.org>")
+    (built,) = (ROOT / "dist").glob("anyipd_*.deb")
+    return built
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """A machine that is up, and on which nothing was installed yet."""
+    with machine_with_uplink() as (machine, uplink):
+        machine.boot()
+        yield Service(machine, uplink)
+
+
+def dpkg(machine: Machine, *words: str) -> None:
+    # The lab's own programs are unpacked and not installed, so dpkg may miss what is there.
+    machine.run("dpkg", "--force-depends", *words)
+
+
+def install(machine: Machine, package: Path) -> None:
+    here = machine.root / package.name
+    shutil.copy(package, here)
+    dpkg(machine, "--install", f"/{package.name}")
+    here.unlink()
+
+
+def newer(package: Path, folder: Path) -> Path:
+    """Give the same package as a later version, whose unit says something else."""
+    unpacked = folder / "newer"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, unpacked], check=True)
+    control = unpacked / "DEBIAN/control"
+    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 1:"))
+    unit = unpacked / "usr/lib/systemd/system/anyipd.service"
+    unit.write_text(unit.read_text().replace("\nRestartSec=3s\n", "\nRestartSec=4s\n"))
+    built = folder / "newer.deb"
+    subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "--build", unpacked, built], check=True)
+    return built
+
+
+def sysctl(machine: Machine) -> str:
+    return machine.run("cat", "/proc/sys/net/ipv6/ip_nonlocal_bind").stdout.strip()
+
+
+def routes(service: Service) -> list[str]:
+    """Give all routes of the daemon's or the hook's."""
+    found = service.machine.namespace.ip("-6 -oneline route show table all").splitlines()
+    return [line for line in found if "proto anyipd" in line or "proto 150" in line or "proto dhcp" in line]
+
+
+def test_lintian_finds_nothing(package: Path) -> None:
+    own = ROOT / ".cache/lintian/bin"
+    path = f"{own}:{os.environ['PATH']}"
+    if not shutil.which("lintian", path=path):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no lintian: run `make .cache/lintian`")
+    command = ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info", str(package)]
+    verdict = output(["env", f"PATH={path}", *command])
+    assert verdict == ""
+
+
+def test_it_serves_the_python_of_both_debians(package: Path) -> None:
+    contents = output(["dpkg-deb", "--contents", str(package)])
+    for module in ("_pydantic_core", "_yaml"):
+        for python in ("311", "313"):
+            assert f"/{module}.cpython-{python}-" in contents
+    assert " ./usr/lib/anyipd/lib/python3.13 -> python3.11\n" in contents
+
+
+def test_its_life_on_a_machine(service: Service, package: Path, tmp_path: Path) -> None:
+    machine = service.machine
+    before, sysctl_before = machine.written(), sysctl(machine)
+
+    install(machine, package)
+    assert service.systemctl("is-enabled", "anyipd") == "enabled"
+    service.wait_for("event=ready")
+    assert service.show("ActiveState") == "active"
+    assert sysctl(machine) == "1"
+    service.configure("subnets: [{name: web, id: 0}, {name: proxies, count: 3}]\n")
+    service.systemctl("reload", "anyipd")
+    service.delegate()
+    wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
+
+    daemon, monitor = service.show("MainPID"), RouteMonitor(machine.namespace, tmp_path)
+    with Pings(service.uplink, map(Prefix.parse, service.bound()), 0.01) as pings:
+        install(machine, newer(package, tmp_path))
+        wait_until(lambda: service.show("MainPID") not in {"0", daemon})
+        wait_until(lambda: service.show("ActiveState") == "active")
+    assert service.show("RestartUSec") == "4s"
+    assert monitor.changes() == []
+    assert pings.lost()[0] == 0
+    assert service.machine.run("cat", "/etc/anyipd.yaml").stdout.startswith("subnets:")
+
+    dpkg(machine, "--remove", "anyipd")
+    assert service.show("ActiveState") == "inactive"
+    assert routes(service) == []
+    assert sysctl(machine) == sysctl_before
+    assert machine.run("test", "-e", HOOK, check=False).returncode == 1
+    assert service.machine.run("cat", "/etc/anyipd.yaml").stdout.startswith("subnets:")
+
+    dpkg(machine, "--purge", "anyipd")
+    assert before ^ machine.written() == set()
