@@ -52,7 +52,7 @@ ALLOWED = {
     "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan"],
     "anyipd.observe": ["anyipd.model", "anyipd.kernel", "anyipd.libc"],
-    "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
+    "anyipd.policy": ["anyipd.arguments", "anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.only_one": [],
 }
 
