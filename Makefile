@@ -14,7 +14,9 @@ include setup.mk install.mk deb.mk
 demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answering, in a network of its own
 	@.venv/bin/python -m tests.lab.demo
 
-test: check .cache/debian .cache/wheels .cache/lintian ## run every check and every test, with real DHCPv6 server and client
+# Only root can lay out another Debian, as only root can boot it.
+DEBIAN13 := $(if $(filter 0,$(shell id -u)),.cache/debian13)
+test: check .cache/debian .cache/wheels .cache/lintian $(DEBIAN13) ## run every check and every test, with real DHCPv6 server and client
 	.venv/bin/python -m pytest
 
 check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabilities

@@ -16,7 +16,7 @@ from tests.lab.make import ROOT, make, output
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import wait_until
 from tests.lab.pings import Pings
-from tests.lab.programs import need
+from tests.lab.programs import missing, need
 from tests.lab.service import HOOK, Service, machine_with_uplink, subnets
 
 
@@ -29,10 +29,16 @@ def package() -> Path:
     return built
 
 
-@pytest.fixture
-def service() -> Iterator[Service]:
+SYSTEMS = {"this system": Path("/"), "Debian 13": ROOT / ".cache/debian13/root"}
+
+
+@pytest.fixture(params=SYSTEMS)
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     """A machine that is up, and on which nothing was installed yet."""
-    with machine_with_uplink() as (machine, uplink):
+    system = SYSTEMS[request.param]
+    if not system.exists():
+        missing(f"no {request.param}: run `make .cache/debian13` as root")
+    with machine_with_uplink(system) as (machine, uplink):
         machine.boot()
         yield Service(machine, uplink)
 
@@ -76,7 +82,7 @@ def test_lintian_finds_nothing(package: Path) -> None:
     own = ROOT / ".cache/lintian/bin"
     path = f"{own}:{os.environ['PATH']}"
     if not shutil.which("lintian", path=path):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no lintian: run `make .cache/lintian`")
+        missing("no lintian: run `make .cache/lintian`")
     command = ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info", str(package)]
     verdict = output(["env", f"PATH={path}", *command])
     assert verdict == ""

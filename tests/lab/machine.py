@@ -77,12 +77,12 @@ def obstacle() -> str | None:
 class Machine:
     """A machine whose network is `namespace`. It runs from `boot` on until the `with` block ends.
 
-    `root` holds its files: this machine's own, below a layer that takes all writes. Lay out there
+    `root` holds its files: those of `system`, below a layer that takes all writes. Lay out there
     what it is to boot with.
     """
 
-    def __init__(self, namespace: Namespace) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: Namespace, system: Path = Path("/")) -> None:
+        self.namespace, self.system = namespace, system
         self.folder = Path(mkdtemp(dir="/run"))
         self.root, self.log = self.folder / "root", self.folder / "console.log"
         self.cgroups = own_cgroups(self.folder.name)
@@ -91,7 +91,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         self.mount("-t", "tmpfs", "machine", self.folder)
-        layers = {"lowerdir": Path("/"), "upperdir": self.folder / "upper", "workdir": self.folder / "work"}
+        layers = {"lowerdir": self.system, "upperdir": self.folder / "upper", "workdir": self.folder / "work"}
         for folder in (self.root, *layers.values()):
             folder.mkdir(exist_ok=True)
         options = ",".join(f"{layer}={folder}" for layer, folder in layers.items())
@@ -205,7 +205,7 @@ class Machine:
         return self.namespace.run(*enter, *command, check=check, env=ENVIRONMENT)
 
     def written(self) -> set[str]:
-        """List what its files have that this machine's have not, and all below /run.
+        """List what its files have that those of `system` have not, and all below /run.
 
         Each with kind, permissions, owner, and contents or target.
         """
@@ -215,9 +215,9 @@ class Machine:
         upper = self.folder / "upper"
         for folder, names, files in os.walk(upper):
             for path in (Path(folder, name) for name in (*names, *files)):
-                here = Path("/", path.relative_to(upper))
-                if (told := describe(path)) != describe(here):
-                    found.add(f"{here} {told}")
+                name = path.relative_to(upper)
+                if (told := describe(path)) != describe(self.system / name):
+                    found.add(f"/{name} {told}")
         return {line for line in found if not OF_NO_MATTER.fullmatch(line.split()[0])}
 
     def journal(self, unit: str) -> list[Entry]:

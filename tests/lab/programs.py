@@ -1,13 +1,19 @@
-"""Programs that a test cannot do without."""
+"""What a test cannot do without."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
 from tests.lab import debian
+
+
+def missing(reason: str) -> NoReturn:
+    """End the test for want of something: skipped on somebody's laptop, failed in CI."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def need(program: str) -> str:
@@ -17,5 +23,5 @@ def need(program: str) -> str:
     """
     found = shutil.which(program, path=debian.environment()["PATH"])
     if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
+        missing(f"{program} is not installed")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from tests.lab import namespace
 from tests.lab.machine import Entry, Machine
 from tests.lab.namespace import LabError, Namespace, wait_until
 from tests.lab.network import Uplink
+from tests.lab.programs import missing
 
 DELEGATED = Prefix.parse("2001:db8:100::/60")
 POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 3}]\n"
@@ -43,8 +43,8 @@ def told(prefix: Prefix, interface: str) -> dict[str, str]:
 
 
 @contextmanager
-def machine_with_uplink() -> Iterator[tuple[Machine, Uplink]]:
-    """Give a machine that has not booted, and its uplink.
+def machine_with_uplink(system: Path = Path("/")) -> Iterator[tuple[Machine, Uplink]]:
+    """Give a machine with the files of `system` that has not booted, and its uplink.
 
     Where none can boot the test ends: skipped on somebody's laptop, failed in CI.
     """
@@ -52,10 +52,10 @@ def machine_with_uplink() -> Iterator[tuple[Machine, Uplink]]:
     if reason:
         pytest.skip(reason)
     try:
-        with Namespace("isp") as isp, Namespace("host") as host, Machine(host) as machine:
+        with Namespace("isp") as isp, Namespace("host") as host, Machine(host, system) as machine:
             yield machine, Uplink(isp, host)
     except LabError as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        missing(str(error))
 
 
 @dataclass
