@@ -9,7 +9,7 @@ import socket
 
 import structlog
 
-from anyipd import arguments, log, only_one, policy
+from anyipd import arguments, bound, log, only_one, policy
 from anyipd.daemon import Daemon
 from anyipd.kernel.routes import Routes
 
@@ -51,7 +51,7 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
     task = asyncio.create_task(daemon.run())
     loop = asyncio.get_running_loop()
     if claimed:
-        loop.add_reader(claimed, _answer, claimed)
+        loop.add_reader(claimed, _answer, claimed, daemon)
     else:
         structlog.get_logger().warning("somebody else holds the name of anyipd in this network namespace")
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,14 +59,14 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
     await task
 
 
-def _answer(claimed: socket.socket) -> None:
+def _answer(claimed: socket.socket, daemon: Daemon) -> None:
     try:
-        only_one.answer(claimed)
+        only_one.answer(claimed, bound.dumps(daemon.subnets))
     except OSError:
         # No descriptor is left. Who asks knows who we are without an answer, and can stay in line.
         loop = asyncio.get_running_loop()
         loop.remove_reader(claimed)
-        loop.call_later(UNTIL_DESCRIPTORS, loop.add_reader, claimed, _answer, claimed)
+        loop.call_later(UNTIL_DESCRIPTORS, loop.add_reader, claimed, _answer, claimed, daemon)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ class Daemon:
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_hint = Hint()
 
+    @property
+    def subnets(self) -> Sequence[Subnets]:
+        """The policy's subnets as the last pass found them."""
+        return self._verdicts
+
     async def run(self) -> None:
         """Reconcile until cancelled; the routes stay."""
         loop = asyncio.get_running_loop()

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import socket
 import struct
+from contextlib import suppress
+
+PATIENCE = 2.0
+"""Seconds to wait for an answer; a daemon in the middle of a pass has a turn every few milliseconds."""
 
 _NAME = "\0anyipd"
+_USER = "anyipd"  # systemd/anyipd.sysusers
 _UCRED = struct.Struct("=iII")
 
 
@@ -40,20 +46,55 @@ def claim() -> socket.socket | None:
     return claimed
 
 
-def answer(claimed: socket.socket) -> None:
-    """Receive somebody who asks who we are; the kernel has told them already."""
-    claimed.accept()[0].close()
+def answer(claimed: socket.socket, news: bytes) -> None:
+    """Receive somebody who asks who we are, which the kernel has told them already, and hand `news` over.
+
+    As a file: however long it is and however slowly it is read, nobody waits for it here.
+    """
+    caller, _ = claimed.accept()
+    with caller, suppress(OSError), os.fdopen(os.memfd_create("anyipd"), "wb", buffering=0) as file:
+        file.write(news)
+        socket.send_fds(caller, [b"\0"], [file.fileno()])
 
 
 def holder() -> str | None:
-    """Say which process of root or of our own user holds this network namespace, None if none does."""
+    """Say which process holds this network namespace, None if none of those that may does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
-        caller.settimeout(0)
-        try:
-            caller.connect(_NAME)
-        except (ConnectionRefusedError, BlockingIOError):
-            return None
-        pid, uid, _ = _UCRED.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if uid not in {0, os.geteuid()}:
+        pid = _call(caller)
+    if pid is None:
         return None
     return f"pid {pid}" if pid else "pid unknown, in another pid namespace"
+
+
+def ask() -> bytes | None:
+    """Give the holder's news, None where there is no holder or it does not answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
+        if _call(caller) is None:
+            return None
+        caller.settimeout(PATIENCE)
+        try:
+            _, found, _, _ = socket.recv_fds(caller, 1, 1)
+        except TimeoutError:
+            return None
+    for descriptor in found:
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(0)
+            return file.read()
+    return None
+
+
+def _call(caller: socket.socket) -> int | None:
+    """Connect to the holder; give its pid, 0 where that is not known, None where nobody holds the name.
+
+    Neither does a user who is not root, the caller's own or the service's.
+    """
+    caller.settimeout(0)
+    try:
+        caller.connect(_NAME)
+    except (ConnectionRefusedError, BlockingIOError):
+        return None
+    pid, uid, _ = _UCRED.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    trusted = {0, os.geteuid()}
+    with suppress(KeyError):
+        trusted.add(pwd.getpwnam(_USER).pw_uid)
+    return int(pid) if uid in trusted else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.daemon import Daemon
+from tests.lab.monitor import RouteMonitor
 
 PREFIX = "2001:db8:100::/60"
 POLICY = "subnets: [{name: web, id: 3}, {name: rest, count: 2}, {name: docker, id: 0xf, bind: false}]"
@@ -67,7 +68,8 @@ def test_a_bad_example_is_a_wrong_command_line(daemon: Daemon, prefix: str) -> N
 
 def test_plan_is_what_the_daemon_then_does(delegated: Daemon) -> None:
     planned = json.loads(delegated.control("plan", "--json").stdout)
-    assert [(each["change"], each["type"], each["prefix"], each["count"]) for each in planned] == [
+    assert planned["subnets"] is None  # nobody is there to tell what has which name
+    assert [(each["change"], each["type"], each["prefix"], each["count"]) for each in planned["routes"]] == [
         ("add", "local", "2001:db8:100::/64", 2),
         ("add", "local", "2001:db8:100:3::/64", 1),
     ]
@@ -77,6 +79,59 @@ def test_plan_is_what_the_daemon_then_does(delegated: Daemon) -> None:
     assert {each["state"] for each in delegated.status()["subnets"]} == {"bound", "reserved"}
     delegated.namespace.ip("-6 route add local 2001:db8:900::/64 dev lo table local proto 150 metric 1024")
     delegated.wait_for("unbound")
+
+
+def test_plan_before_a_reload_says_which_subnets_move_or_go(delegated: Daemon, tmp_path: Path) -> None:
+    delegated.configure("subnets: [{name: web, id: 3}, {name: rest, count: 2, id: 0}, {name: old, id: 9}]")
+    delegated.start()
+    delegated.configure("subnets: [{name: api, id: 3}, {name: rest, count: 3, id: 0}, {name: old, id: 10}]")
+    assert lines(delegated, "plan") == [
+        "SUBNET  CHANGE  FROM                 TO",
+        "api     add     -                    2001:db8:100:3::/64",
+        "rest-2  add     -                    2001:db8:100:2::/64",
+        "old     move    2001:db8:100:9::/64  2001:db8:100:a::/64",
+        "web     remove  2001:db8:100:3::/64  -",
+        "",
+        "CHANGE  TYPE   PREFIX               SUBNET",
+        "add     local  2001:db8:100:2::/64  rest-2",
+        "add     local  2001:db8:100:a::/64  old",
+        "remove  local  2001:db8:100:9::/64  -",
+    ]
+    planned = json.loads(delegated.control("plan", "--json").stdout)
+    assert {(each["name"], each["change"], each["from"], each["to"]) for each in planned["subnets"]} == {
+        ("api", "add", None, "2001:db8:100:3::/64"),
+        ("rest-2", "add", None, "2001:db8:100:2::/64"),
+        ("old", "move", "2001:db8:100:9::/64", "2001:db8:100:a::/64"),
+        ("web", "remove", "2001:db8:100:3::/64", None),
+    }
+    assert {each["delegation"] for each in planned["subnets"]} == {PREFIX}
+    # And the reload does that and no more: what keeps its place is not touched, whatever its name.
+    monitor = RouteMonitor(delegated.namespace, tmp_path)
+    delegated.reload()
+    assert [line.split(" dev ")[0] for line in monitor.changes()] == [
+        "local 2001:db8:100:2::/64",
+        "local 2001:db8:100:a::/64",
+        "Deleted local 2001:db8:100:9::/64",
+    ]
+    assert lines(delegated, "plan") == ["nothing to change"]
+
+
+def test_plan_says_why_a_subnet_goes(delegated: Daemon) -> None:
+    delegated.start()
+    delegated.configure("subnets: [{name: web, id: 0x20}, {name: rest, count: 2}, {name: docker, id: 3}]")
+    assert lines(delegated, "plan")[:3] == [
+        "SUBNET  CHANGE  FROM                 TO                   REASON",
+        "web     remove  2001:db8:100:3::/64  -                    ID 0x20 does not fit into a /60",
+        "docker  add     -                    2001:db8:100:3::/64",
+    ]
+
+
+def test_a_named_configuration_that_is_missing(delegated: Daemon) -> None:
+    delegated.configuration.unlink()
+    for command in ("plan", "status", "check"):
+        refused = delegated.control(command, check=False)
+        assert (refused.returncode, refused.stdout) == (78, "")
+        assert refused.stderr == f"{delegated.configuration}: there is no such file\n"
 
 
 def test_status_for_people(delegated: Daemon) -> None:

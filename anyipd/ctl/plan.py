@@ -6,12 +6,13 @@ import argparse
 import json
 import sys
 
-from anyipd import arguments
+from anyipd import arguments, bound, only_one
 from anyipd.ctl import subnets
 from anyipd.ctl.look import Look, look, read_policy
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated
+from anyipd.decide.moves import moves
 from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
@@ -48,6 +49,8 @@ def _print_example(options: argparse.Namespace) -> None:
 
 
 def _print_changes(seen: Look, *, as_json: bool) -> None:
+    told = only_one.ask()
+    moved = None if told is None else list(moves(bound.loads(told), seen.subnets))
     local, discard = seen.changes.local, seen.changes.discard
     changes = [("add", "local", run) for run in local.add]
     changes += [("add", "discard", run) for run in discard.add]
@@ -56,10 +59,17 @@ def _print_changes(seen: Look, *, as_json: bool) -> None:
     changes += [("remove", "discard", run) for run in discard.remove]
     changes += [("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
     if as_json:
-        print(json.dumps([_object(seen, *change) for change in changes], indent=2))
-    elif changes:
+        found = None if moved is None else [each for move in moved for each in subnets.move_objects(move)]
+        routes = [_object(seen, *change) for change in changes]
+        print(json.dumps({"subnets": found, "routes": routes}, indent=2))
+        return
+    if moved:
+        print_table(subnets.MOVE_HEAD, [subnets.move_row(move) for move in moved])
+    if moved and changes:
+        print()
+    if changes:
         print_table(_HEAD, [_row(seen, *change) for change in changes])
-    else:
+    if not moved and not changes:
         print("nothing to change")
 
 

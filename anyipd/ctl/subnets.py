@@ -1,24 +1,21 @@
-"""Runs of subnets as output: one row a run for people, one object a subnet for programs."""
+"""Runs of subnets, and their moves, as output: a row a run for people, an object a subnet for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from anyipd.decide.moves import Move
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets
 
 HEAD = ("SUBNET", "PREFIX", "STATE", "REASON")
+MOVE_HEAD = ("SUBNET", "CHANGE", "FROM", "TO", "REASON")
 
 
 def rows(subnets: Iterable[Subnets]) -> Iterator[tuple[str, str, str, str]]:
     """Cells under HEAD."""
     for each in subnets:
-        name, prefix = each.subnet_name(0), str(each.first or "-")
-        if each.count > 1:
-            name += f" ... {each.subnet_name(each.count - 1)}"
-            if each.first:
-                prefix += f" ... {_prefix(each, each.count - 1)}"
-        yield name, prefix, each.state.value, each.reason or ""
+        yield _names(each), _prefixes(each), each.state.value, each.reason or ""
 
 
 def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | None]]:
@@ -32,6 +29,49 @@ def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | None]]:
                 "state": each.state.value,
                 "reason": each.reason,
             }
+
+
+def move_row(move: Move) -> tuple[str, str, str, str, str]:
+    """Cells under MOVE_HEAD."""
+    before, after = _sides(move)
+    reason = (move.after and move.after.reason) or ""
+    return _names(_either(move)), move.change, _prefixes(before), _prefixes(after), reason
+
+
+def move_objects(move: Move) -> Iterator[dict[str, str | None]]:
+    """`subnets` of `plan --json`."""
+    run, (before, after) = _either(move), _sides(move)
+    for i in range(run.count):
+        yield {
+            "name": run.subnet_name(i),
+            "delegation": str(run.delegation) if run.delegation else None,
+            "change": move.change,
+            "from": str(_prefix(before, i)) if before else None,
+            "to": str(_prefix(after, i)) if after else None,
+            "reason": move.after.reason if move.after else None,
+        }
+
+
+def _sides(move: Move) -> tuple[Subnets | None, Subnets | None]:
+    return move.before, None if move.change == "remove" else move.after
+
+
+def _either(move: Move) -> Subnets:
+    run = move.before or move.after
+    assert run
+    return run
+
+
+def _names(run: Subnets) -> str:
+    last = f" ... {run.subnet_name(run.count - 1)}" if run.count > 1 else ""
+    return run.subnet_name(0) + last
+
+
+def _prefixes(run: Subnets | None) -> str:
+    if run is None or run.first is None:
+        return "-"
+    last = f" ... {_prefix(run, run.count - 1)}" if run.count > 1 else ""
+    return f"{run.first}{last}"
 
 
 def _prefix(subnets: Subnets, i: int) -> Prefix | None:

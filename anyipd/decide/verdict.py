@@ -42,10 +42,11 @@ def find(subnets: Iterable[Subnets], run: Run) -> tuple[Subnets, int] | None:
 
 def part(subnets: Subnets, begin: int, count: int) -> Subnets:
     """`count` of the subnets from the `begin`th on."""
-    assert subnets.first
-    address = subnets.first.address + begin * subnets.first.size
+    first = subnets.first
+    if first:
+        first = first._replace(address=first.address + begin * first.size)
     number = None if subnets.number is None else subnets.number + begin
-    return replace(subnets, first=subnets.first._replace(address=address), count=count, number=number)
+    return replace(subnets, first=first, count=count, number=number)
 
 
 def _split(subnets: Subnets, exceptions: Sequence[tuple[Run, SubnetState]]) -> Iterator[Subnets]:
