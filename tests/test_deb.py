@@ -104,6 +104,7 @@ def test_its_life_on_a_machine(service: Service, package: Path, tmp_path: Path) 
     assert service.systemctl("is-enabled", "anyipd") == "enabled"
     service.wait_for("event=ready")
     assert service.show("ActiveState") == "active"
+    assert service.exposure() <= 1.3
     assert sysctl(machine) == "1"
     service.configure("subnets: [{name: web, id: 0}, {name: proxies, count: 3}]\n")
     service.systemctl("reload", "anyipd")

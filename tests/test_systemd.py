@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,10 +108,7 @@ def test_boot_prepares_everything(booted: Service) -> None:
 
 
 def test_systemd_finds_little_to_attack(booted: Service) -> None:
-    verdict = booted.machine.run("systemd-analyze", "security", "--no-pager", "anyipd").stdout
-    exposure = re.search(r"Overall exposure level for anyipd.service: ([\d.]+)", verdict)
-    assert exposure
-    assert float(exposure[1]) <= 1.3
+    assert booted.exposure() <= 1.3
 
 
 def test_started_means_bound(service: Service) -> None:
@@ -169,6 +165,11 @@ def test_reload(service: Service) -> None:
     service.start()
     daemon = service.show("MainPID")
     service.configure("subnets: [{name: web, id: 0}, {name: extra, id: 9}]\n")
+    planned = json.loads(service.machine.run("anyipctl", "plan", "--json").stdout)["subnets"]
+    assert [(each["name"], each["change"], each["from"] or each["to"]) for each in planned] == [
+        ("extra", "add", *subnets(9)),
+        *((f"proxies-{i}", "remove", *subnets(i + 1)) for i in range(3)),
+    ]
     service.systemctl("reload", "anyipd")
     wait_until(lambda: service.bound() == subnets(0, 9))
     service.configure(MISTAKE)
@@ -178,6 +179,22 @@ def test_reload(service: Service) -> None:
     wait_until(lambda: service.show("ActiveState") == "active")
     assert service.bound() == subnets(0, 9)
     assert service.show("MainPID") == daemon
+
+
+def test_no_file_is_the_default_policy(service: Service) -> None:
+    (service.machine.root / "etc/anyipd.yaml").unlink()
+    service.delegate()
+    service.start()
+    assert service.wait_for("no configuration file").priority == WARNING
+    assert service.bound() == subnets(0)
+    assert "/etc/anyipd.yaml, which does not exist" in service.machine.run("anyipctl", "check").stdout
+
+
+def test_a_second_daemon_is_refused_to_root_too(service: Service) -> None:
+    service.start()
+    second = service.machine.run("anyipd", check=False)
+    assert second.returncode == 69
+    assert f"(pid {service.show('MainPID')})" in second.stderr
 
 
 @pytest.mark.parametrize("verbs", [("stop", "start"), ("restart",)], ids="-".join)
