@@ -40,8 +40,9 @@ deb: wheel ## build a Debian package, in dist/
 	rmdir $(DEB)/anyipd/bin
 	cp -r $(DEB)/anyipd/. $(DEB_SITE)
 	ln -s ../lib/anyipd/bin/anyipd ../lib/anyipd/bin/anyipctl $(DEB_ROOT)/usr/bin
-# The rest of the system's.
+# All else. From here on that is dpkg's, so the package's own anyipctl cannot do it again.
 	PYTHONPATH=$(DEB_SITE) .venv/bin/python -P -m anyipd.ctl install --root $(DEB_ROOT) --prefix /usr
+	rm -r $(DEB_SITE)/anyipd/system
 	gzip -9n $(DEB_ROOT)/usr/share/man/man*/*
 # A conffile would stay, and work on, when the package is removed. Debian's dhclient-script sources it.
 	install -m 644 $(DEB_ROOT)/etc/dhcp/dhclient-exit-hooks.d/anyipd $(DEB_ROOT)/$(DEB_HOOK)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from anyipd import __version__
 from anyipd.model import Prefix
 from tests.lab.machine import Machine
 from tests.lab.make import ROOT, make, output
@@ -25,7 +26,7 @@ def package() -> Path:
     """What `make deb` builds."""
     need("dpkg-deb")
     make("deb", "MAINTAINER=anyipd <anyipd@debian.org>")
-    (built,) = (ROOT / "dist").glob("anyipd_*.deb")
+    (built,) = (ROOT / "dist").glob(f"anyipd_{__version__}_*.deb")
     return built
 
 
@@ -44,8 +45,9 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 
 def dpkg(machine: Machine, *words: str) -> None:
-    # The lab's own programs are unpacked and not installed, so dpkg may miss what is there.
-    machine.run("dpkg", "--force-depends", *words)
+    # Where the lab's programs are unpacked and not installed, dpkg may miss what is there.
+    force = ["--force-depends"] if machine.system == Path("/") else []
+    machine.run("dpkg", *force, *words)
 
 
 def install(machine: Machine, package: Path) -> None:
@@ -110,6 +112,11 @@ def test_its_life_on_a_machine(service: Service, package: Path, tmp_path: Path) 
     service.systemctl("reload", "anyipd")
     service.delegate()
     wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
+
+    for command in ("install", "uninstall"):
+        refused = machine.run("anyipctl", command, check=False)
+        assert (refused.returncode, refused.stdout) == (69, "")
+        assert "for a Debian package they are dpkg's" in refused.stderr
 
     daemon, monitor = service.show("MainPID"), RouteMonitor(machine.namespace, tmp_path)
     with Pings(service.uplink, map(Prefix.parse, service.bound()), 0.01) as pings:

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from anyipd import arguments
 
 SYSTEM = Path("/")
+SOURCE = resources.files("anyipd") / "system"
+"""Where a wheel has them."""
+
 CONFIG = "etc/anyipd.yaml"
 """Laid where there is none, and taken back unless somebody changed it."""
 
@@ -19,7 +22,7 @@ SYSTEMD_SYSCTL = "/usr/lib/systemd/systemd-sysctl"
 
 
 class File(NamedTuple):
-    """A file of the wheel's folder `anyipd/system`, the path below the root that it goes to, and its mode."""
+    """A file below SOURCE, the path below the root that it goes to, and its mode."""
 
     source: str
     path: str
@@ -29,10 +32,17 @@ class File(NamedTuple):
 class Layout:
     """Where everything goes, for programs in `prefix`/bin.
 
-    /usr/lib is a package's; all others share /usr/local/lib, where systemd looks as well.
+    /usr/lib is a package's; all others share /usr/local/lib, where systemd looks as well. Ends the program
+    where the files did not come with it.
     """
 
     def __init__(self, prefix: Path) -> None:
+        if not SOURCE.is_dir():
+            arguments.fail(
+                arguments.UNAVAILABLE,
+                "anyipctl: no files to install came with this one: for a Debian package they are dpkg's, "
+                "and a checkout has `make install`",
+            )
         self.prefix = prefix
         lib = "usr/lib" if prefix == Path("/usr") else "usr/local/lib"
         man = "usr/share/man" if prefix == Path("/usr") else "usr/local/share/man"
@@ -58,14 +68,8 @@ class Layout:
         self.config = File("systemd/anyipd.yaml", CONFIG)
 
     def content(self, file: File) -> str:
-        """Give what is to be in `file`. Ends the program in a checkout, which has no folder of them."""
-        source = resources.files("anyipd") / "system" / file.source
-        if not source.is_file():
-            arguments.fail(
-                arguments.UNAVAILABLE,
-                "anyipctl: this is a checkout, without the files to install; run `make install` in it",
-            )
-        return source.read_text().replace("@BINDIR@", f"{self.prefix}/bin")
+        """Give what is to be in `file`."""
+        return (SOURCE / file.source).read_text().replace("@BINDIR@", f"{self.prefix}/bin")
 
 
 def require_root(root: Path, command: str) -> None:
