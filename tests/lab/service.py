@@ -126,7 +126,7 @@ class Service:
         """Give what the journal got from `source` since the test began."""
         return [entry for entry in self.machine.journal("anyipd")[self.since :] if entry.source == source]
 
-    def wait_for(self, text: str, source: str = "anyipd", timeout: float = 5.0) -> Entry:
+    def wait_for(self, text: str, source: str = "anyipd", timeout: float = 20.0) -> Entry:
         return wait_until(
             lambda: next((entry for entry in self.said(source) if text in entry.message), None), timeout
         )
