@@ -74,7 +74,7 @@ def ask() -> bytes | None:
         caller.settimeout(PATIENCE)
         try:
             _, found, _, _ = socket.recv_fds(caller, 1, 1)
-        except TimeoutError:
+        except (TimeoutError, ConnectionResetError):
             return None
     for descriptor in found:
         with os.fdopen(descriptor, "rb") as file:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
+from anyipd import only_one
 from tests.lab.daemon import Daemon
 from tests.lab.monitor import RouteMonitor
 
@@ -124,6 +127,20 @@ def test_plan_says_why_a_subnet_goes(delegated: Daemon) -> None:
         "web     remove  2001:db8:100:3::/64  -                    ID 0x20 does not fit into a /60",
         "docker  add     -                    2001:db8:100:3::/64",
     ]
+
+
+def test_plan_does_without_a_daemon_that_hangs(delegated: Daemon) -> None:
+    delegated.start()
+    delegated.running.send_signal(signal.SIGSTOP)
+    assert lines(delegated, "plan") == ["nothing to change"]
+
+
+def test_asking_a_daemon_that_ends(daemon: Daemon) -> None:
+    with daemon.namespace.entered():
+        claimed = only_one.claim()
+        assert claimed
+        threading.Timer(0.3, claimed.close).start()
+        assert only_one.ask() is None
 
 
 def test_a_named_configuration_that_is_missing(delegated: Daemon) -> None:

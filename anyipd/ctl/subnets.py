@@ -33,33 +33,24 @@ def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | None]]:
 
 def move_row(move: Move) -> tuple[str, str, str, str, str]:
     """Cells under MOVE_HEAD."""
-    before, after = _sides(move)
-    reason = (move.after and move.after.reason) or ""
-    return _names(_either(move)), move.change, _prefixes(before), _prefixes(after), reason
+    run = move.before or move.after
+    assert run
+    return _names(run), move.change, _prefixes(move.before), _prefixes(move.after), move.reason or ""
 
 
 def move_objects(move: Move) -> Iterator[dict[str, str | None]]:
     """`subnets` of `plan --json`."""
-    run, (before, after) = _either(move), _sides(move)
+    run = move.before or move.after
+    assert run
     for i in range(run.count):
         yield {
             "name": run.subnet_name(i),
             "delegation": str(run.delegation) if run.delegation else None,
             "change": move.change,
-            "from": str(_prefix(before, i)) if before else None,
-            "to": str(_prefix(after, i)) if after else None,
-            "reason": move.after.reason if move.after else None,
+            "from": str(_prefix(move.before, i)) if move.before else None,
+            "to": str(_prefix(move.after, i)) if move.after else None,
+            "reason": move.reason,
         }
-
-
-def _sides(move: Move) -> tuple[Subnets | None, Subnets | None]:
-    return move.before, None if move.change == "remove" else move.after
-
-
-def _either(move: Move) -> Subnets:
-    run = move.before or move.after
-    assert run
-    return run
 
 
 def _names(run: Subnets) -> str:

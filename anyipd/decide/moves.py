@@ -15,21 +15,19 @@ _TO_BE_BOUND = {SubnetState.WANTED, SubnetState.MISSING, SubnetState.BOUND}
 
 
 class Move(NamedTuple):
-    """Runs of the same names, the one as it is bound and the other as it is to be.
+    """Runs of the same names, the one as it is bound and the other as it is to be; None where it is not.
 
-    `before` is None for what is new. `after` is None for what the policy has no more, and in a state
-    that is not bound, with its reason, for what cannot be any more.
+    `reason` says why not, where the policy has it.
     """
 
     before: Subnets | None
     after: Subnets | None
+    reason: str | None = None
 
     @property
     def change(self) -> str:
         """`add`, `move` or `remove`."""
-        if self.after is None or self.after.state not in _TO_BE_BOUND:
-            return "remove"
-        return "move" if self.before else "add"
+        return "remove" if self.after is None else "move" if self.before else "add"
 
 
 def moves(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Move]:
@@ -44,12 +42,12 @@ def moves(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Move]
         old.sort(key=_begin)
         new.sort(key=_begin)
         for begin, end in pairwise(edges):
-            move = Move(_between(old, begin, end), _between(new, begin, end))
-            if move.before is None and (move.after is None or move.change == "remove"):
-                continue  # not bound on either side
-            if move.before and move.change == "move" and move.after and move.before.first == move.after.first:
-                continue
-            yield move
+            was, will_be = _between(old, begin, end), _between(new, begin, end)
+            reason = will_be.reason if will_be else None
+            if will_be and will_be.state not in _TO_BE_BOUND:
+                will_be = None
+            if (was and was.first) != (will_be and will_be.first):
+                yield Move(was, will_be, reason)
 
 
 def _begin(subnets: Subnets) -> int:
