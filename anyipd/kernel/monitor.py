@@ -8,7 +8,6 @@ kernel a walk over all, and there may be a million.
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import socket
@@ -18,15 +17,14 @@ from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import NamedTuple
 
-from anyipd.kernel import wire
-from anyipd.kernel.bpf import event_filter
+from anyipd.kernel import bpf, wire
+from anyipd.kernel.event_filter import event_filter
 from anyipd.kernel.routes import enlarge, is_bound_subnet
 from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
 
 # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
-_SO_ATTACH_FILTER = 26
 _SIOCGIFFLAGS = 0x8913
 _IFREQ = struct.Struct("=16sH22x")  # name and flags: netdevice(7)
 _RECEIVE = 1 << 16
@@ -121,11 +119,7 @@ class Monitor:
 
     def watch(self, own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> None:
         """Filter by what matters now, see `event_filter`. To be called before looking, not after."""
-        program = event_filter(own_port, protocols, prefixes)
-        buffer = array.array("B", program)
-        address, size = buffer.buffer_info()
-        # struct sock_fprog: number of instructions, pointer
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", size // 8, address))
+        bpf.attach(self._socket, event_filter(own_port, protocols, prefixes))
 
     def read(self) -> Hint:
         """Take in all events that are there."""

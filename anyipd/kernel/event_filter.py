@@ -1,0 +1,112 @@
+"""The socket filter of the monitor: what happens to others does not even wake us.
+
+Classic BPF over netlink messages. Pure: the program as bytes. Loads are big-endian whatever the
+machine is (net/core/filter.c), netlink headers are in the order of the machine, addresses are
+big-endian.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from anyipd.kernel import bpf, wire
+from anyipd.model import Prefix
+
+_MOST_INSTRUCTIONS = 256
+"""Some 30 prefixes. With more all events pass, since the kernel charges a filter, and the one that it
+replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in net/core/filter.c)."""
+
+# Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
+_TYPE, _PORT, _FAMILY, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 20, 21, 23, 40
+_INDEX = 20  # of ifaddrmsg
+
+_KERNEL, _RA = 2, 9  # protocols of on-link routes, which matter also where they cover our prefixes
+
+
+def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> bytes:
+    """Pass what may change a decision: struct sock_filter[], as SO_ATTACH_FILTER wants it.
+
+    Passed are changes of links and addresses; of routes of ours that we did not make (a notification
+    bears the port of the socket that asked); of discard routes of `protocols`; of on-link routes;
+    and of any route inside `prefixes`, the delegated and the static ones. Of IPv4 that is table local,
+    and addresses that lo loses.
+    """
+    ipv4 = [
+        (bpf.LD_BYTE, 0, 0, _TABLE),
+        *bpf.drop_unless(wire.TABLE_LOCAL),
+        (bpf.LD_BYTE, 0, 0, _PROTOCOL),
+        *bpf.accept_if(wire.PROTOCOL),
+        *_inside(prefix for prefix in prefixes if prefix.width == 32),  # noqa: PLR2004  the width of IPv4
+    ]
+    discards = [
+        (bpf.LD_BYTE, 0, 0, _PROTOCOL),
+        *(step for protocol in protocols for step in bpf.accept_if(protocol)),
+    ]
+    main = [
+        *bpf.drop_unless(wire.TABLE_MAIN),
+        (bpf.LD_BYTE, 0, 0, _PROTOCOL),
+        *bpf.accept_if(wire.PROTOCOL),
+        *bpf.accept_if(_KERNEL),
+        *bpf.accept_if(_RA),
+        (bpf.LD_BYTE, 0, 0, _ROUTE_TYPE),
+        *bpf.unless(wire.DISCARDS.values(), [(bpf.JUMP, 0, 0, len(discards))]),
+        *discards,
+    ]
+    own = [(bpf.LD_WORD, 0, 0, _PORT), *bpf.drop_if(_as_loaded(own_port, 4))]
+    program = [
+        *own,
+        (bpf.LD_HALF, 0, 0, _TYPE),
+        *bpf.unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _no_routes()),
+        (bpf.LD_BYTE, 0, 0, _FAMILY),
+        *bpf.unless([wire.AF_INET6], ipv4),
+        (bpf.LD_BYTE, 0, 0, _TABLE),
+        *bpf.unless([wire.TABLE_LOCAL], main),
+        (bpf.LD_BYTE, 0, 0, _PROTOCOL),
+        *bpf.accept_if(wire.PROTOCOL),
+        *_inside(prefix for prefix in prefixes if prefix.width != 32),  # noqa: PLR2004
+    ]
+    if len(program) > _MOST_INSTRUCTIONS:
+        program = [*own, bpf.ACCEPT]
+    return bpf.assemble(program)
+
+
+def _no_routes() -> list[bpf.Instruction]:
+    """Links and addresses: a bridge's own family of link messages says nothing to us."""
+    return [
+        (bpf.LD_BYTE, 0, 0, _FAMILY),
+        *bpf.accept_if(0),
+        *bpf.accept_if(wire.AF_INET6),
+        *bpf.drop_unless(wire.AF_INET),
+        (bpf.LD_HALF, 0, 0, _TYPE),
+        *bpf.drop_unless(_as_loaded(wire.RTM_DELADDR, 2)),
+        (bpf.LD_WORD, 0, 0, _INDEX),
+        *bpf.accept_if(_as_loaded(wire.LOOPBACK_INDEX, 4)),
+        bpf.DROP,
+    ]
+
+
+def _inside(prefixes: Iterable[Prefix]) -> list[bpf.Instruction]:
+    """Accept a destination that starts in one of the prefixes, drop all else."""
+    steps: list[bpf.Instruction] = []
+    for prefix in prefixes:
+        checks: list[bpf.Instruction] = []
+        for word in reversed(range(-(-prefix.length // 32))):
+            bits = min(prefix.length - 32 * word, 32)
+            mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
+            value = (prefix.address >> (prefix.width - 32 - 32 * word)) & mask
+            # What comes after is skipped where this word differs.
+            skip = len(checks) + 1
+            checks = [
+                (bpf.LD_WORD, 0, 0, _DST + 4 * word),
+                (bpf.AND, 0, 0, mask),
+                (bpf.JUMP_IF_EQUAL, 0, skip, value),
+                *checks,
+            ]
+        steps += [*checks, bpf.ACCEPT]
+    return [*steps, bpf.DROP]
+
+
+def _as_loaded(value: int, size: int) -> int:
+    """What a big-endian load makes of a number that the machine wrote."""
+    return int.from_bytes(value.to_bytes(size, sys.byteorder))
