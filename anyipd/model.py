@@ -105,6 +105,7 @@ class Lease:
     lifetime: float  # the valid lifetime as granted, in seconds
     preferred_until: float
     valid_until: float
+    exclude: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ class Delegation:
 
     `source` is the DHCPv6 client that wrote the lease file, or `kernel` where only a discard
     route tells of it. `told_at` is when the client said so last. Times are seconds of
-    CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known.
+    CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known. `exclude` is the part
+    that the delegating router keeps for the uplink (RFC 6603).
     """
 
     prefix: Prefix
@@ -144,6 +146,7 @@ class Delegation:
     valid_until: float | None = None
     told_at: float | None = None
     lifetime: float | None = None  # the valid lifetime as granted, in seconds
+    exclude: Prefix | None = None
     reason: str | None = None
 
 

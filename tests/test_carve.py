@@ -35,6 +35,38 @@ def short(runs: list[Subnets]) -> list[tuple[object, ...]]:
     return [(each.name, each.number, each.count, str(each.first), each.state) for each in runs]
 
 
+@pytest.mark.parametrize(
+    ("exclude", "policy", "expected"),
+    [
+        ("2001:db8::/64", DEFAULT, [("default", None, 1, "2001:db8:0:1::/64", WANTED)]),
+        ("2001:db8::/128", DEFAULT, [("default", None, 1, "2001:db8:0:1::/64", WANTED)]),
+        (
+            "2001:db8:0:2::/63",
+            wanting({"count": "all"}),
+            [("s0", 0, 2, "2001:db8::/64", WANTED), ("s0", 2, 12, "2001:db8:0:4::/64", WANTED)],
+        ),
+        (
+            "2001:db8:0:1::/64",
+            wanting({"id": 0, "count": 3}),
+            [
+                ("s0", 0, 1, "2001:db8::/64", WANTED),
+                ("s0", 1, 1, "2001:db8:0:1::/64", CONFLICT),
+                ("s0", 2, 1, "2001:db8:0:2::/64", WANTED),
+            ],
+        ),
+        ("2001:db8::/64", wanting({"id": 0, "bind": False}), [("s0", None, 1, "2001:db8::/64", RESERVED)]),
+    ],
+)
+def test_an_excluded_prefix_is_left_out(
+    exclude: str, policy: Policy, expected: list[tuple[object, ...]]
+) -> None:
+    delegation = replace(delegated("2001:db8::/60"), exclude=Prefix.parse(exclude))
+    found = carve(delegation, policy, [])
+    assert short(found) == expected
+    reasons = {each.reason for each in found if each.state is CONFLICT}
+    assert reasons <= {f"{exclude} is excluded by the delegating router (RFC 6603)"}
+
+
 def test_no_policy_means_the_first_64() -> None:
     [run] = carve(delegated("2001:db8::/56"), DEFAULT, [])
     prefix = Prefix.parse("2001:db8::/56")

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyipd.decide.delegation import HOOK_METRIC, KERNEL, delegations, is_delegated, next_deadline
+from anyipd.decide.delegation import (
+    HOOK_METRIC,
+    KERNEL,
+    SAME_TELLING,
+    delegations,
+    is_delegated,
+    next_deadline,
+)
 from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
 from anyipd.policy import DEFAULT, Accept, Policy, SubnetPolicy
 
@@ -112,6 +119,38 @@ def test_an_unknown_uplink_matches_the_lone_star_only() -> None:
         assert found.state is state, pattern
 
 
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (SAME_TELLING + 1, ("listen", 50.0)),  # whatever the other was granted: that is over
+        (SAME_TELLING, ("dhclient", 207.0)),
+        (0, ("dhclient", 207.0)),
+        (-SAME_TELLING, ("dhclient", 207.0)),
+        (-SAME_TELLING - 1, ("dhclient", 207.0)),
+    ],
+)
+def test_what_was_told_last_on_an_uplink_is_believed(later: float, expected: tuple[str, float]) -> None:
+    heard = replace(LEASE, client="listen", written=LEASE.written + later, lifetime=50.0)
+    for leases in ([LEASE, heard], [heard, LEASE]):
+        [found] = delegations([], leases, DEFAULT, NOW)
+        assert (found.source, found.lifetime) == expected
+
+
+def test_of_the_same_told_twice_the_later_is_believed() -> None:
+    again = replace(LEASE, written=LEASE.written + 1)
+    for leases in ([LEASE, again], [again, LEASE]):
+        assert [each.told_at for each in delegations([], leases, DEFAULT, NOW)] == [again.written]
+
+
+@pytest.mark.parametrize("later", [-1000.0, 0.0, 1000.0])
+def test_an_excluded_prefix_is_known_whoever_tells_of_it(later: float) -> None:
+    exclude = Prefix(P.address, 64)
+    heard = replace(LEASE, client="listen", written=LEASE.written + later, exclude=exclude)
+    [found] = delegations([], [LEASE, heard], DEFAULT, NOW)
+    assert found.exclude == exclude
+    assert delegations([], [LEASE], DEFAULT, NOW)[0].exclude is None
+
+
 def test_an_accepted_witness_goes_before_one_that_is_not() -> None:
     elsewhere = replace(LEASE, uplink="eth1", lifetime=10006, valid_until=NOW + 9999)
     [found] = delegations([], [elsewhere, LEASE], accepting(uplinks=("eth0",)), NOW)
@@ -143,14 +182,24 @@ PREFIXES = [Prefix.parse(text) for text in ("2001:db8::/48", "2001:db8::/56", "2
 PREFIXES += [Prefix.parse(text) for text in ("2001:db8:0:110::/60", "2001:db8:0:110::/80", "2002::/16")]
 DEADLINES = st.sampled_from([0.0, NOW, NOW + 1, NOW + 2, INFINITE])
 LEASES = st.builds(
-    lambda prefix, client, uplink, iaid, lifetimes: Lease(
-        prefix, client, uplink, iaid, NOW - 7, max(lifetimes) - NOW + 7, *sorted(lifetimes)
+    lambda prefix, client, uplink, iaid, written, lifetimes, excluded: Lease(
+        prefix,
+        client,
+        uplink,
+        iaid,
+        written,
+        max(lifetimes) - NOW + 7,
+        min(lifetimes),
+        max(lifetimes),
+        exclude=Prefix(prefix.address, 81) if excluded else None,
     ),
     st.sampled_from(PREFIXES),
-    st.sampled_from(["dhclient", "dhcpcd"]),
+    st.sampled_from(["dhclient", "listen"]),
     st.sampled_from(["eth0", "eth1"]),
     st.sampled_from([None, "00:00:00:01", "00:00:00:02"]),
+    st.sampled_from([NOW - 7, NOW - 5, NOW - 7 - SAME_TELLING, 0.0]),
     st.tuples(DEADLINES, DEADLINES),
+    st.booleans(),
 )
 DISCARDS = st.builds(Discard, st.sampled_from(PREFIXES), st.sampled_from([HOOK_METRIC, NETWORKD]))
 POLICIES = st.sampled_from([DEFAULT, accepting(uplinks=("eth1",)), accepting(within=(PREFIXES[0],))])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from anyipd import clock
 from anyipd.model import INFINITE, Lease, Prefix
-from anyipd.observe.lease import MOST_BYTES, Complaint, Leases, parse
+from anyipd.observe.lease import MOST_BYTES, Complaint, Leases, compose, parse
 
 WRITTEN = 1_700_000_000.5
 UPTIME = 500.25
@@ -44,6 +45,23 @@ LEASE = Lease(
 def written(**changed: str | None) -> bytes:
     fields = FIELDS | changed
     return "".join(f"{key}={value}\n" for key, value in fields.items() if value is not None).encode()
+
+
+@pytest.mark.parametrize("exclude", ["2001:db8:0:7::/64", "2001:db8:0:7::9/64", "2001:db8::/57"])
+def test_an_excluded_prefix(exclude: str) -> None:
+    expected = replace(LEASE, exclude=Prefix.parse_with_host(exclude).masked())
+    assert parse(written(exclude=exclude), WRITTEN, NOW) == expected
+
+
+@pytest.mark.parametrize("exclude", ["2001:db8::/56", "2001:db8::/48", "2001:db9::/64", "::/0"])
+def test_an_excluded_prefix_elsewhere(exclude: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"exclude is {exclude}, no part of 2001:db8::/56")):
+        parse(written(exclude=exclude), WRITTEN, NOW)
+
+
+def test_what_is_composed_is_parsed() -> None:
+    assert compose(FIELDS) == written()
+    assert compose(FIELDS | {"exclude": "2001:db8::/64"}) == written(exclude="2001:db8::/64")
 
 
 def test_a_lease() -> None:

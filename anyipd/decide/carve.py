@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # pydantic is only needed to read a policy
 ALL_MOST = 65536
 """How many subnets `all` takes of one delegated prefix: a /48 whole, and no more of a larger one."""
 
+EXCLUDED = "excluded by the delegating router (RFC 6603)"
+"""The holder of a delegation's excluded prefix."""
+
 
 class _Span(NamedTuple):
     """Addresses from `start` up to but not `end`."""
@@ -43,8 +46,10 @@ def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) 
     """
     prefix = delegation.prefix
     entries = [entry for entry in policy.subnets if entry.uplink in {None, delegation.uplink}]
+    excluded = [Assigned(delegation.exclude, EXCLUDED)] if delegation.exclude else []
     obstacles = sorted(
-        (each for each in assigned if each.prefix.overlaps(prefix)), key=attrgetter("prefix", "holder")
+        (each for each in [*assigned, *excluded] if each.prefix.overlaps(prefix)),
+        key=attrgetter("prefix", "holder"),
     )
     taken = [_Span(each.prefix.address, each.prefix.end) for each in obstacles]
     pieces: dict[str, list[_Piece]] = {}

@@ -8,7 +8,7 @@ a discard route says no more than "delegated, as long as I stand here".
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -26,6 +26,9 @@ The second means something only where no lease file could be written. networkd's
 dhcpcd's 1001: a route with another metric is another client's word, and outlives the lease.
 """
 
+SAME_TELLING = 10.0
+"""Seconds within which a hook and we ourselves write down one Reply, also on a busy machine."""
+
 KERNEL = "kernel"
 """The source of a delegation that only a discard route tells of."""
 
@@ -37,7 +40,7 @@ def delegations(
 
     `now` is seconds of CLOCK_BOOTTIME.
     """
-    leases = list(leases)
+    leases = list(_told_last(leases))
     leased = {lease.prefix for lease in leases}
     witnesses = [_from_lease(lease, policy, now) for lease in leases]
     witnesses += [
@@ -62,6 +65,25 @@ def next_deadline(delegations: Iterable[Delegation], now: float) -> float:
     return min((end for end in ends if end is not None and end > now), default=INFINITE)
 
 
+def _told_last(leases: Iterable[Lease]) -> Iterator[Lease]:
+    """Of what several programs wrote down of one prefix on one uplink keep what was told last.
+
+    An excluded prefix is kept from the others, too: most clients tell their hooks nothing of it.
+    """
+    for _, group in groupby(sorted(leases, key=_place), _place):
+        leases_there = list(group)
+        newest = max(lease.written for lease in leases_there)
+        told = [(lease.written, lease.exclude) for lease in leases_there if lease.exclude]
+        _, exclude = max(told, default=(0.0, None))
+        for lease in leases_there:
+            if newest - lease.written <= SAME_TELLING:
+                yield replace(lease, exclude=exclude)
+
+
+def _place(lease: Lease) -> tuple[Prefix, str]:
+    return lease.prefix, lease.uplink
+
+
 def _from_lease(lease: Lease, policy: Policy, now: float) -> Delegation:
     if lease.valid_until <= now:
         state = DelegationState.EXPIRED
@@ -79,6 +101,7 @@ def _from_lease(lease: Lease, policy: Policy, now: float) -> Delegation:
         valid_until=lease.valid_until,
         told_at=lease.written,
         lifetime=lease.lifetime,
+        exclude=lease.exclude,
     )
     return delegation if state is DelegationState.EXPIRED else _judged(delegation, policy)
 
@@ -98,7 +121,7 @@ def _judged(delegation: Delegation, policy: Policy) -> Delegation:
     return delegation
 
 
-def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...], tuple[float, float]]:
+def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...], tuple[float, ...]]:
     """What is delegated goes before what is not, a lease before a mere route, the longer-lived first.
 
     The rest only makes sure that the order of reading decides nothing.
@@ -109,7 +132,7 @@ def _precedence(witness: Delegation) -> tuple[int, bool, float, tuple[str, ...],
         witness.lifetime is None,
         -_lifetime(witness),
         (witness.uplink or "", witness.source, witness.iaid or ""),
-        (-(witness.valid_until or 0), -(witness.preferred_until or 0)),
+        (-(witness.valid_until or 0), -(witness.preferred_until or 0), -(witness.told_at or 0)),
     )
 
 

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,16 +26,19 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 _HEX_IAID = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){3}")
 _QUOTED_IAID = re.compile(r'"([ -~]{4})"')  # as they are, whatever they are: dhclient escapes nothing
+_PREFIX = re.compile(r"[0-9a-f:]{2,39}/\d{1,3}")
 _FORM = {
     "client": re.compile(r"[a-z0-9-]{1,32}"),
-    "prefix": re.compile(r"[0-9a-f:]{2,39}/\d{1,3}"),
+    "prefix": _PREFIX,
     "uplink": re.compile(r"[!-.0-~]{1,15}"),
     "iaid": re.compile(r"[ -~]{0,32}"),
     "life_starts": re.compile(r"\d{1,12}"),
     "preferred_lifetime": re.compile(r"\d{1,10}"),
     "valid_lifetime": re.compile(r"\d{1,10}"),
     "uptime": re.compile(r"\d{1,12}(\.\d{1,9})?"),
+    "exclude": _PREFIX,
 }
+_OPTIONAL = {"exclude"}
 
 
 class Complaint(NamedTuple):
@@ -129,6 +133,11 @@ def _read(path: str, now: float) -> Lease | Complaint:
         return Complaint(path, str(error))
 
 
+def compose(fields: Mapping[str, object]) -> bytes:
+    """Write what `parse` reads: `fields` by the names that are in the file."""
+    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
+
+
 def parse(text: bytes, modified: float, now: float) -> Lease:
     """Make a lease of a file's bytes. Raises ValueError that says what is wrong.
 
@@ -160,6 +169,7 @@ def parse(text: bytes, modified: float, now: float) -> Lease:
         lifetime=INFINITE if valid == INFINITE_LIFETIME else valid,
         preferred_until=_deadline(starts, preferred),
         valid_until=_deadline(starts, valid),
+        exclude=_exclude(fields["exclude"], prefix) if "exclude" in fields else None,
     )
 
 
@@ -172,10 +182,17 @@ def _fields(text: str) -> dict[str, str]:
         if not _FORM[key].fullmatch(value):
             raise ValueError(f"{key} is {value[:40]!r}")
         fields[key] = value
-    missing = _FORM.keys() - fields
+    missing = _FORM.keys() - _OPTIONAL - fields.keys()
     if missing:
         raise ValueError(f"lacks {', '.join(sorted(missing))}")
     return fields
+
+
+def _exclude(text: str, delegated: Prefix) -> Prefix:
+    prefix = Prefix.parse_with_host(text).masked()
+    if prefix == delegated or not delegated.covers(prefix):
+        raise ValueError(f"exclude is {prefix}, no part of {delegated}")
+    return prefix
 
 
 def _deadline(starts: float, lifetime: int) -> float:
