@@ -23,12 +23,14 @@ import structlog
 from anyipd import clock, notify, policy
 from anyipd.decide.delegation import is_delegated
 from anyipd.decide.verdict import verdicts
+from anyipd.heard import HeardLeases
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError, Refusal
 from anyipd.model import INFINITE, Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
 from anyipd.observe.lease_monitor import LeaseMonitor
+from anyipd.observe.listen import DeafError, Listener
 from anyipd.policy import Policy, PolicyError
 from anyipd.reconcile import Changes, Decision, Reconciler
 
@@ -54,6 +56,9 @@ class Daemon:
         self._config = config
         self._monitor = Monitor()
         self._lease_monitor = LeaseMonitor(runtime_dir / "leases")
+        self._listener = Listener()
+        self._heard = HeardLeases(runtime_dir / "heard")
+        self._deaf: str | None = None
         self._alarm = clock.Alarm()
         self._reconciler = Reconciler(first_policy, runtime_dir, routes)
         self._delegated: list[Prefix] = []
@@ -83,6 +88,7 @@ class Daemon:
         self._monitor.subscribe()
         loop.add_reader(self._monitor.fileno(), self._on_event)
         loop.add_reader(self._lease_monitor.fileno(), self._on_lease)
+        loop.add_reader(self._listener.fileno(), self._on_packet)
         loop.add_reader(self._alarm.fileno(), self._on_alarm)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.set_exception_handler(self._on_unforeseen)
@@ -109,6 +115,18 @@ class Daemon:
 
     def _on_lease(self) -> None:
         if self._lease_monitor.read():
+            self._look_again(Hint(Stale.LEASES))
+
+    def _on_packet(self) -> None:
+        heard = self._listener.read(clock.now())
+        for uplink, reason in heard.malformed:
+            _log.warning("message dropped", uplink=uplink, reason=reason)
+        for told in heard.told:
+            try:
+                self._heard.take(told, clock.now())
+            except OSError as error:
+                _log.error("cannot keep what was heard", path=error.filename, reason=error.strerror)
+        if heard.told:
             self._look_again(Hint(Stale.LEASES))
 
     def _on_alarm(self) -> None:
@@ -140,6 +158,7 @@ class Daemon:
         if reload:
             notify.reloading()
             self._read_policy()
+        self._listen()
         completed = await self._reconcile()
         if completed and not self._ready:
             self._ready = True
@@ -168,6 +187,25 @@ class Daemon:
         """Tell of a policy that does less than somebody may expect."""
         if not self._config.exists():
             _log.warning("no configuration file, the default policy holds", configuration=str(self._config))
+
+        self._deaf = None
+        self._listen()
+        missing = set(self._reconciler.policy.listen) - self._listener.uplinks
+        for uplink in sorted(missing) if not self._deaf else ():
+            _log.warning("no such link so far, listening when it comes", uplink=uplink)
+
+    def _listen(self) -> None:
+        """Listen where the policy says, on the links that are there by now."""
+        uplinks = self._reconciler.policy.listen
+        try:
+            for uplink in self._listener.follow(uplinks):
+                _log.info("listening", uplink=uplink)
+        except DeafError as error:
+            if str(error) != self._deaf:
+                self._deaf = str(error)
+                _log.warning("not listening", uplinks=",".join(uplinks), reason=self._deaf)
+        else:
+            self._deaf = None
 
     def _watch(self) -> None:
         reconciler = self._reconciler

@@ -106,7 +106,11 @@ class Static(_Section):
 
 
 class Policy(_Section):
-    """The whole configuration. `unassigned` is the type of the discard routes of our own."""
+    """The whole configuration.
+
+    `unassigned` is the type of the discard routes of our own. `listen` are the uplinks on which the
+    DHCPv6 exchange itself is listened to.
+    """
 
     subnets: tuple[SubnetPolicy, ...] = (SubnetPolicy(name="default"),)
     accept: Accept = Accept()
@@ -115,6 +119,7 @@ class Policy(_Section):
         right("unreachable, blackhole, prohibit or none"),
     ] = "unreachable"
     static: tuple[Static, ...] = ()
+    listen: tuple[Interface, ...] = ()
 
 
 DEFAULT = Policy()

@@ -57,7 +57,8 @@ class Reconciler:
         self.policy = policy
         self.routes = routes
         self.complaints: list[Complaint] = []
-        self._leases = Leases(runtime_dir / "leases")
+        # What root's hooks were told, and what the daemon itself heard on the wire.
+        self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
         self._leased: list[Lease] = []
         self._discards = Discards()
         self._addressed: set[Assigned] = set()
@@ -87,11 +88,14 @@ class Reconciler:
         return stale
 
     def observe_leases(self) -> bool:
-        """Read lease files; say whether their directory could be read."""
-        self._leased, complaints = self._leases.read(clock.now())
-        self.complaints += complaints
+        """Read lease files; say whether their directories could be read."""
+        self._leased = []
+        for directory in self._leases:
+            leased, complaints = directory.read(clock.now())
+            self._leased += leased
+            self.complaints += complaints
         self._forget_leaseless()
-        return not self._leases.unreadable
+        return not any(directory.unreadable for directory in self._leases)
 
     def _forget_leaseless(self) -> None:
         # The hook's route without a lease file means nothing once there is one, and goes unseen with lo.

@@ -50,8 +50,9 @@ ALLOWED = {
     "anyipd.clock": ["anyipd.model", "anyipd.libc"],
     "anyipd.decide": ["anyipd.model", "anyipd.policy", "anyipd.decide"],
     "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
+    "anyipd.heard": ["anyipd.model", "anyipd.observe"],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan"],
-    "anyipd.observe": ["anyipd.model", "anyipd.kernel", "anyipd.libc"],
+    "anyipd.observe": ["anyipd.model", "anyipd.kernel", "anyipd.observe", "anyipd.libc"],
     "anyipd.policy": ["anyipd.arguments", "anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.only_one": [],
 }

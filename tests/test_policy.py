@@ -283,6 +283,7 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
         },
         "unassigned": draw(st.sampled_from(["unreachable", "blackhole", "prohibit", "none"])),
         "static": static,
+        "listen": draw(st.lists(LINKS, max_size=3)),
     }
 
 

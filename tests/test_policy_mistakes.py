@@ -10,7 +10,7 @@ PROTOCOL = "a route protocol: dhcp or another name of rt_protos, or a number fro
 SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
 SUBNET_KEYS = "name, id, count, length, uplink, bind, neighbours"
-ROOT_KEYS = "subnets, accept, unassigned, static"
+ROOT_KEYS = "subnets, accept, unassigned, static, listen"
 ACCEPT_KEYS = "uplinks, within, protocols"
 FREE = "one that is not taken"
 NARROW = "as the shortest of accept.within, a /"
@@ -164,6 +164,8 @@ def subnets(*entries: str) -> str:
          f"f:1:39: static[0].name: found default, the name of subnets[0]; {FREE}"),
         ("subnets: [{name: a, count: 2}]\nstatic: [{prefix: 192.0.2.0/24, name: a-0}]",
          f"f:2:39: static[0].name: found a-0, which subnets[0] makes by count; {FREE}"),
+        ("listen: eth0", "f:1:9: listen: found eth0; a list"),
+        ("listen: [eth0, eth*]", f"f:1:16: listen[1]: found eth*; {INTERFACE}"),
     ],
 )  # fmt: skip
 def test_mistake(text: str, line: str) -> None:

@@ -14,6 +14,7 @@ from tests.lab import debian
 from tests.lab.namespace import Namespace, stop, wait_until
 
 IA_PD, IAPREFIX = 25, 26  # RFC 8415, 21.21 and 21.22
+PD_EXCLUDE = 67  # RFC 6603, 4.2
 LIBRARIES = ("usr/lib/*/kea/hooks", "usr/lib/kea/hooks", "usr/lib64/kea/hooks")
 
 
@@ -21,12 +22,14 @@ LIBRARIES = ("usr/lib/*/kea/hooks", "usr/lib/kea/hooks", "usr/lib64/kea/hooks")
 class Offer:
     """A prefix as the IA_PD of every Advertise and Reply holds it, lifetimes in seconds.
 
-    A valid lifetime of 0 withdraws it, a preferred lifetime of 0 deprecates it.
+    A valid lifetime of 0 withdraws it, a preferred lifetime of 0 deprecates it. `exclude` is what the
+    server keeps of it for the uplink (RFC 6603).
     """
 
     prefix: Prefix
     preferred: int = 3600
     valid: int = 7200
+    exclude: Prefix | None = None
 
     @classmethod
     def parse(cls, text: str, preferred: int = 3600, valid: int = 7200) -> Self:
@@ -35,8 +38,17 @@ class Offer:
 
     def __bytes__(self) -> bytes:
         """The IAPREFIX option."""
-        address = self.prefix.address.to_bytes(16)
-        return struct.pack("!HHIIB16s", IAPREFIX, 25, self.preferred, self.valid, self.prefix.length, address)
+        options = self.excluding(self.exclude) if self.exclude else b""
+        address, length = self.prefix.address.to_bytes(16), 25 + len(options)
+        content = struct.pack("!IIB16s", self.preferred, self.valid, self.prefix.length, address)
+        return struct.pack("!HH", IAPREFIX, length) + content + options
+
+    def excluding(self, exclude: Prefix) -> bytes:
+        """The PD_EXCLUDE option inside it."""
+        bits = exclude.length - self.prefix.length
+        number = (exclude.address - self.prefix.address) >> (128 - exclude.length)
+        subnet_id = (number << -bits % 8).to_bytes(-(-bits // 8))
+        return struct.pack("!HHB", PD_EXCLUDE, 1 + len(subnet_id), exclude.length) + subnet_id
 
 
 class Kea:

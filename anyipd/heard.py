@@ -1,0 +1,69 @@
+"""What was heard on the wire, kept as lease files of our own, as a hook keeps what it is told.
+
+So a restart, `anyipctl` and the end of a lifetime need nothing new. Here alone they are written; the
+hooks' directory is root's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from anyipd.model import Prefix
+from anyipd.observe.exchange import Told
+from anyipd.observe.lease import Leases, compose
+
+CLIENT = "listen"
+"""What stands in the place of the client's name."""
+
+
+class HeardLeases:
+    """The lease files in a directory, which is made where it is missing."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def take(self, told: Told, now: float) -> None:
+        """Write a lease file, or remove it if the prefix is gone; `now` is CLOCK_BOOTTIME.
+
+        Those of prefixes whose lifetime is over go with it. Raises OSError.
+        """
+        self._clear_up(now)
+        delegated = told.delegated
+        path = self._path(delegated.prefix, told.uplink)
+        if not delegated.valid:
+            path.unlink(missing_ok=True)
+            return
+        fields = {
+            "client": CLIENT,
+            "prefix": delegated.prefix,
+            "uplink": told.uplink,
+            "iaid": delegated.iaid,
+            "life_starts": int(time.time()),
+            "preferred_lifetime": delegated.preferred,
+            "valid_lifetime": delegated.valid,
+            "uptime": f"{now:.2f}",
+        }
+        if delegated.exclude:
+            fields["exclude"] = delegated.exclude
+        self._directory.mkdir(exist_ok=True)
+        new = path.with_name(f".{path.name}")
+        try:
+            new.write_bytes(compose(fields))
+            new.chmod(0o644)  # for `anyipctl status`, whoever asks
+            new.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+
+    def _path(self, prefix: Prefix, uplink: str) -> Path:
+        # A slash is no part of a name.
+        return self._directory / f"{prefix}@{uplink}".replace("/", "_", 1)
+
+    def _clear_up(self, now: float) -> None:
+        leases, _ = Leases(self._directory).read(now)
+        for lease in leases:
+            if lease.valid_until <= now:
+                self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
