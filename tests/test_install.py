@@ -13,12 +13,14 @@ from tests.lab.make import ROOT, make, output
 EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
 VENV = "usr/local/lib/anyipd"
 UNIT = "usr/local/lib/systemd/system/anyipd.service"
+LISTEN = "usr/local/share/anyipd/listen.conf"
 FILES = {
     "etc/anyipd.yaml": 0o644,
     "etc/dhcp/dhclient-exit-hooks.d/anyipd": 0o755,
     "etc/dhcp/dhclient-exit-hooks.d/anyipd.sh": 0o755,
     "etc/iproute2/rt_protos.d/anyipd.conf": 0o644,
     UNIT: 0o644,
+    LISTEN: 0o644,
     "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,
     "usr/local/lib/sysusers.d/anyipd.conf": 0o644,
     "usr/local/lib/tmpfiles.d/anyipd.conf": 0o644,
@@ -96,6 +98,18 @@ def test_the_unit_is_hardened(installed: Path) -> None:
     assert float(exposure[1]) <= 1.3
 
 
+def test_the_unit_is_hardened_while_listening(installed: Path, tmp_path: Path) -> None:
+    unit, drop_in = (installed / UNIT).read_text(), (installed / LISTEN).read_text()
+    here = tmp_path / "anyipd.service"
+    # With --offline drop-ins are not read: a section may also come in parts.
+    here.write_text(f"{unit}\n{drop_in}")
+    verdict = output(["systemd-analyze", "security", "--offline=true", "--no-pager", str(here)])
+    assert "Service may allocate packet sockets" in verdict
+    exposure = re.search(r"Overall exposure level for anyipd.service: ([\d.]+)", verdict)
+    assert exposure
+    assert float(exposure[1]) <= 2.0
+
+
 def test_the_user_and_the_runtime_directory_are_made(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for kind in ("sysusers.d", "tmpfiles.d"):
@@ -104,7 +118,7 @@ def test_the_user_and_the_runtime_directory_are_made(installed: Path, tmp_path: 
     user = (tmp_path / "etc/passwd").read_text()
     assert re.fullmatch(r"anyipd:.*:/usr/sbin/nologin\n", user)
     output(["systemd-tmpfiles", f"--root={tmp_path}", "--create"])
-    for name in ("run/anyipd", "run/anyipd/leases"):
+    for name in ("run/anyipd", "run/anyipd/leases", "run/anyipd/heard"):
         assert oct((tmp_path / name).stat().st_mode & 0o777) == "0o755"
 
 

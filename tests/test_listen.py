@@ -239,7 +239,7 @@ def test_without_the_privilege_it_says_what_to_do(host: Namespace, daemon: Daemo
     host.ip("link add one type veth peer name other")
     daemon.reload()
     said = [line.split("event=")[1] for line in daemon.lines() if "listening" in line]
-    reason = "CAP_NET_RAW is missing: listen.conf gives it to the service, see README"
+    reason = "CAP_NET_RAW is missing: listen.conf gives it to the service, see anyipd.yaml(5)"
     assert said == [f'"not listening" uplinks=eth0,eth1 reason="{reason}"'] * 2
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from anyipd.model import Prefix
+from tests.lab.exchange import Wire, reply, request
 from tests.lab.machine import Machine
 from tests.lab.make import make, output
 from tests.lab.monitor import RouteMonitor
@@ -28,7 +29,8 @@ from tests.lab.service import (
 
 MISTAKE = "subnets: [{name: web, id: 0, idd: 3}]\n"
 MISTAKE_AT = "/etc/anyipd.yaml:1:30: subnets[0].idd"
-CAP_NET_ADMIN = 1 << 12  # linux/capability.h
+LISTEN = "/usr/local/share/anyipd/listen.conf"
+CAP_NET_ADMIN, CAP_NET_RAW = 1 << 12, 1 << 13  # linux/capability.h
 FILTERED = 2  # Seccomp: in proc_pid_status(5)
 WARNING, ERROR, INFO = 4, 3, 6  # syslog(3)
 
@@ -100,8 +102,9 @@ def test_a_prefix_is_bound_at_boot_whether_it_comes_before_anyipd_or_after(boot:
 
 def test_boot_prepares_everything(booted: Service) -> None:
     assert booted.machine.run("cat", "/proc/sys/net/ipv6/ip_nonlocal_bind").stdout == "1\n"
-    for folder in ("/run/anyipd", "/run/anyipd/leases"):
-        assert booted.machine.run("stat", "--format=%A %U", folder).stdout == "drwxr-xr-x root\n"
+    for folder, owner in ("", "root"), ("/leases", "root"), ("/heard", "anyipd"):
+        found = booted.machine.run("stat", "--format=%A %U", f"/run/anyipd{folder}").stdout
+        assert found == f"drwxr-xr-x {owner}\n"
     assert booted.machine.run("id", "--user", "--name", "anyipd").stdout == "anyipd\n"
     assert booted.systemctl("is-enabled", "anyipd") == "enabled"
     assert booted.systemctl("--failed", "--quiet") == ""
@@ -149,6 +152,32 @@ def test_it_cannot_write_where_the_hook_does(service: Service) -> None:
     # Not even as root where it is.
     among_its_mounts = ["nsenter", f"--target={service.show('MainPID')}", "--mount", "--", *write]
     assert "Read-only file system" in service.machine.run(*among_its_mounts, check=False).stderr
+
+
+def test_it_listens_by_a_drop_in(service: Service) -> None:
+    service.configure("listen: [uplink]\n" + POLICY)
+    service.start()
+    assert service.wait_for("not listening").priority == WARNING
+    assert "CAP_NET_RAW is missing: listen.conf gives it" in service.wait_for("not listening").message
+    folder = "/etc/systemd/system/anyipd.service.d/"
+    service.machine.run("install", "-D", "-m", "644", "-t", folder, LISTEN)
+    service.systemctl("daemon-reload")
+    service.systemctl("restart", "anyipd")
+    service.wait_for("listening uplink=uplink")
+    assert int(service.status()["CapEff"], 16) == CAP_NET_ADMIN | CAP_NET_RAW
+    wire = Wire(service.uplink)
+    wire.ask(request())
+    wire.answer(reply(str(DELEGATED)))
+    wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
+    written = service.machine.run("sh", "-c", "stat --format='%A %U' /run/anyipd/heard/*").stdout
+    assert written == "-rw-r--r-- anyipd\n"
+    (said,) = json.loads(service.machine.run("anyipctl", "status", "--json").stdout)["delegations"]
+    assert (said["prefix"], said["source"], said["uplink"]) == (str(DELEGATED), "listen", "uplink")
+    # It may write there, and there alone.
+    write = ["touch", "/run/anyipd/leases/forged"]
+    among_its_mounts = ["nsenter", f"--target={service.show('MainPID')}", "--mount", "--", *write]
+    assert "Read-only file system" in service.machine.run(*among_its_mounts, check=False).stderr
+    assert service.exposure() <= 2.0
 
 
 def test_the_journal_has_priorities(service: Service) -> None:

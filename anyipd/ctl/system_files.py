@@ -45,7 +45,7 @@ class Layout:
             )
         self.prefix = prefix
         lib = "usr/lib" if prefix == Path("/usr") else "usr/local/lib"
-        man = "usr/share/man" if prefix == Path("/usr") else "usr/local/share/man"
+        share = "usr/share" if prefix == Path("/usr") else "usr/local/share"
         self.unit = File("systemd/anyipd.service", f"{lib}/systemd/system/anyipd.service")
         self.sysusers = File("systemd/anyipd.sysusers", f"{lib}/sysusers.d/anyipd.conf")
         self.tmpfiles = File("systemd/anyipd.tmpfiles", f"{lib}/tmpfiles.d/anyipd.conf")  # noqa: S108  not /tmp
@@ -61,9 +61,11 @@ class Layout:
             # Debian's run-parts passes over names with a dot, Fedora's dhclient-script over others. Where
             # both are run, the second time changes nothing.
             File("dhclient-hooks/anyipd", f"{hook}.sh", 0o755),
-            File("man/anyipd.8", f"{man}/man8/anyipd.8"),
-            File("man/anyipctl.8", f"{man}/man8/anyipctl.8"),
-            File("man/anyipd.yaml.5", f"{man}/man5/anyipd.yaml.5"),
+            File("man/anyipd.8", f"{share}/man/man8/anyipd.8"),
+            File("man/anyipctl.8", f"{share}/man/man8/anyipctl.8"),
+            File("man/anyipd.yaml.5", f"{share}/man/man5/anyipd.yaml.5"),
+            # Not in force there: who wants `listen:` copies it beside the unit.
+            File("systemd/listen.conf", f"{share}/anyipd/listen.conf"),
         )
         self.config = File("systemd/anyipd.yaml", CONFIG)
 

@@ -15,7 +15,8 @@ from anyipd.ctl.system_files import SYSCTL, SYSTEM, SYSTEMD_SYSCTL, Layout, call
 HOOKS_ROUTES = ("1025", "1026")
 """The metrics of the hook's discard routes, which no other program uses."""
 
-NOT_OURS = ("etc", "usr/local/lib", "usr/local/share/man", "usr/lib", "usr/share/man")
+SHARED = ("usr/share", "usr/local/share")
+NOT_OURS = ("etc", "usr/lib", "usr/local/lib", *SHARED, *(f"{folder}/man" for folder in SHARED))
 """Folders that stay, empty or not."""
 
 

@@ -22,6 +22,8 @@ from anyipd.observe.packet import PACKET_OUTGOING, is_intact, packet_filter, pay
 MOST_PACKETS = 64
 """Read at once, so that a flood leaves the loop its turns."""
 
+NO_PRIVILEGE = "CAP_NET_RAW is missing: listen.conf gives it to the service, see anyipd.yaml(5)"
+
 _LARGEST = 1 << 16
 _ETH_P_ALL = 3  # linux/if_ether.h
 _SOL_PACKET, _PACKET_AUXDATA = 263, 8  # linux/socket.h, linux/if_packet.h
@@ -104,9 +106,7 @@ def _open(name: str) -> socket.socket | None:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     except OSError as error:
         if error.errno in _NOT_ALLOWED:
-            raise DeafError(
-                "CAP_NET_RAW is missing: listen.conf gives it to the service, see README"
-            ) from None
+            raise DeafError(NO_PRIVILEGE) from None
         raise DeafError(os.strerror(error.errno or 0)) from None
     try:
         bpf.attach(sock, packet_filter())

@@ -71,7 +71,7 @@ class Service:
         """Stop it and take away everything that a test may have left."""
         self.systemctl("stop", "anyipd")
         self.systemctl("reset-failed")
-        self.machine.run("sh", "-c", "rm -rf /etc/systemd/system/anyipd.service.d /run/anyipd/leases/*")
+        self.machine.run("sh", "-c", "rm -rf /etc/systemd/system/anyipd.service.d /run/anyipd/*/*")
         self.systemctl("daemon-reload")
         for protocol in ("150", "dhcp"):
             for table in ("local", "main"):
