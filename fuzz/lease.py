@@ -12,7 +12,7 @@ from anyipd.observe.lease import Leases, parse
 
 DICTIONARY = (
     *("client=", "prefix=", "uplink=", "iaid=", "life_starts=", "preferred_lifetime=", "valid_lifetime="),
-    *("uptime=", "\n", "2001:db8::/56", "4294967295", "::", "/", '"', "\0", "00:00:00:01"),
+    *("uptime=", "exclude=", "\n", "2001:db8::/56", "4294967295", "::", "/", '"', "\0", "00:00:00:01"),
 )
 
 MODIFIED, NOW = 1_700_000_000.0, 5_000.0
@@ -45,4 +45,8 @@ def check(lease: Lease) -> None:
     assert re.fullmatch("[a-z0-9-]+", lease.client)
     assert lease.uplink.isprintable()
     assert not re.search(r"[\s/]", lease.uplink)
+    if lease.exclude:
+        assert lease.exclude == lease.exclude.masked()
+        assert lease.prefix.covers(lease.exclude)
+        assert lease.prefix != lease.exclude
     assert lease.iaid is None or re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){3}", lease.iaid)

@@ -139,6 +139,7 @@ def test_what_is_malformed(message: bytes, reason: str) -> None:
     assert str(error.value) == reason
 
 
+EVERYWHERE = Prefix(0, 0)
 WORD = st.integers(0, 0xFFFFFFFF)
 OPTIONS: st.SearchStrategy[bytes] = st.deferred(
     lambda: st.lists(
@@ -170,8 +171,9 @@ def test_no_bytes_do_harm(message: bytes) -> None:
 
 
 @st.composite
-def delegated_prefixes(draw: st.DrawFn) -> DelegatedPrefix:
-    prefix = Prefix(draw(st.integers(0, (1 << 128) - 1)), draw(st.integers(0, 128))).masked()
+def delegated_prefixes(draw: st.DrawFn, within: Prefix = EVERYWHERE) -> DelegatedPrefix:
+    address = draw(st.integers(within.address, within.end - 1))
+    prefix = Prefix(address, draw(st.integers(within.length, 128))).masked()
     preferred, valid = sorted([draw(WORD), draw(WORD)])
     exclude = None
     if prefix.length < 128 and draw(st.booleans()):

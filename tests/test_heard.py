@@ -1,0 +1,89 @@
+"""What was heard is kept as lease files that mean the same."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyipd import clock
+from anyipd.heard import HeardLeases
+from anyipd.model import INFINITE, Lease, Prefix
+from anyipd.observe.dhcpv6 import DelegatedPrefix
+from anyipd.observe.exchange import Told
+from anyipd.observe.lease import Leases
+from tests.test_dhcpv6 import delegated_prefixes
+
+DELEGATED = DelegatedPrefix("00:00:00:01", Prefix.parse("2001:db8::/56"), 100, 200, None)
+OTHER = DELEGATED._replace(prefix=Prefix.parse("2001:db8:1::/56"))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "heard"
+
+
+def tell(directory: Path, *told: DelegatedPrefix, uplink: str = "eth0.7", later: float = 0) -> list[Lease]:
+    """Keep what was told, and give what is there then."""
+    for each in told:
+        HeardLeases(directory).take(Told(uplink, each), clock.now() + later)
+    leases, complaints = Leases(directory).read(clock.now() + later)
+    assert complaints == []
+    return leases
+
+
+GLOBAL = Prefix.parse("2000::/3")  # some that lie elsewhere look like IPv4 in writing, and are no lease
+
+
+@given(
+    delegated_prefixes(GLOBAL),
+    st.sampled_from(["eth0", "eth0.7", "a@b_c"]),
+)
+def test_what_is_kept_is_read(delegated: DelegatedPrefix, uplink: str) -> None:
+    told = delegated._replace(iaid="62:9d:01:0a")
+    with TemporaryDirectory() as folder:
+        leases = tell(Path(folder), told, uplink=uplink)
+    assert len(leases) == bool(told.valid)
+    for lease in leases:
+        assert (lease.client, lease.uplink, lease.iaid) == ("listen", uplink, told.iaid)
+        assert (lease.prefix, lease.exclude) == (told.prefix, told.exclude)
+        for deadline, lifetime in (
+            (lease.preferred_until, told.preferred),
+            (lease.valid_until, told.valid),
+        ):
+            if lifetime == 0xFFFFFFFF:
+                assert deadline == INFINITE
+            else:
+                assert -1 <= deadline - clock.now() - lifetime <= 1
+
+
+def test_it_is_there_for_all_to_read(directory: Path) -> None:
+    tell(directory, DELEGATED)
+    [file] = directory.iterdir()
+    assert (file.name, file.stat().st_mode & 0o777) == ("2001:db8::_56@eth0.7", 0o644)
+
+
+def test_each_prefix_and_uplink_is_a_lease(directory: Path) -> None:
+    tell(directory, DELEGATED, OTHER, DELEGATED)
+    assert len(tell(directory, DELEGATED, uplink="eth1")) == 3
+
+
+def test_what_is_gone_goes(directory: Path) -> None:
+    gone = DELEGATED._replace(preferred=0, valid=0)
+    assert tell(directory, gone) == []
+    assert len(tell(directory, DELEGATED, OTHER)) == 2
+    assert [lease.prefix for lease in tell(directory, gone)] == [OTHER.prefix]
+
+
+def test_what_is_over_is_cleared_up(directory: Path) -> None:
+    tell(directory, DELEGATED)
+    assert len(tell(directory, OTHER, later=150)) == 2
+    assert [lease.prefix for lease in tell(directory, OTHER, later=250)] == [OTHER.prefix]
+
+
+def test_what_others_left_there_stays(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "nonsense").write_text("nonsense")
+    HeardLeases(directory).take(Told("eth0", DELEGATED), clock.now())
+    assert (directory / "nonsense").exists()
