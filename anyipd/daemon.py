@@ -121,12 +121,11 @@ class Daemon:
         heard = self._listener.read(clock.now())
         for uplink, reason in heard.malformed:
             _log.warning("message dropped", uplink=uplink, reason=reason)
-        for told in heard.told:
+        if heard.told:
             try:
-                self._heard.take(told, clock.now())
+                self._heard.take(heard.told, clock.now())
             except OSError as error:
                 _log.error("cannot keep what was heard", path=error.filename, reason=error.strerror)
-        if heard.told:
             self._look_again(Hint(Stale.LEASES))
 
     def _on_alarm(self) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from anyipd.model import Prefix
+from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
 from anyipd.observe.lease import Leases, compose
 
@@ -24,21 +26,24 @@ class HeardLeases:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def take(self, told: Told, now: float) -> None:
-        """Write a lease file, or remove it if the prefix is gone; `now` is CLOCK_BOOTTIME.
+    def take(self, told: Iterable[Told], now: float) -> None:
+        """Write a lease file each, or remove it if the prefix is gone; `now` is CLOCK_BOOTTIME.
 
-        Those of prefixes whose lifetime is over go with it. Raises OSError.
+        Those of prefixes whose lifetime is over go before. Raises OSError.
         """
         self._clear_up(now)
-        delegated = told.delegated
-        path = self._path(delegated.prefix, told.uplink)
-        if not delegated.valid:
-            path.unlink(missing_ok=True)
-            return
+        for uplink, delegated in told:
+            if delegated.valid:
+                self._write(uplink, delegated, now)
+            else:
+                self._path(delegated.prefix, uplink).unlink(missing_ok=True)
+
+    def _write(self, uplink: str, delegated: DelegatedPrefix, now: float) -> None:
+        path = self._path(delegated.prefix, uplink)
         fields = {
             "client": CLIENT,
             "prefix": delegated.prefix,
-            "uplink": told.uplink,
+            "uplink": uplink,
             "iaid": delegated.iaid,
             "life_starts": int(time.time()),
             "preferred_lifetime": delegated.preferred,

@@ -26,8 +26,7 @@ def directory(tmp_path: Path) -> Path:
 
 def tell(directory: Path, *told: DelegatedPrefix, uplink: str = "eth0.7", later: float = 0) -> list[Lease]:
     """Keep what was told, and give what is there then."""
-    for each in told:
-        HeardLeases(directory).take(Told(uplink, each), clock.now() + later)
+    HeardLeases(directory).take([Told(uplink, each) for each in told], clock.now() + later)
     leases, complaints = Leases(directory).read(clock.now() + later)
     assert complaints == []
     return leases
@@ -85,5 +84,5 @@ def test_what_is_over_is_cleared_up(directory: Path) -> None:
 def test_what_others_left_there_stays(directory: Path) -> None:
     directory.mkdir()
     (directory / "nonsense").write_text("nonsense")
-    HeardLeases(directory).take(Told("eth0", DELEGATED), clock.now())
+    HeardLeases(directory).take([Told("eth0", DELEGATED)], clock.now())
     assert (directory / "nonsense").exists()
