@@ -113,6 +113,15 @@ def test_only_kernel_speaks_netlink() -> None:
     assert not any("pyroute2" in ast.dump(tree) for tree in MODULES.values())
 
 
+def test_only_the_tests_need_scapy() -> None:
+    assert not any("scapy" in ast.dump(tree) for tree in MODULES.values())
+
+
+def test_what_is_heard_is_written_in_one_place() -> None:
+    writers = users("write_bytes") | users("write_text") | users("unlink")
+    assert writers == {"anyipd.heard"}
+
+
 def test_only_routes_writes_routes() -> None:
     assert users("batch") == {"anyipd.kernel.routes"}
     writers = users("RTM_NEWROUTE") | users("RTM_DELROUTE")
