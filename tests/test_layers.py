@@ -119,7 +119,7 @@ def test_only_the_tests_need_scapy() -> None:
 
 def test_what_is_heard_is_written_in_one_place() -> None:
     writers = users("write_bytes") | users("write_text") | users("unlink")
-    assert writers == {"anyipd.heard"}
+    assert {name for name in writers if not inside(name, "anyipd.ctl")} == {"anyipd.heard"}
 
 
 def test_only_routes_writes_routes() -> None:
