@@ -2,8 +2,8 @@
 # Nothing is installed into the machine, and nobody needs to be root.
 
 PYTHON ?= python3
-LAB_PACKAGES := bash busybox dash iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server shellcheck strace \
-	systemd-container
+LAB_PACKAGES := bash busybox curl dash dnsmasq-base iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server \
+	nftables nginx procps shellcheck strace systemd-container tinyproxy-bin unbound
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 
 .PHONY: lock

@@ -21,18 +21,25 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "debian"
 PROGRAMS = {
     "bash": "bash",
     "busybox": "busybox",
+    "curl": "curl",
     "dash": "dash",
+    "dnsmasq-base": "dnsmasq",
     "iproute2": "ip",
     "iputils-ping": "ping",
     "isc-dhcp-client": "dhclient",
     "kea-dhcp6-server": "kea-dhcp6",
+    "nftables": "nft",
+    "nginx": "nginx",
+    "procps": "sysctl",
     "shellcheck": "shellcheck",
     "strace": "strace",
     "systemd-container": "systemd-nspawn",
+    "tinyproxy-bin": "tinyproxy",
+    "unbound": "unbound",
 }
 """The program that each package is wanted for; a package not named here is always fetched."""
 
-CONFINED = ("dhclient", "dhclient-script", "kea-dhcp6")
+CONFINED = ("dhclient", "dhclient-script", "kea-dhcp6", "unbound")
 """Debian's AppArmor profiles bind these, by path, to files in /etc and /var; a copy is free."""
 
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
