@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "check": "read the policy and report every mistake in it",
     "plan": "show what a pass would change now, or what an example prefix would give",
     "status": "show delegations and subnets as the kernel and the lease files tell them",
+    "probe": "ask whether addresses of bound subnets really answer, and say why if not",
     "random": "print uniformly random addresses inside bound subnets",
     "flush": "remove every route of anyipd's; a running daemon puts back what belongs there",
     "install": "lay out unit, user, hooks, sysctl, protocol name and manual, around what pipx or uv brought",
@@ -50,6 +51,12 @@ def main() -> None:
             command.add_argument(
                 "-n", dest="number", type=int, default=1, metavar="N", help="how many (default: 1)"
             )
+        if name == "probe":
+            command.add_argument("target", nargs="?", metavar="SUBNET|ADDRESS", help="(default: all subnets)")
+            command.add_argument(
+                "-n", dest="number", type=int, default=3, metavar="N", help="addresses a subnet (default: 3)"
+            )
+            command.add_argument("--tcp", type=int, metavar="PORT", help="is this port open there?")
         command.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     run = import_module(f"anyipd.ctl.{options.command}").run

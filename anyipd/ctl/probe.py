@@ -1,0 +1,212 @@
+"""`anyipctl probe`: whether addresses really answer, here and from outside, and if not, why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import secrets
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from anyipd import arguments
+from anyipd.ctl.look import Look, look
+from anyipd.ctl.subnets import HEAD, rows
+from anyipd.ctl.table import print_table
+from anyipd.decide.verdict import part
+from anyipd.model import Prefix, Subnets, SubnetState, address_text
+from anyipd.probe import here
+from anyipd.probe.outside import Outside, ask
+from anyipd.probe.uplink import NoUplinkError, Uplink, find
+from anyipd.probe.verdict import Circumstances, Finding, Verdict, verdict
+
+_FAILED = 1
+_HEAD = ("ADDRESS", "HERE", "FROM OUTSIDE", "BIND", "TCP")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """All of one subnet, or of a run of them, and what it means."""
+
+    name: str
+    around: Circumstances
+    findings: list[Finding]
+    verdict: Verdict
+
+
+def run(options: argparse.Namespace) -> None:
+    """Probe, print, and end with 1 where something does not answer."""
+    if options.number < 1:
+        arguments.fail(arguments.USAGE, f"anyipctl probe: -n {options.number} is below 1")
+    seen = look(options)
+    probes = []
+    for each in _chosen(seen, options.target):
+        probes.append(_probe(each, _uplink(each, seen), options))
+        if not options.json:
+            _print(probes[-1])
+    if options.json:
+        print(json.dumps([asdict(probe) for probe in probes], indent=2))
+    if not all(probe.verdict.good for probe in probes):
+        raise SystemExit(_FAILED)
+
+
+def _chosen(seen: Look, target: str | None) -> list[Subnets]:
+    """Find the bound subnets that are meant. Ends the program where none is."""
+    if target is None:
+        chosen, nothing = list(seen.subnets), "no subnet"
+    elif re.search("[:.]", target):
+        chosen, nothing = _holding(seen.subnets, _prefix(target)), f"no subnet that holds {target}"
+    else:
+        chosen = [each for one in seen.subnets for each in _named(one, target)]
+        names = ", ".join(dict.fromkeys(each.name for each in seen.subnets)) or "none"
+        if not chosen:
+            arguments.fail(_FAILED, f"anyipctl probe: there is no subnet {target} now, but: {names}")
+        nothing = f"nothing of {target}"
+    bound = [each for each in chosen if each.state is SubnetState.BOUND]
+    if not bound:
+        print(
+            f"anyipctl probe: {nothing} is bound{':' if chosen else '; see anyipctl status'}", file=sys.stderr
+        )
+        if chosen:
+            print_table(HEAD, rows(chosen))
+        raise SystemExit(_FAILED)
+    return bound
+
+
+def _prefix(target: str) -> Prefix:
+    try:
+        return Prefix.parse(target if "/" in target else f"{target}/{128 if ':' in target else 32}")
+    except ValueError as error:
+        arguments.fail(arguments.USAGE, f"anyipctl probe: {error}")
+
+
+def _holding(subnets: Iterable[Subnets], wanted: Prefix) -> list[Subnets]:
+    """Narrow runs to what they share with a prefix."""
+    found = []
+    for each in subnets:
+        if each.first and each.first.width == wanted.width:
+            low = max((wanted.address - each.first.address) // each.first.size, 0)
+            high = min((wanted.end - 1 - each.first.address) // each.first.size, each.count - 1)
+            if low <= high:
+                found.append(part(each, low, high - low + 1))
+    return found
+
+
+def _named(run: Subnets, name: str) -> list[Subnets]:
+    if run.name == name:
+        return [run]
+    if not run.first or run.number is None:
+        return []
+    return [part(run, i, 1) for i in range(run.count) if run.subnet_name(i) == name]
+
+
+def _uplink(subnets: Subnets, seen: Look) -> str | None:
+    return next(
+        (each.uplink for each in seen.decision.delegations if each.prefix == subnets.delegation), None
+    )
+
+
+def _probe(subnets: Subnets, uplink: str | None, options: argparse.Namespace) -> Probe:
+    assert subnets.first
+    name = subnets.subnet_name(0)
+    prefix = subnets.first if subnets.count == 1 else subnets.delegation or subnets.first
+    pairs = _pick(subnets, options)
+    _show(f"{name}: {len(pairs)} asked here")
+    try:
+        echoes = here.echoes(list(pairs))
+    except PermissionError:
+        arguments.fail(arguments.NO_PERMISSION, "anyipctl probe: may send no Echo Requests: run it as root")
+    around = Circumstances(str(prefix), port=options.tcp)
+    outside = Outside()
+    try:
+        way = _way(subnets, uplink)
+        around = replace(around, uplink=way.name, router=way.router)
+        # What a router refuses it says to the source: that should be one which it can reach.
+        sources = dict.fromkeys(pairs, way.address) if way.address else pairs
+        outside = ask(way, sources, lambda arrived: _show(f"{name}: {arrived} of {len(pairs)} came in"))
+    except NoUplinkError as error:
+        around = replace(around, unasked=str(error))
+    except PermissionError:
+        around = replace(around, unasked="that takes CAP_NET_RAW; run it as root")
+    findings = [
+        Finding(
+            address,
+            echo=echoes.get(address),
+            bind_error=here.bind_error(address),
+            tcp=here.tcp(address, options.tcp) if options.tcp else None,
+            arrived=outside.arrived.get(address),
+            solicited=address in outside.solicited,
+            advertised=address in outside.advertised,
+            owner=outside.owners.get(address),
+            error=outside.errors.get(address),
+        )
+        for address in pairs
+    ]
+    _show("")
+    return Probe(name, around, findings, verdict(findings, around))
+
+
+def _pick(subnets: Subnets, options: argparse.Namespace) -> dict[str, str]:
+    """Choose addresses at random, or the one that is meant, and for each another that asks for it."""
+    assert subnets.first
+    width, first = subnets.first.width, subnets.first.address
+    size = subnets.count * subnets.first.size
+
+    def text(offset: int) -> str:
+        return address_text(first + offset % size, width)
+
+    single = _prefix(options.target) if options.target and re.search("[:.]", options.target) else None
+    if single and single.size == 1:
+        chosen = {single.address - first}
+    elif options.number >= size:
+        chosen = set(range(size))
+    else:
+        chosen = set()
+        while len(chosen) < options.number:
+            chosen.add(secrets.randbelow(size))
+    return {text(each): text(each + 1 + secrets.randbelow(max(size - 1, 1))) for each in chosen}
+
+
+def _way(subnets: Subnets, uplink: str | None) -> Uplink:
+    assert subnets.first
+    if subnets.first.width != 128:  # noqa: PLR2004  the width of IPv6
+        raise NoUplinkError("that is done for IPv6 alone")
+    way = find(uplink)
+    if not way.address and subnets.count * subnets.first.size == 1:
+        raise NoUplinkError("neither subnet nor uplink has another address to ask from")
+    return way
+
+
+def _show(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _print(probe: Probe) -> None:
+    around, findings = probe.around, probe.findings
+    print(f"{probe.name} {around.prefix}" + (f" by {around.uplink}" if around.uplink else ""))
+    print_table(
+        _HEAD,
+        [
+            (
+                each.address,
+                _milliseconds(each.echo),
+                "" if around.unasked else each.error or _milliseconds(each.arrived),
+                each.bind_error or "works",
+                each.tcp or "",
+            )
+            for each in findings
+        ],
+    )
+    answered = sum(each.echo is not None for each in findings)
+    arrived = sum(each.arrived is not None for each in findings)
+    outside = "" if around.unasked else f", {arrived} came in from outside"
+    print(f"{len(findings)} probed, {answered} answered here{outside}")
+    print(probe.verdict.text)
+    if probe.verdict.next_step:
+        print(f"Next: {probe.verdict.next_step}.")
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "nothing" if seconds is None else f"{seconds * 1000:.2f} ms"
