@@ -10,18 +10,16 @@ import asyncio
 import errno
 import os
 import signal
-import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from anyipd import clock, notify, policy
-from anyipd.decide.delegation import is_delegated
 from anyipd.decide.verdict import verdicts
 from anyipd.heard import HeardLeases
 from anyipd.kernel.monitor import Hint, Monitor, Stale
@@ -32,7 +30,7 @@ from anyipd.narrate import Line, delegation_lines, subnet_lines
 from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.observe.listen import DeafError, Listener
 from anyipd.policy import Policy, PolicyError
-from anyipd.reconcile import Changes, Decision, Reconciler
+from anyipd.reconcile import Changes, Decision, Reconciler, in_slices
 
 LONGEST_REST = 0.05
 """Seconds between passes at most while events keep coming; usually it is as long as the last pass."""
@@ -40,13 +38,9 @@ LONGEST_REST = 0.05
 FIRST_RETRY, LAST_RETRY = 0.1, 60.0
 """Seconds until a refused change is tried again: the first time, and after many."""
 
-SLICE = 0.002
-"""Seconds after which the loop gets a turn within a pass; a step of work takes a millisecond or two."""
-
 _FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH}
 
 _log = structlog.get_logger()
-_T = TypeVar("_T")
 
 
 class Daemon:
@@ -61,7 +55,6 @@ class Daemon:
         self._deaf: str | None = None
         self._alarm = clock.Alarm()
         self._reconciler = Reconciler(first_policy, runtime_dir, routes)
-        self._delegated: list[Prefix] = []
         self._decision = Decision()
         self._verdicts: Sequence[Subnets] = ()
         self._deadline = INFINITE
@@ -186,6 +179,8 @@ class Daemon:
         """Tell of a policy that does less than somebody may expect."""
         if not self._config.exists():
             _log.warning("no configuration file, the default policy holds", configuration=str(self._config))
+        if self._reconciler.policy.links:
+            _log.info(policy.TURN_NEIGHBOURS_ON)
 
         self._deaf = None
         self._listen()
@@ -208,7 +203,7 @@ class Daemon:
 
     def _watch(self) -> None:
         reconciler = self._reconciler
-        watched = [*self._delegated, *(each.prefix for each in reconciler.policy.static)]
+        watched = [*reconciler.delegated, *(each.prefix for each in reconciler.policy.static)]
         self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, watched)
 
     async def _reconcile(self) -> bool:
@@ -239,29 +234,16 @@ class Daemon:
         reconciler, before = self._reconciler, self._decision
         if Stale.LEASES in stale:
             self._lease_monitor.watch()
-            if not reconciler.observe_leases():
-                self._try_later(Hint(Stale.LEASES))
-            for complaint in reconciler.complaints:
-                _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
-            reconciler.complaints.clear()
-        if Stale.DISCARDS in stale:
-            reconciler.observe_discards()
-        delegated = [each.prefix for each in reconciler.delegations(clock.now()) if is_delegated(each)]
-        if delegated != self._delegated:
-            if not set(delegated) <= set(self._delegated):
-                stale |= Stale.ADDRESSES | Stale.ROUTES
-            self._delegated = delegated
-            # Events inside a prefix pass the filter only from here on: look after it is set.
-            self._watch()
-        if Stale.ADDRESSES in stale:
-            reconciler.observe_addresses(delegated)
-        if Stale.ROUTES in stale:
-            await _in_slices(reconciler.observe_routes(delegated))
+        if not await in_slices(reconciler.look(stale, self._watch)):
+            self._try_later(Hint(Stale.LEASES))
+        for complaint in reconciler.complaints:
+            _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
+        reconciler.complaints.clear()
         decision = reconciler.decide(clock.now())
         whole = Stale.PRESENT in stale
         if decision != before or whole:
-            changes = await _in_slices(reconciler.compare(decision, whole=whole))
-            refused = await _in_slices(reconciler.apply(changes))
+            changes = await in_slices(reconciler.compare(decision, whole=whole))
+            refused = await in_slices(reconciler.apply(changes))
             _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
             self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
             self._decision = decision
@@ -273,7 +255,7 @@ class Daemon:
     async def _mend(self, lost: AbstractSet[Prefix]) -> None:
         if lost:
             changes = self._reconciler.mend(self._decision, lost)
-            refused = await _in_slices(self._reconciler.apply(changes))
+            refused = await in_slices(self._reconciler.apply(changes))
             self._tell_subnets(changes, self._verdicts, refused)
 
     def _tell_subnets(self, changes: Changes, found: Sequence[Subnets], refused: Sequence[Refusal]) -> None:
@@ -309,17 +291,3 @@ class Daemon:
 def _tell(lines: Iterable[Line]) -> None:
     for line in lines:
         (_log.warning if line.warning else _log.info)(line.event, **line.fields)
-
-
-async def _in_slices(work: Generator[None, None, _T]) -> _T:
-    """Run a generator to its end, and let the loop take its turn now and then."""
-    turn = time.monotonic() + SLICE
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-        if time.monotonic() > turn:
-            await asyncio.sleep(0)
-            turn = time.monotonic() + SLICE

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -121,6 +122,15 @@ class Policy(_Section):
     static: tuple[Static, ...] = ()
     listen: tuple[Interface, ...] = ()
 
+    @property
+    def links(self) -> frozenset[str]:
+        """The interfaces on which neighbour solicitations are to be answered, for whatever subnet."""
+        named = [each.neighbours for each in self.subnets] + [each.neighbours for each in self.static]
+        return frozenset(chain.from_iterable(named))
+
+
+TURN_NEIGHBOURS_ON = "neighbours asked for: systemctl enable --now anyipd-neighbour"
+"""What to do where a policy has links; nobody here can know whether it is done."""
 
 DEFAULT = Policy()
 """What no file means: the lowest free /64 of every accepted delegated prefix, named `default`."""

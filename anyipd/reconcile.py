@@ -6,7 +6,9 @@ what is so to what should be so; what was hinted at only spares it observations 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import asyncio
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +30,9 @@ from anyipd.observe.onlink import Routed, addressed
 from anyipd.policy import Policy
 
 _T = TypeVar("_T")
+
+SLICE = 0.002
+"""Seconds after which the loop gets a turn within a pass; a step of work takes a millisecond or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Reconciler:
         self.policy = policy
         self.routes = routes
         self.complaints: list[Complaint] = []
+        self.delegated: list[Prefix] = []
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
         self._leased: list[Lease] = []
@@ -86,6 +92,27 @@ class Reconciler:
             if not known:
                 stale |= Stale.ROUTES
         return stale
+
+    def look(self, stale: Stale, watch: Callable[[], object]) -> Generator[None, None, bool]:
+        """Make anew the observations that are stale, and keep `delegated` up with them.
+
+        `watch` is called when that changed, before there is a look inside of what was added: events from in
+        there may pass a filter from then on only. False is for lease files that could not be read.
+        """
+        readable = Stale.LEASES not in stale or self.observe_leases()
+        if Stale.DISCARDS in stale:
+            self.observe_discards()
+        delegated = [each.prefix for each in self.delegations(clock.now()) if is_delegated(each)]
+        if delegated != self.delegated:
+            if not set(delegated) <= set(self.delegated):
+                stale |= Stale.ADDRESSES | Stale.ROUTES
+            self.delegated = delegated
+            watch()
+        if Stale.ADDRESSES in stale:
+            self.observe_addresses(delegated)
+        if Stale.ROUTES in stale:
+            yield from self.observe_routes(delegated)
+        return readable
 
     def observe_leases(self) -> bool:
         """Read lease files; say whether their directories could be read."""
@@ -215,3 +242,17 @@ def at_once(work: Generator[None, None, _T]) -> _T:
         except StopIteration as end:
             result: _T = end.value
             return result
+
+
+async def in_slices(work: Generator[None, None, _T]) -> _T:
+    """Run a step to its end, let the loop take its turn now and then, and give its result."""
+    turn = time.monotonic() + SLICE
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        if time.monotonic() > turn:
+            await asyncio.sleep(0)
+            turn = time.monotonic() + SLICE

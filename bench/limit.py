@@ -12,9 +12,9 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from anyipd import clock, policy
-from anyipd.decide.delegation import is_delegated
 from anyipd.decide.plan import Run
 from anyipd.kernel import wire
+from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import BATCH, BOUND_SUBNET, Routes
 from anyipd.model import Prefix
 from anyipd.reconcile import Reconciler, at_once
@@ -87,11 +87,7 @@ def _passes(made: Rig, runs: int) -> Iterator[Row]:
 
 
 def _pass(reconciler: Reconciler) -> None:
-    reconciler.observe_leases()
-    reconciler.observe_discards()
-    delegated = [each.prefix for each in reconciler.delegations(clock.now()) if is_delegated(each)]
-    reconciler.observe_addresses(delegated)
-    at_once(reconciler.observe_routes(delegated))
+    at_once(reconciler.look(Stale.ALL, lambda: None))
     at_once(reconciler.apply(at_once(reconciler.compare(reconciler.decide(clock.now()), whole=True))))
 
 

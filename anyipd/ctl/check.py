@@ -17,3 +17,5 @@ def run(options: argparse.Namespace) -> None:
     names = ", ".join(subnet.name for subnet in found.subnets) or "none"
     about = "" if file.exists() else ", which does not exist: the default policy"
     print(f"{file}{about}: good; subnets: {names}")
+    if found.links:
+        print(policy.TURN_NEIGHBOURS_ON)

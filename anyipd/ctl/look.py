@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anyipd import arguments, clock, policy
-from anyipd.decide.delegation import is_delegated
 from anyipd.decide.verdict import verdicts
+from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import Routes
 from anyipd.model import Subnets
 from anyipd.reconcile import Changes, Decision, Reconciler, at_once
@@ -28,14 +28,10 @@ class Look:
 def look(options: argparse.Namespace) -> Look:
     """Observe and compare. Ends the program on a bad policy."""
     reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
-    reconciler.observe_leases()
-    reconciler.observe_discards()
+    at_once(reconciler.look(Stale.ALL, lambda: None))
     for complaint in reconciler.complaints:
         print(f"dropped: {complaint.path}: {complaint.reason}", file=sys.stderr)
     now = clock.now()
-    delegated = [each.prefix for each in reconciler.delegations(now) if is_delegated(each)]
-    reconciler.observe_addresses(delegated)
-    at_once(reconciler.observe_routes(delegated))
     decision = reconciler.decide(now)
     changes = at_once(reconciler.compare(decision, whole=True))
     return Look(now, decision, changes, verdicts(decision.subnets, changes.local))

@@ -17,6 +17,7 @@ from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
 from anyipd.model import Discard, Prefix
+from anyipd.policy import TURN_NEIGHBOURS_ON
 
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
 
@@ -31,6 +32,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_example(options: argparse.Namespace) -> None:
     policy = read_policy(options)
+    if policy.links:
+        print(TURN_NEIGHBOURS_ON, file=sys.stderr)
     try:
         prefixes = [Prefix.parse(text) for text in options.prefix]
     except ValueError as error:
