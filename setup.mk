@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 LAB_PACKAGES := bash busybox curl dash dnsmasq-base iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server \
-	nftables nginx procps shellcheck strace systemd-container tinyproxy-bin unbound
+	ndppd nftables nginx procps shellcheck strace systemd-container tinyproxy-bin unbound
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 
 .PHONY: lock

@@ -27,6 +27,8 @@ OBSTACLE = pytest.StashKey[str]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "how often a daemon is killed in the middle of a renumbering (default: %(default)s)"
     parser.addoption("--crashes", type=int, default=25, metavar="N", help=text)
+    text = "how many neighbours ask, each once, while memory is to stay as it is (default: %(default)s)"
+    parser.addoption("--askers", type=int, default=50_000, metavar="N", help=text)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -83,6 +85,13 @@ def daemon(host: Namespace, tmp_path: Path) -> Iterator[Daemon]:
     """anyipd on the host, not started yet, its policy empty: `configure` gives it one."""
     with Daemon(host, tmp_path) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def neighbour(daemon: Daemon, tmp_path: Path) -> Iterator[Daemon]:
+    """anyipd-neighbour beside `daemon`, on the same files, not started yet."""
+    with Daemon(daemon.namespace, tmp_path, module="anyipd.neighbour") as neighbour:
+        yield neighbour
 
 
 @pytest.fixture

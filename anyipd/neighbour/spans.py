@@ -1,0 +1,65 @@
+"""Addresses to answer for, as spans. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from anyipd.model import Prefix, Subnets, SubnetState
+
+if TYPE_CHECKING:  # pydantic is only needed to read a policy
+    from anyipd.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """A set of addresses: those from each bound of even index up to but not the next one."""
+
+    bounds: tuple[int, ...] = ()
+
+    def __contains__(self, address: int) -> bool:
+        return bool(bisect_right(self.bounds, address) % 2)
+
+    @classmethod
+    def of(cls, inside: Collection[tuple[int, int]], outside: Collection[tuple[int, int]]) -> Spans:
+        """Make it of spans [start, end) in any order: what is in the former and in none of the latter."""
+        steps = [(start, 1, 0) for start, _ in inside] + [(end, -1, 0) for _, end in inside]
+        steps += [(start, 0, 1) for start, _ in outside] + [(end, 0, -1) for _, end in outside]
+        bounds: list[int] = []
+        depth = hidden = 0
+        for position, group in groupby(sorted(steps), itemgetter(0)):
+            for _, deeper, more_hidden in group:
+                depth += deeper
+                hidden += more_hidden
+            if (depth > 0 and not hidden) != bool(len(bounds) % 2):
+                bounds.append(position)
+        return cls(tuple(bounds))
+
+
+def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Spans]:
+    """Say for each link of the policy what is to be answered for there: its subnets that are bound.
+
+    `subnets` are verdicts. What is reserved for somebody else is left out, also inside a static prefix.
+    For IPv4 the kernel answers by itself.
+    """
+    links = {each.name: each.neighbours for each in policy.subnets}
+    links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
+    reserved = [
+        _span(each.first, each.count) for each in subnets if each.first and each.state is SubnetState.RESERVED
+    ]
+    bound = [
+        (links[each.name], _span(each.first, each.count))
+        for each in subnets
+        if each.first and each.first.width == 128 and each.state is SubnetState.BOUND  # noqa: PLR2004  IPv6
+    ]
+    return {
+        link: Spans.of([span for wanted, span in bound if link in wanted], reserved) for link in policy.links
+    }
+
+
+def _span(first: Prefix, count: int) -> tuple[int, int]:
+    return first.address, first.address + count * first.size
