@@ -39,7 +39,7 @@ deb: wheel ## build a Debian package, in dist/
 	mv $(DEB)/anyipd/bin/* $(DEB_VENV)/bin
 	rmdir $(DEB)/anyipd/bin
 	cp -r $(DEB)/anyipd/. $(DEB_SITE)
-	ln -s ../lib/anyipd/bin/anyipd ../lib/anyipd/bin/anyipctl $(DEB_ROOT)/usr/bin
+	ln -s $(addprefix ../lib/anyipd/bin/,anyipd anyipctl anyipd-neighbour) $(DEB_ROOT)/usr/bin
 # All else. From here on that is dpkg's, so the package's own anyipctl cannot do it again.
 	PYTHONPATH=$(DEB_SITE) .venv/bin/python -P -m anyipd.ctl install --root $(DEB_ROOT) --prefix /usr
 	rm -r $(DEB_SITE)/anyipd/system

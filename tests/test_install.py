@@ -14,6 +14,7 @@ EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
 VENV = "usr/local/lib/anyipd"
 UNIT = "usr/local/lib/systemd/system/anyipd.service"
 LISTEN = "usr/local/share/anyipd/listen.conf"
+NEIGHBOUR_UNIT = "usr/local/lib/systemd/system/anyipd-neighbour.service"
 FILES = {
     "etc/anyipd.yaml": 0o644,
     "etc/dhcp/dhclient-exit-hooks.d/anyipd": 0o755,
@@ -21,11 +22,13 @@ FILES = {
     "etc/iproute2/rt_protos.d/anyipd.conf": 0o644,
     UNIT: 0o644,
     LISTEN: 0o644,
+    NEIGHBOUR_UNIT: 0o644,
     "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,
     "usr/local/lib/sysusers.d/anyipd.conf": 0o644,
     "usr/local/lib/tmpfiles.d/anyipd.conf": 0o644,
     "usr/local/share/man/man5/anyipd.yaml.5": 0o644,
     "usr/local/share/man/man8/anyipctl.8": 0o644,
+    "usr/local/share/man/man8/anyipd-neighbour.8": 0o644,
     "usr/local/share/man/man8/anyipd.8": 0o644,
 }
 
@@ -44,14 +47,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_is_where_its_reader_looks(installed: Path) -> None:
     outside = {name for name in files(installed) if not name.startswith(f"{VENV}/")}
     programs = {name for name in outside if name.startswith("usr/local/bin/")}
-    assert {"usr/local/bin/anyipd", "usr/local/bin/anyipctl"} <= programs
+    assert {f"usr/local/bin/{name}" for name in ("anyipd", "anyipctl", "anyipd-neighbour")} <= programs
     assert outside - programs == set(FILES)
     assert {name: (installed / name).stat().st_mode & 0o777 for name in FILES} == FILES
     assert all((installed / name).resolve().is_relative_to(installed / VENV / "bin") for name in programs)
 
 
 def test_the_programs_run_from_where_they_will_be(installed: Path) -> None:
-    for name in ("anyipd", "anyipctl"):
+    for name in ("anyipd", "anyipctl", "anyipd-neighbour"):
         shebang = (installed / "usr/local/bin" / name).read_text().splitlines()[0]
         assert shebang == f"#!/{VENV}/bin/python"
     told = [
@@ -83,19 +86,22 @@ def test_no_memory_need_be_both_written_and_executed(installed: Path) -> None:
         pytest.skip("the kernel is older than 6.3")
 
 
-def test_the_unit_is_sound(installed: Path, tmp_path: Path) -> None:
-    unit = (installed / UNIT).read_text()
-    assert "ExecStart=/usr/local/bin/anyipd\n" in unit
-    here = tmp_path / "anyipd.service"
+@pytest.mark.parametrize("name", ["anyipd", "anyipd-neighbour"])
+def test_the_unit_is_sound(installed: Path, tmp_path: Path, name: str) -> None:
+    unit = (installed / UNIT).with_stem(name).read_text()
+    assert f"ExecStart=/usr/local/bin/{name}\n" in unit
+    here = tmp_path / f"{name}.service"
     here.write_text(unit.replace("ExecStart=", f"ExecStart={installed}"))
     assert output(["systemd-analyze", "verify", "--recursive-errors=no", str(here)]) == ""
 
 
-def test_the_unit_is_hardened(installed: Path) -> None:
-    verdict = output(["systemd-analyze", "security", "--offline=true", "--no-pager", str(installed / UNIT)])
-    exposure = re.search(r"Overall exposure level for anyipd.service: ([\d.]+)", verdict)
+@pytest.mark.parametrize(("name", "most"), [("anyipd", 1.3), ("anyipd-neighbour", 2.0)])
+def test_the_unit_is_hardened(installed: Path, name: str, most: float) -> None:
+    unit = (installed / UNIT).with_stem(name)
+    verdict = output(["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)])
+    exposure = re.search(rf"Overall exposure level for {name}.service: ([\d.]+)", verdict)
     assert exposure
-    assert float(exposure[1]) <= 1.3
+    assert float(exposure[1]) <= most
 
 
 def test_the_unit_is_hardened_while_listening(installed: Path, tmp_path: Path) -> None:

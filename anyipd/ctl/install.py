@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         call(SYSTEMD_SYSCTL, f"/{layout.sysctl.path}")
         call("systemctl", "daemon-reload")
         # Where it runs already, it goes on with what is installed now; no route changes.
-        call("systemctl", "try-restart", "anyipd")
+        call("systemctl", "try-restart", "anyipd", "anyipd-neighbour")
         print(f"Next: edit /{layout.config.path} and systemctl enable --now anyipd")
 
 

@@ -53,6 +53,7 @@ class Layout:
         hook = "etc/dhcp/dhclient-exit-hooks.d/anyipd"
         self.files = (
             self.unit,
+            File("systemd/anyipd-neighbour.service", f"{lib}/systemd/system/anyipd-neighbour.service"),
             self.sysusers,
             self.tmpfiles,
             self.sysctl,
@@ -62,6 +63,7 @@ class Layout:
             # both are run, the second time changes nothing.
             File("dhclient-hooks/anyipd", f"{hook}.sh", 0o755),
             File("man/anyipd.8", f"{share}/man/man8/anyipd.8"),
+            File("man/anyipd-neighbour.8", f"{share}/man/man8/anyipd-neighbour.8"),
             File("man/anyipctl.8", f"{share}/man/man8/anyipctl.8"),
             File("man/anyipd.yaml.5", f"{share}/man/man5/anyipd.yaml.5"),
             # Not in force there: who wants `listen:` copies it beside the unit.

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     root, layout = options.root, Layout(options.prefix)
     require_root(root, "uninstall")
     if is_running(root) and Path("/", layout.unit.path).exists():
-        call("systemctl", "disable", "--now", "anyipd")
+        call("systemctl", "disable", "--now", "anyipd", "anyipd-neighbour")
     for file in layout.files:
         _remove(root, file.path)
     config = root / layout.config.path

@@ -1,0 +1,57 @@
+"""anyipd-neighbour as a service: off until somebody turns it on, and then with one privilege."""
+
+from __future__ import annotations
+
+from anyipd.model import Prefix
+from tests.lab.machine import Machine
+from tests.lab.make import make, output
+from tests.lab.namespace import wait_until
+from tests.lab.network import Uplink
+from tests.lab.service import machine_with_uplink, system_python
+
+SUBNET = Prefix.parse("2001:db8:5::/64")
+POLICY = f"subnets: []\nstatic: [{{prefix: '{SUBNET}', neighbours: [uplink]}}]\n"
+CAP_NET_RAW = 1 << 13  # linux/capability.h
+
+
+def test_the_service() -> None:
+    with machine_with_uplink() as (machine, uplink):
+        make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}")
+        output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
+        (machine.root / "etc/anyipd.yaml").write_text(POLICY)
+        uplink.isp.ip(f"-6 route add {SUBNET} dev {uplink.customer}")
+        machine.boot()
+        judge(machine, uplink)
+
+
+def judge(machine: Machine, uplink: Uplink) -> None:
+    def show(name: str) -> str:
+        words = ("systemctl", "show", "--value", f"--property={name}", "anyipd-neighbour")
+        return machine.run(*words).stdout.strip()
+
+    # `systemctl enable --now anyipd-neighbour` is what the daemon says it takes.
+    assert (show("ActiveState"), show("UnitFileState")) == ("inactive", "disabled")
+    assert [each for each in machine.journal("anyipd") if "enable --now anyipd-neighbour" in each.message]
+    assert uplink.answers(SUBNET) == 0
+    started = machine.run("systemctl", "enable", "--now", "anyipd-neighbour", check=False)
+    assert started.returncode == 0, "\n".join(each.message for each in machine.journal("anyipd-neighbour"))
+    uplink.isp.ip(f"-6 neigh flush dev {uplink.customer}")
+    assert uplink.answers(SUBNET, timeout=5) == 8
+
+    status = machine.run("cat", f"/proc/{show('MainPID')}/status").stdout.splitlines()
+    found = {key: value.split() for key, _, value in (line.partition(":") for line in status)}
+    assert {int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {CAP_NET_RAW}
+    assert "0" not in found["Uid"]
+    assert found["NoNewPrivs"] == ["1"]
+
+    before = show("MainPID")
+    machine.run("systemctl", "restart", "anyipd")
+    machine.run("systemctl", "reload", "anyipd-neighbour")
+    wait_until(lambda: show("ActiveState") == "active")
+    assert show("MainPID") == before
+    machine.run("systemctl", "kill", "--signal=KILL", "anyipd-neighbour")
+    wait_until(lambda: show("NRestarts") == "1" and show("ActiveState") == "active", 10)
+    uplink.isp.ip(f"-6 neigh flush dev {uplink.customer}")
+    assert uplink.answers(SUBNET, timeout=5) == 8
+    machine.run("systemctl", "stop", "anyipd-neighbour")
+    assert show("Result") == "success"
