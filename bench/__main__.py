@@ -8,11 +8,18 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from bench import bulk, crowded, latency, limit, resting
+from bench import bulk, crowded, latency, limit, neighbour, resting
 from bench.row import Row
 from tests.lab.namespace import LabError, enter
 
-PARTS = {"bulk": bulk, "limit": limit, "latency": latency, "crowded": crowded, "resting": resting}
+PARTS = {
+    "bulk": bulk,
+    "limit": limit,
+    "latency": latency,
+    "crowded": crowded,
+    "resting": resting,
+    "neighbour": neighbour,
+}
 
 
 def main() -> None:
