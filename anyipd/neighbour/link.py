@@ -17,7 +17,6 @@ from threading import Lock, Thread
 from typing import NamedTuple
 
 from anyipd.kernel import bpf
-from anyipd.kernel.routes import enlarge
 from anyipd.neighbour.answerer import ANNOUNCE_PACE, Answerer
 from anyipd.neighbour.message import ADVERTISEMENT, ICMPV6_UNFORWARDED, SOLICITATION
 from anyipd.neighbour.spans import Spans
@@ -28,7 +27,6 @@ _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
 _PACKET_MREQ = struct.Struct("=iHH8x")  # interface, type, no address
 _LARGEST = 2048  # bytes of a frame that is looked at; what is cut off makes it malformed
-_RECEIVE_BUFFER = 4 << 20
 _LONGEST_WAIT = struct.pack("ll", 60, 0)  # struct timeval
 
 _ANCILLARY = 0xFFFFF000  # SKF_AD_OFF in linux/filter.h
@@ -85,7 +83,7 @@ class Ear:
         # Without a protocol it receives nothing until all is set.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         try:
-            enlarge(self._socket, _RECEIVE_BUFFER)
+            # The buffer stays as small as it is: who waits in a long line has asked again meanwhile.
             bpf.attach(self._socket, FILTER)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_WAIT)
             self._socket.setsockopt(
