@@ -94,7 +94,7 @@ def stays_silent(router: Solicitor, target: int) -> bool:
 
 @pytest.mark.usefixtures("running")
 def test_ten_thousand_addresses(router: Solicitor, uplink: Uplink) -> None:
-    """Asked for as a router does: what is lost on a busy machine is asked for twice more (RFC 4861, 7.2.2)."""
+    """Asked for as a router does: what is lost on a busy machine, twice more (RFC 4861, 7.2.2)."""
     targets = {somewhere() for _ in range(10_000)}
     found: dict[int, Answer] = {}
     for _ in range(3):
