@@ -158,7 +158,9 @@ def test_programs_elsewhere_have_their_unit_where_systemd_looks(installed: Path,
     assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize("page", ["man5/anyipd.yaml.5", "man8/anyipctl.8", "man8/anyipd.8"])
+@pytest.mark.parametrize(
+    "page", ["man5/anyipd.yaml.5", "man8/anyipctl.8", "man8/anyipd.8", "man8/anyipd-neighbour.8"]
+)
 def test_the_manual_is_sound_and_tells_of_every_command(installed: Path, page: str) -> None:
     path = installed / "usr/local/share/man" / page
     assert output(["groff", "-mandoc", "-ww", "-z", str(path)]) == ""
