@@ -2,8 +2,9 @@
 # Nothing is installed into the machine, and nobody needs to be root.
 
 PYTHON ?= python3
-LAB_PACKAGES := bash busybox curl dash dnsmasq-base iproute2 iputils-ping isc-dhcp-client kea-dhcp6-server \
-	ndppd nftables nginx procps shellcheck strace systemd-container tinyproxy-bin unbound
+LAB_PACKAGES := bash busybox curl dash dbus-daemon dhcpcd-base dnsmasq-base iproute2 iputils-ping \
+	isc-dhcp-client isc-dhcp-server kea-dhcp6-server ndppd nftables nginx procps shellcheck strace systemd \
+	systemd-container tinyproxy-bin unbound
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 
 .PHONY: lock

@@ -23,26 +23,32 @@ PROGRAMS = {
     "busybox": "busybox",
     "curl": "curl",
     "dash": "dash",
+    "dbus-daemon": "dbus-daemon",
+    "dhcpcd-base": "dhcpcd",
     "dnsmasq-base": "dnsmasq",
     "iproute2": "ip",
     "iputils-ping": "ping",
     "isc-dhcp-client": "dhclient",
+    "isc-dhcp-server": "dhcpd",
     "kea-dhcp6-server": "kea-dhcp6",
     "nftables": "nft",
     "nginx": "nginx",
     "procps": "sysctl",
     "shellcheck": "shellcheck",
     "strace": "strace",
+    "systemd": "systemd-networkd",
     "systemd-container": "systemd-nspawn",
     "tinyproxy-bin": "tinyproxy",
     "unbound": "unbound",
 }
 """The program that each package is wanted for; a package not named here is always fetched."""
 
-CONFINED = ("dhclient", "dhclient-script", "kea-dhcp6", "unbound")
+CONFINED = ("dhclient", "dhclient-script", "dhcpd", "kea-dhcp6", "unbound")
 """Debian's AppArmor profiles bind these, by path, to files in /etc and /var; a copy is free."""
 
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+SYSTEM_PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/lib/systemd", "/lib/systemd"]
+)
 
 APT_CONFIGURATION = """\
 Dir::State "{apt}";
@@ -122,11 +128,11 @@ def write_starters(root: Path, programs: Path) -> None:
     found = (file.parent for file in root.rglob("lib*.so*") if file.suffix != ".gz")  # a manual page
     libraries = ":".join(sorted({shlex.quote(str(folder)) for folder in found}))
     modules = ":".join(shlex.quote(str(folder)) for folder in perl_modules(root))
-    for folder in ("bin", "sbin", "usr/bin", "usr/sbin"):
+    for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "lib/systemd", "usr/lib/systemd"):
         for program in (root / folder).glob("*"):
             starter = programs / program.name
-            if not program.exists():
-                continue  # an absolute link, to a program in another of these folders
+            if not program.is_file():
+                continue  # a folder, or an absolute link to a program in another of these folders
             kind, _, _ = program.read_bytes().partition(b"\n")
             if kind.startswith(b"#!/usr/bin/perl"):
                 form = PERL_STARTER

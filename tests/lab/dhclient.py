@@ -63,9 +63,17 @@ class Dhclient:
                 *self.command("-d"), stdout=log, stderr=log, env=debian.environment()
             )
 
+    def wait_until_bound(self) -> None:
+        """Wait until it was given a prefix."""
+        self.wait_for("BOUND6", timeout=20)
+
     def kill(self) -> None:
         """End it as a crash does: no hook is called, the lease file stays."""
         stop(self.process, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """End it as `systemctl stop` does, by SIGTERM: no hook is called either."""
+        stop(self.process, signal.SIGTERM)
 
     def release(self) -> None:
         """Give the prefix back: RELEASE6, and a Release to the server."""
