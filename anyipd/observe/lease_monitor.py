@@ -30,14 +30,16 @@ class LeaseMonitor:
         return self._fd
 
     def watch(self) -> None:
-        """Watch the directory, if it is there; to be called before reading it, as often as it is read.
+        """Watch the directory, or the one above; to be called before reading it, as often as it is read.
 
-        The first hook makes it, and brings an event of the kernel, as every hook does: where the
-        directory cannot be watched, leases are merely seen a little later. Watching again changes nothing.
+        The first hook makes it. Where neither can be watched, leases are merely seen a little later.
+        Watching again changes nothing.
         """
         events = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_ONLYDIR
-        with contextlib.suppress(OSError):
-            libc.call("inotify_add_watch", self._fd, os.fsencode(self._directory), events)
+        for directory in (self._directory, self._directory.parent):
+            with contextlib.suppress(OSError):
+                libc.call("inotify_add_watch", self._fd, os.fsencode(directory), events)
+                return
 
     def read(self) -> bool:
         """Take in all events; say whether any was about a lease file, not about one in the making."""
