@@ -23,7 +23,8 @@ check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabil
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	PATH=.cache/debian/bin:$$PATH shellcheck --shell=sh dhclient-hooks/anyipd .ci/run debian/postinst debian/postrm debian/prerm
+	PATH=.cache/debian/bin:$$PATH shellcheck --shell=sh dhclient-hooks/anyipd dhcpcd-hooks/anyipd .ci/run \
+		debian/postinst debian/postrm debian/prerm
 
 # An answer is JSON. Where there is none, nobody could be asked: said, but no reason to stop working.
 PIP_AUDIT = .venv/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \

@@ -21,6 +21,8 @@ FILES = {
     "etc/dhcp/dhclient-exit-hooks.d/anyipd.sh": 0o755,
     "etc/iproute2/rt_protos.d/anyipd.conf": 0o644,
     UNIT: 0o644,
+    "usr/lib/dhcpcd/dhcpcd-hooks/10-anyipd": 0o644,
+    "usr/local/lib/systemd/system/dhcpcd.service.d/anyipd.conf": 0o644,
     LISTEN: 0o644,
     NEIGHBOUR_UNIT: 0o644,
     "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,

@@ -62,6 +62,9 @@ class Layout:
             # Debian's run-parts passes over names with a dot, Fedora's dhclient-script over others. Where
             # both are run, the second time changes nothing.
             File("dhclient-hooks/anyipd", f"{hook}.sh", 0o755),
+            # Where Debian's dhcpcd-run-hooks looks. Early: hooks behind it may take their time.
+            File("dhcpcd-hooks/anyipd", "usr/lib/dhcpcd/dhcpcd-hooks/10-anyipd"),
+            File("systemd/dhcpcd.conf", f"{lib}/systemd/system/dhcpcd.service.d/anyipd.conf"),
             File("man/anyipd.8", f"{share}/man/man8/anyipd.8"),
             File("man/anyipd-neighbour.8", f"{share}/man/man8/anyipd-neighbour.8"),
             File("man/anyipctl.8", f"{share}/man/man8/anyipctl.8"),

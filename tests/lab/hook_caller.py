@@ -1,4 +1,4 @@
-"""Stands in for dhclient-script: sources the hook in real shells, in namespaces of their own."""
+"""Stands in for a client's script: sources a hook in real shells, in namespaces of their own."""
 
 from __future__ import annotations
 
@@ -62,10 +62,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Caller:
-    """A dhclient-script of a few lines, run by `shell` in `directory`."""
+    """A dhclient-script, or a dhcpcd-run-hooks, of a few lines, run by `shell` in `directory`."""
 
     shell: list[str]
     directory: Path
+    hook: Path = HOOK
 
     @property
     def runtime_dir(self) -> Path:
@@ -89,11 +90,11 @@ class Caller:
         again = "".join(
             f"( unset {' '.join(env)}; "
             + "".join(f"export {k}={shlex.quote(v)}; " for k, v in call.items())
-            + f". {HOOK}; )\n"
+            + f". {self.hook}; )\n"
             for call in further
         )
         script = (
-            f"{before}\n. {HOOK}\n{again}{after}\n"
+            f"{before}\n. {self.hook}\n{again}{after}\n"
             f"echo --routes--\nexec {need('ip')} -json -6 route show table main\n"
         )
         done = subprocess.run(
