@@ -7,6 +7,7 @@ lead to the same pass; they only differ in which observations it must make anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -22,11 +23,13 @@ import structlog
 from anyipd import clock, notify, policy
 from anyipd.decide.verdict import verdicts
 from anyipd.heard import HeardLeases
-from anyipd.kernel.monitor import Hint, Monitor, Stale
+from anyipd.kernel import wire
+from anyipd.kernel.monitor import Hint, LinkDown, Monitor, News, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError, Refusal
 from anyipd.model import INFINITE, Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
+from anyipd.observe import networkd
 from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.observe.listen import DeafError, Listener
 from anyipd.policy import Policy, PolicyError
@@ -60,7 +63,7 @@ class Daemon:
         self._deadline = INFINITE
         self._hint = Hint(Stale.ALL)
         self._broken = False
-        self._unforeseen: Exception | None = None
+        self._unforeseen: BaseException | None = None
         self._woken = asyncio.Event()
         self._reload = False
         self._ready = False
@@ -68,6 +71,8 @@ class Daemon:
         self._retry = FIRST_RETRY
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_hint = Hint()
+        self._networkd_calls = asyncio.Event()
+        self._misunderstood = ""
 
     @property
     def subnets(self) -> Sequence[Subnets]:
@@ -87,6 +92,10 @@ class Daemon:
         loop.set_exception_handler(self._on_unforeseen)
         self._tell_policy()
         self._await_watchdog()
+        # What networkd alone knows of is bound already, where this is a restart.
+        await self._ask_networkd()
+        minding = asyncio.create_task(self._mind_networkd())
+        minding.add_done_callback(self._on_minding_ended)
         while True:
             begun = loop.time()
             await self._pass()
@@ -100,8 +109,37 @@ class Daemon:
         self._unforeseen = context.get("exception", RuntimeError(context["message"]))
         self._woken.set()
 
+    async def _mind_networkd(self) -> None:
+        """Ask networkd again and again, and whenever it may have something to say."""
+        while True:
+            # What it may take long to say, and in vain, it is not asked at every event.
+            await asyncio.sleep(LAST_RETRY if self._misunderstood else LONGEST_REST)
+            with contextlib.suppress(TimeoutError):
+                pause = self._reconciler.networkd.ask_again_after(clock.now())
+                await asyncio.wait_for(self._networkd_calls.wait(), pause)
+            self._networkd_calls.clear()
+            await self._ask_networkd()
+
+    async def _ask_networkd(self) -> None:
+        try:
+            said, misunderstood = await asyncio.to_thread(networkd.ask, clock.now()), ""
+        except ValueError as error:
+            said, misunderstood = None, str(error)
+        if misunderstood and misunderstood != self._misunderstood:
+            _log.warning("networkd not understood", reason=misunderstood)
+        self._misunderstood = misunderstood
+        if self._reconciler.networkd.take(said, clock.now()):
+            self._look_again(Hint(Stale.LEASES))
+
+    def _on_minding_ended(self, minding: asyncio.Task[None]) -> None:
+        if not minding.cancelled():
+            self._unforeseen = minding.exception() or RuntimeError("nobody minds networkd")
+            self._woken.set()
+
     def _on_event(self) -> None:
         hint = self._monitor.read()
+        if Stale.DISCARDS in hint.stale or any(map(_is_discard, hint.news)):
+            self._networkd_calls.set()
         for what in hint.malformed:
             _log.warning("event dropped", reason=what)
         self._look_again(hint)
@@ -286,6 +324,10 @@ class Daemon:
         self._retry = min(2 * self._retry, LAST_RETRY)
         hint, self._retry_hint = self._retry_hint, Hint()
         self._look_again(hint)
+
+
+def _is_discard(news: News | LinkDown) -> bool:
+    return isinstance(news, News) and news.route.type in wire.DISCARDS.values()
 
 
 def _tell(lines: Iterable[Line]) -> None:

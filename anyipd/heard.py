@@ -70,5 +70,5 @@ class HeardLeases:
     def _clear_up(self, now: float) -> None:
         leases, _ = Leases(self._directory).read(now)
         for lease in leases:
-            if lease.valid_until <= now:
+            if lease.uplink and lease.valid_until <= now:
                 self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)

@@ -95,15 +95,18 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease file: what a DHCPv6 client was told. Times are as in `Delegation`."""
+    """What a DHCPv6 client was told, by its hook's lease file or by itself. Times are as in `Delegation`.
+
+    A valid lifetime of 0 takes it back: the discard route that this client left means nothing either.
+    """
 
     prefix: Prefix
     client: str
-    uplink: str
+    uplink: str | None
     iaid: str | None
     written: float
-    lifetime: float  # the valid lifetime as granted, in seconds
-    preferred_until: float
+    lifetime: float | None  # the valid lifetime as granted, in seconds
+    preferred_until: float | None
     valid_until: float
     exclude: Prefix | None = None
 
@@ -131,7 +134,7 @@ class DelegationState(Enum):
 class Delegation:
     """A delegated prefix as all observations together tell it.
 
-    `source` is the DHCPv6 client that wrote the lease file, or `kernel` where only a discard
+    `source` is the DHCPv6 client that told of the lease, or `kernel` where only a discard
     route tells of it. `told_at` is when the client said so last. Times are seconds of
     CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known. `exclude` is the part
     that the delegating router keeps for the uplink (RFC 6603).

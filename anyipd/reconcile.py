@@ -26,6 +26,7 @@ from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Assigned, Delegation, Lease, Prefix, Subnets
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
+from anyipd.observe.networkd import Networkd
 from anyipd.observe.onlink import Routed, addressed
 from anyipd.policy import Policy
 
@@ -66,6 +67,7 @@ class Reconciler:
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
         self._leased: list[Lease] = []
+        self.networkd = Networkd()
         self._discards = Discards()
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
@@ -134,7 +136,8 @@ class Reconciler:
 
     def delegations(self, now: float) -> list[Delegation]:
         """Say what is delegated, by the observations at hand."""
-        return delegations(self._discards.told, self._leased, self.policy, now)
+        leases = self._leased + self.networkd.leases
+        return delegations(self._discards.told, leases, self.policy, now)
 
     def observe_addresses(self, delegated: Sequence[Prefix]) -> None:
         """Look for addresses on links inside delegated prefixes."""

@@ -40,9 +40,11 @@ def check(lease: Lease) -> None:
     """See that a lease is one."""
     assert lease.prefix == lease.prefix.masked()
     assert lease.prefix.width == 128
+    assert lease.preferred_until is not None
     assert lease.preferred_until <= lease.valid_until
     assert lease.written <= NOW + 1
     assert re.fullmatch("[a-z0-9-]+", lease.client)
+    assert lease.uplink is not None
     assert lease.uplink.isprintable()
     assert not re.search(r"[\s/]", lease.uplink)
     if lease.exclude:

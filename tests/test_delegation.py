@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyipd.decide.delegation import (
+    CLIENT_METRICS,
     HOOK_METRIC,
     KERNEL,
     SAME_TELLING,
@@ -27,7 +28,7 @@ REFUSED, OVERLAPPED, IGNORED = (
     DelegationState.IGNORED,
 )
 LEASE = Lease(P, "dhclient", "eth0", "00:00:00:01", NOW - 7, 207, NOW + 100, NOW + 200)
-NETWORKD = 1024
+NETWORKD = CLIENT_METRICS["networkd"]
 
 
 def states(found: list[Delegation]) -> list[tuple[str, DelegationState]]:
@@ -75,6 +76,35 @@ def test_a_route_beside_a_lease(metric: int, valid: float, source: str, state: D
     lease = replace(LEASE, preferred_until=NOW + valid, valid_until=NOW + valid)
     [found] = delegations([Discard(P, metric)], [lease], DEFAULT, NOW)
     assert (found.source, found.state) == (source, state)
+
+
+@pytest.mark.parametrize(("client", "metric"), CLIENT_METRICS.items())
+def test_a_clients_own_route_says_nothing_beside_its_lease(client: str, metric: int) -> None:
+    lease = replace(LEASE, client=client, preferred_until=NOW, valid_until=NOW)
+    [found] = delegations([Discard(P, metric)], [lease], DEFAULT, NOW)
+    assert (found.source, found.state) == (client, EXPIRED)
+    [found] = delegations([Discard(P, metric + 1000)], [lease], DEFAULT, NOW)
+    assert (found.source, found.state) == (KERNEL, LIVE)
+    elsewhere = replace(lease, prefix=Prefix.parse("2001:db8:ff00::/56"))
+    assert (str(P), LIVE) in states(delegations([Discard(P, metric)], [elsewhere], DEFAULT, NOW))
+
+
+def test_a_lease_without_a_lifetime_takes_the_clients_route_back() -> None:
+    given_back = replace(LEASE, client="dhcpcd", lifetime=0, preferred_until=NOW, valid_until=NOW)
+    assert delegations([Discard(P, CLIENT_METRICS["dhcpcd"])], [given_back], DEFAULT, NOW) == []
+    [found] = delegations([Discard(P, NETWORKD)], [given_back], DEFAULT, NOW)
+    assert (found.source, found.state) == (KERNEL, LIVE)
+    [found] = delegations([], [given_back, LEASE], DEFAULT, NOW)
+    assert (found.source, found.state) == ("dhclient", LIVE)
+
+
+def test_what_is_not_known_of_a_lease_is_not_made_up() -> None:
+    lease = replace(LEASE, uplink=None, lifetime=None, preferred_until=None)
+    [found] = delegations([], [lease], DEFAULT, NOW)
+    assert (found.state, found.uplink, found.preferred_until) == (LIVE, None, None)
+    assert next_deadline([found], NOW) == lease.valid_until
+    [found] = delegations([], [lease], accepting(uplinks=("eth0",)), NOW)
+    assert found.state is IGNORED
 
 
 def test_a_hooks_route_says_nothing_without_its_lease() -> None:

@@ -54,6 +54,7 @@ def test_what_is_kept_is_read(delegated: DelegatedPrefix, uplink: str) -> None:
             if lifetime == 0xFFFFFFFF:
                 assert deadline == INFINITE
             else:
+                assert deadline is not None
                 assert -1 <= deadline - clock.now() - lifetime <= 1
 
 

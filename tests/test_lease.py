@@ -154,6 +154,7 @@ def sane(text: bytes) -> None:
         found = parse(text, WRITTEN, NOW)
     except ValueError:
         return
+    assert found.preferred_until is not None
     assert found.preferred_until <= found.valid_until
     assert Prefix.parse(str(found.prefix)) == found.prefix
     assert found.iaid is None or re.fullmatch("([0-9a-f]{2}:){3}[0-9a-f]{2}", found.iaid)

@@ -12,6 +12,7 @@ from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import Routes
 from anyipd.model import Subnets
+from anyipd.observe import networkd
 from anyipd.reconcile import Changes, Decision, Reconciler, at_once
 
 
@@ -28,6 +29,10 @@ class Look:
 def look(options: argparse.Namespace) -> Look:
     """Observe and compare. Ends the program on a bad policy."""
     reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
+    try:
+        reconciler.networkd.take(networkd.ask(clock.now()), clock.now())
+    except ValueError as error:
+        print(f"dropped: {error}", file=sys.stderr)
     at_once(reconciler.look(Stale.ALL, lambda: None))
     for complaint in reconciler.complaints:
         print(f"dropped: {complaint.path}: {complaint.reason}", file=sys.stderr)

@@ -22,8 +22,14 @@ if TYPE_CHECKING:  # pydantic is only needed to read a policy
 HOOK_METRIC, LEASELESS_METRIC = 1025, 1026
 """Metrics of the dhclient hook's discard routes: beside a lease file, which says it all, and alone.
 
-The second means something only where no lease file could be written. networkd's metric is 1024 and
-dhcpcd's 1001: a route with another metric is another client's word, and outlives the lease.
+The second means something only where no lease file could be written. A route with another metric is
+another client's word, and outlives the lease.
+"""
+
+CLIENT_METRICS = {"dhcpcd": 1001, "networkd": 1024}
+"""Metrics of the discard routes that these clients leave; they mean nothing beside the client's own lease.
+
+They know of no lifetime, and stay when the client dies or, with dhcpcd, when it gives the prefix back.
 """
 
 SAME_TELLING = 10.0
@@ -40,14 +46,14 @@ def delegations(
 
     `now` is seconds of CLOCK_BOOTTIME.
     """
-    leases = list(_told_last(leases))
-    leased = {lease.prefix for lease in leases}
-    witnesses = [_from_lease(lease, policy, now) for lease in leases]
+    leases = list(leases)
+    mute = {(lease.prefix, LEASELESS_METRIC) for lease in leases}
+    mute |= {(lease.prefix, CLIENT_METRICS.get(lease.client, LEASELESS_METRIC)) for lease in leases}
+    witnesses = [_from_lease(lease, policy, now) for lease in _told_last(leases) if lease.lifetime != 0]
     witnesses += [
         _judged(Delegation(discard.prefix, KERNEL, DelegationState.LIVE), policy)
         for discard in discards
-        if discard.metric != HOOK_METRIC
-        and not (discard.metric == LEASELESS_METRIC and discard.prefix in leased)
+        if discard.metric != HOOK_METRIC and (discard.prefix, discard.metric) not in mute
     ]
     witnesses.sort(key=lambda witness: (witness.prefix, _precedence(witness)))
     merged = [next(group) for _, group in groupby(witnesses, key=lambda witness: witness.prefix)]
@@ -81,13 +87,13 @@ def _told_last(leases: Iterable[Lease]) -> Iterator[Lease]:
 
 
 def _place(lease: Lease) -> tuple[Prefix, str]:
-    return lease.prefix, lease.uplink
+    return lease.prefix, lease.uplink or ""
 
 
 def _from_lease(lease: Lease, policy: Policy, now: float) -> Delegation:
     if lease.valid_until <= now:
         state = DelegationState.EXPIRED
-    elif lease.preferred_until <= now:
+    elif lease.preferred_until is not None and lease.preferred_until <= now:
         state = DelegationState.DEPRECATED
     else:
         state = DelegationState.LIVE

@@ -1,0 +1,156 @@
+"""Method calls on the system bus, blocking: what is asked here are a few strings now and then.
+
+The D-Bus Specification, 0.43: "Authentication Protocol", "Message Protocol" and "Marshaling".
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from typing import NamedTuple, Self
+
+BUS = "/run/dbus/system_bus_socket"
+
+TIMEOUT = 1.0
+"""Seconds that any single answer may take."""
+
+MOST_BYTES = 1 << 20
+"""Of an answer's body; what is longer is not worth its memory."""
+
+_RETURN, _ERROR = 2, 3
+_CALL, _NO_AUTO_START = 1, 0x2
+_PATH, _INTERFACE, _MEMBER, _REPLY_SERIAL, _DESTINATION, _SENDER, _SIGNATURE = 1, 2, 3, 5, 6, 7, 8
+_ORDER = b"l" if sys.byteorder == "little" else b"B"
+_FIXED = struct.Struct(
+    "=cBBBIII"
+)  # order, type, flags, version, length of the body, serial, length of the fields
+
+
+class CallError(Exception):
+    """The call was answered with an error, such as that nobody has that name; the message says which."""
+
+
+class Answer(NamedTuple):
+    """What a call returned: the body, and the bus's own name for the process that gave it."""
+
+    sender: str
+    body: bytes
+
+
+class Bus:
+    """A connection to the system bus. Raises OSError where there is none, or it does not answer in time."""
+
+    def __init__(self) -> None:
+        self._serial = 0
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.settimeout(TIMEOUT)
+            self._socket.connect(BUS)
+            self._stream = self._socket.makefile("rb")
+            self._log_in()
+            self.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _log_in(self) -> None:
+        self._socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
+        for expected in (b"DATA", b"OK "):
+            if not self._stream.readline(256).startswith(expected):
+                raise ConnectionError("the system bus refuses us")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def call(self, destination: str, path: str, interface: str, member: str, *words: str) -> Answer:
+        """Call a method that takes strings, and wait for its answer.
+
+        Nobody is started for it. Raises CallError where it fails, OSError where no answer comes in time,
+        and ValueError for an answer that is malformed or too long.
+        """
+        self._serial += 1
+        body = b"".join(_padded(_string(word), 4) for word in words)
+        fields = [
+            (_PATH, b"o", _string(path)),
+            (_DESTINATION, b"s", _string(destination)),
+            (_INTERFACE, b"s", _string(interface)),
+            (_MEMBER, b"s", _string(member)),
+            (_SIGNATURE, b"g", bytes([len(words)]) + b"s" * len(words) + b"\0"),
+        ]
+        packed = b""
+        for code, kind, value in fields:
+            packed = _padded(packed, 8) + bytes([code, 1]) + kind + b"\0" + value
+        fixed = _FIXED.pack(_ORDER, _CALL, _NO_AUTO_START, 1, len(body), self._serial, len(packed))
+        self._socket.sendall(fixed + _padded(packed, 8) + body)
+        while True:
+            kind_of_message, found, body = self._receive()
+            if found.get(_REPLY_SERIAL) == self._serial:
+                break
+        if kind_of_message == _ERROR:
+            raise CallError(f"{destination}: {body[4:-1].decode(errors='replace')}")
+        return Answer(str(found.get(_SENDER, "")), body)
+
+    def _receive(self) -> tuple[int, dict[int, str | int], bytes]:
+        order, kind, _, _, length, _, fields = _FIXED.unpack(self._read(_FIXED.size))
+        if order != _ORDER:
+            raise ValueError("a message in another byte order")
+        if length > MOST_BYTES or fields > MOST_BYTES:
+            raise ValueError(f"an answer of {length} bytes, more than {MOST_BYTES}")
+        header = self._read(fields + -fields % 8)
+        return kind, _fields(header[:fields]), self._read(length)
+
+    def _read(self, length: int) -> bytes:
+        found = self._stream.read(length)
+        if len(found) < length:
+            raise ConnectionError("the system bus closed the connection")
+        return found
+
+
+def text(body: bytes) -> str:
+    """Read a body that is one string. Raises ValueError where it is not."""
+    length = int.from_bytes(body[:4], sys.byteorder)
+    if len(body) != length + 5:
+        raise ValueError("an answer that is not a string")
+    return body[4:-1].decode(errors="replace")
+
+
+def number(body: bytes) -> int:
+    """Read a body that is a variant of a UINT64. Raises ValueError where it is not."""
+    if len(body) != 16 or body[:3] != b"\x01t\0":  # noqa: PLR2004  the signature, padded, and the number
+        raise ValueError("an answer that is not a number")
+    return int.from_bytes(body[8:], sys.byteorder)
+
+
+def _string(value: str) -> bytes:
+    encoded = value.encode()
+    return struct.pack("=I", len(encoded)) + encoded + b"\0"
+
+
+def _padded(data: bytes, boundary: int) -> bytes:
+    return data + bytes(-len(data) % boundary)
+
+
+def _fields(header: bytes) -> dict[int, str | int]:
+    found: dict[int, str | int] = {}
+    start = 0
+    try:
+        while start < len(header):
+            code, kind = header[start], header[start + 2 : start + 3]
+            start += 4
+            if kind == b"u":
+                (found[code],) = struct.unpack_from("=I", header, start)
+                start += 4
+            else:
+                size, skip = (
+                    (header[start], 1) if kind == b"g" else (*struct.unpack_from("=I", header, start), 4)
+                )
+                found[code] = header[start + skip : start + skip + size].decode(errors="replace")
+                start += skip + size + 1
+            start += -start % 8
+    except (IndexError, struct.error):
+        raise ValueError("a message whose header is malformed") from None
+    return found

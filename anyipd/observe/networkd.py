@@ -1,0 +1,156 @@
+"""systemd-networkd: what it says itself of the prefixes that are delegated to it.
+
+In: `Describe`, JSON over D-Bus, the public interface of networkd that is kept from systemd 252 to 257
+and behind `networkctl --json`. Out: leases. From 255 on it tells of every delegated prefix; before, of the
+valid lifetime of its discard routes, and nothing of a delegated /64, for which it has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anyipd.kernel import wire
+from anyipd.model import INFINITE, Lease, Prefix
+from anyipd.observe import dbus
+
+RESTART = 20.0
+"""Seconds for which a networkd that came anew need not say what the one before it said."""
+
+DOUBT = 1.0
+"""Seconds for which one must not say what it said before until that counts: it may be about to end."""
+
+RESTLESS, RESTFUL = 0.5, 10.0
+"""Seconds until it is asked again, at least and at most: neither a renewal nor a /64 brings an event."""
+
+_NAME, _PATH = "org.freedesktop.network1", "/org/freedesktop/network1"
+_MANAGER = "org.freedesktop.network1.Manager"
+_DISCARDS = set(wire.DISCARDS.values())
+
+
+class Said(NamedTuple):
+    """What networkd said; `by` is another one after every start of it."""
+
+    by: str
+    leases: list[Lease]
+
+
+class _Known(NamedTuple):
+    lease: Lease
+    by: str
+    silent_since: float | None = None
+
+
+class Networkd:
+    """What networkd said last. That it is not there takes nothing back, nor that it only just started."""
+
+    def __init__(self) -> None:
+        self._known: dict[Prefix, _Known] = {}
+
+    @property
+    def leases(self) -> list[Lease]:
+        """The delegations that hold."""
+        return [known.lease for known in self._known.values()]
+
+    def take(self, said: Said | None, now: float) -> bool:
+        """Take note of what it said, None where it was not there; say whether that changed anything."""
+        if said is None:
+            return False
+        before = self.leases
+        told = {lease.prefix: _Known(self._as_known(lease), said.by) for lease in said.leases}
+        for prefix, known in self._known.items():
+            since = known.silent_since or now
+            patience = DOUBT if said.by == known.by else RESTART
+            if prefix not in told and now - since <= patience:
+                told[prefix] = known._replace(silent_since=since)
+        self._known = told
+        return self.leases != before
+
+    def _as_known(self, lease: Lease) -> Lease:
+        """Give the known one, where this is the same but for the time at which we asked."""
+        known = self._known.get(lease.prefix)
+        return known.lease if known and known.lease == replace(lease, written=known.lease.written) else lease
+
+    def ask_again_after(self, now: float) -> float:
+        """Seconds until it should be asked again: in time for every renewal to be seen."""
+        if any(known.silent_since for known in self._known.values()):
+            return RESTLESS
+        left = [end - now for end in (lease.valid_until for lease in self.leases) if end > now]
+        return min(max(min(left, default=INFINITE) / 8, RESTLESS), RESTFUL)
+
+
+def ask(now: float) -> Said | None:
+    """Ask networkd at `now`, in CLOCK_BOOTTIME; None where there is none in this network namespace.
+
+    It waits for the answer, a second a step at most. Raises ValueError, with the reason, for one that is
+    not understood.
+    """
+    try:
+        with dbus.Bus() as bus:
+            where = bus.call(_NAME, _PATH, "org.freedesktop.DBus.Properties", "Get", _MANAGER, "NamespaceId")
+            if dbus.number(where.body) != Path("/proc/self/ns/net").stat().st_ino:
+                return None
+            answer = bus.call(_NAME, _PATH, _MANAGER, "Describe")
+    except (OSError, dbus.CallError):
+        return None
+    return Said(answer.sender, parse(dbus.text(answer.body), now))
+
+
+def parse(description: str, now: float) -> list[Lease]:
+    """Find the delegated prefixes in what `Describe` gave at `now`, in CLOCK_BOOTTIME.
+
+    Raises ValueError where it is not as expected.
+    """
+    try:
+        described = json.loads(description)
+        leases = [lease for each in described["Interfaces"] for lease in _of_client(each)]
+        told = {lease.prefix for lease in leases}
+        routes = [_of_route(each, now) for each in described.get("Routes", []) if _is_discard(each)]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"networkd describes itself in a way not known: {error!r}") from None
+    return leases + [lease for lease in routes if lease.prefix not in told]
+
+
+def _of_client(interface: dict[str, Any]) -> Iterator[Lease]:
+    client = interface.get("DHCPv6Client") or {}
+    for each in client.get("Prefixes", []):
+        told_at, valid_until = _time(client["Lease"], "LeaseTimestampUSec"), _time(each, "ValidLifetimeUSec")
+        yield Lease(
+            prefix=_prefix(each["Prefix"], each["PrefixLength"]),
+            client="networkd",
+            uplink=interface["Name"],
+            iaid=None,
+            written=told_at,
+            lifetime=valid_until - told_at,
+            preferred_until=_time(each, "PreferredLifetimeUSec"),
+            valid_until=valid_until,
+        )
+
+
+def _is_discard(route: dict[str, Any]) -> bool:
+    return route["Type"] in _DISCARDS and route["ConfigSource"] == "DHCPv6"
+
+
+def _of_route(route: dict[str, Any], now: float) -> Lease:
+    return Lease(
+        prefix=_prefix(route["Destination"], route["DestinationPrefixLength"]),
+        client="networkd",
+        uplink=None,
+        iaid=None,
+        written=now,
+        lifetime=None,
+        preferred_until=None,
+        valid_until=_time(route, "LifetimeUSec"),
+    )
+
+
+def _prefix(address: list[int], length: int) -> Prefix:
+    return Prefix(int.from_bytes(bytes(address)), length).masked()
+
+
+def _time(described: dict[str, Any], name: str) -> float:
+    """Microseconds of CLOCK_BOOTTIME; what lives forever is left out."""
+    return float(described[name]) / 1e6 if name in described else INFINITE

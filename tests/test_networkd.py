@@ -1,0 +1,210 @@
+"""What networkd says of itself, and what becomes of it when it says nothing, too much, or nonsense."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyipd.model import INFINITE, Lease, Prefix
+from anyipd.observe import dbus, networkd
+from anyipd.observe.networkd import DOUBT, RESTART, RESTFUL, RESTLESS, Said, parse
+from tests.lab.daemon import Daemon
+from tests.lab.kea import Kea, Offer
+from tests.lab.namespace import Namespace, wait_until
+from tests.lab.network import Uplink
+from tests.lab.networkd import BUS, Networkd
+
+P = Prefix.parse("2001:db8:100::/60")
+NOW = 1000.0
+UNREACHABLE = 7  # linux/rtnetlink.h
+
+
+def octets(prefix: Prefix) -> list[int]:
+    return list(prefix.address.to_bytes(16))
+
+
+def client(**prefix: int | list[int]) -> dict[str, Any]:
+    """Describe an interface as networkd does from 255 on."""
+    lease = {"Timeout1USec": 1, "LeaseTimestampUSec": 900_000_000}
+    known = {"Prefix": octets(P), "PrefixLength": 60}
+    return {"Name": "eth0", "DHCPv6Client": {"Lease": lease, "Prefixes": [known | prefix]}}
+
+
+def route(**changes: object) -> dict[str, object]:
+    """Describe a discard route as networkd does."""
+    known = {
+        "Destination": octets(P),
+        "DestinationPrefixLength": 60,
+        "Type": UNREACHABLE,
+        "ConfigSource": "DHCPv6",
+    }
+    return known | {"LifetimeUSec": 1_200_500_000} | changes
+
+
+def described(*interfaces: dict[str, Any], routes: list[dict[str, object]] | None = None) -> str:
+    nothing: dict[str, object] = {"Name": "lo"}
+    return json.dumps({"Interfaces": [nothing, *interfaces]} | ({"Routes": routes} if routes else {}))
+
+
+LEASE = Lease(P, "networkd", "eth0", None, 900.0, 300.0, 1100.0, 1200.0)
+BARE = Lease(P, "networkd", None, None, NOW, None, None, 1200.5)
+
+
+def test_a_new_one_tells_all() -> None:
+    told = client(PreferredLifetimeUSec=1_100_000_000, ValidLifetimeUSec=1_200_000_000)
+    assert parse(described(told), NOW) == parse(described(told, routes=[route()]), NOW) == [LEASE]
+    [forever] = parse(described(client()), NOW)
+    assert (forever.lifetime, forever.preferred_until, forever.valid_until) == (INFINITE,) * 3
+
+
+def test_an_old_one_tells_of_its_discard_routes() -> None:
+    foreign, address = route(ConfigSource="foreign"), route(Type=1)
+    assert parse(described(routes=[foreign, address, route()]), NOW) == [BARE]
+    assert parse(described(), NOW) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.text() | JSON.map(json.dumps))
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="networkd describes itself in a way not known"):
+        parse(text, NOW)
+
+
+@given(st.sampled_from(["Prefix", "PrefixLength", "ValidLifetimeUSec"]), JSON)
+def test_nonsense_in_its_place_does_no_harm(name: str, value: Any) -> None:  # noqa: ANN401  anything
+    with contextlib.suppress(ValueError):
+        for lease in parse(described(client(**{name: value})), NOW):
+            assert Prefix.parse(str(lease.prefix)) == lease.prefix
+
+
+class Story:
+    """What is known from networkd while time goes on."""
+
+    def __init__(self) -> None:
+        self.networkd, self.now = networkd.Networkd(), NOW
+
+    def says(self, by: str, *leases: Lease, after: float = 0.0) -> list[Lease]:
+        self.now += after
+        before = self.networkd.leases
+        assert self.networkd.take(Said(by, list(leases)), self.now) == (before != self.networkd.leases)
+        return self.networkd.leases
+
+    def is_absent(self, after: float) -> list[Lease]:
+        self.now += after
+        assert not self.networkd.take(None, self.now)
+        return self.networkd.leases
+
+
+def test_what_it_says_no_more_is_doubted_first() -> None:
+    story = Story()
+    assert story.says(":1", LEASE) == [LEASE]
+    assert story.says(":1", after=100) == [LEASE]
+    assert story.networkd.ask_again_after(story.now) == RESTLESS
+    assert story.says(":1", after=DOUBT) == [LEASE]
+    assert story.says(":1", after=0.1) == []
+
+
+def test_a_doubt_ends_when_it_says_it_again() -> None:
+    story = Story()
+    story.says(":1", LEASE)
+    story.says(":1")
+    story.says(":1", LEASE, after=DOUBT)
+    assert story.says(":1", after=DOUBT) == [LEASE]
+
+
+def test_the_same_again_is_no_news() -> None:
+    story = Story()
+    story.says(":1", BARE)
+    assert not story.networkd.take(Said(":1", [replace(BARE, written=NOW + 10)]), NOW + 10)
+    assert story.networkd.take(Said(":1", [replace(BARE, written=NOW + 10, valid_until=1300)]), NOW + 10)
+
+
+def test_that_it_is_gone_takes_nothing_back() -> None:
+    story = Story()
+    story.says(":1", LEASE)
+    assert story.is_absent(after=150) == [LEASE]
+
+
+def test_one_that_came_anew_has_time_to_say_it_again() -> None:
+    story = Story()
+    story.says(":1", LEASE)
+    story.is_absent(after=5)
+    assert story.says(":2") == [LEASE]
+    assert story.says(":2", after=RESTART) == [LEASE]
+    assert story.says(":2", LEASE) == [LEASE]
+    assert story.says(":2") == [LEASE]
+    assert story.says(":2", after=DOUBT + 0.1) == []
+
+
+def test_it_is_asked_in_time_for_every_renewal() -> None:
+    story = Story()
+    assert story.networkd.ask_again_after(NOW) == RESTFUL
+    story.says(":1", LEASE)
+    assert story.networkd.ask_again_after(LEASE.valid_until - 40) == 5
+    assert story.networkd.ask_again_after(LEASE.valid_until - 1) == RESTLESS
+    assert story.networkd.ask_again_after(LEASE.valid_until + 1) == RESTFUL
+
+
+@pytest.fixture
+def real(uplink: Uplink, kea: Kea, tmp_path: Path) -> Networkd:
+    """A networkd that was delegated P."""
+    uplink.route(P)
+    kea.start(Offer(P))
+    folder = tmp_path / "networkd"
+    folder.mkdir()
+    started = Networkd(uplink.host, uplink.interface, folder)
+    started.start()
+    started.wait_until_bound()
+    return started
+
+
+def ask(namespace: Namespace) -> list[Prefix] | None:
+    with namespace.entered():
+        said = networkd.ask(NOW)
+    return None if said is None else [lease.prefix for lease in said.leases]
+
+
+def test_another_networks_one_is_not_asked(real: Networkd, uplink: Uplink) -> None:
+    wait_until(lambda: ask(uplink.host) == [P])
+    assert ask(uplink.isp) is None
+    real.stop()
+    assert ask(uplink.host) is None
+    BUS.unlink()
+    assert ask(uplink.host) is None
+
+
+def test_one_that_hangs_holds_nothing_up(real: Networkd, uplink: Uplink, daemon: Daemon) -> None:
+    daemon.start()
+    daemon.wait_for("source=networkd", 20)
+    real.process.send_signal(signal.SIGSTOP)
+    uplink.host.ip("-6 route add unreachable 2001:db8:200::/60 proto dhcp")
+    daemon.wait_for("bound subnet=default prefix=2001:db8:200::/64")
+    daemon.kill()
+    daemon.start()
+    assert uplink.answers(Prefix(P.address, 64)) == 8
+    assert daemon.status()["delegations"][0]["source"] == "kernel"
+    real.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("real")
+def test_one_that_says_too_much_is_told_of_once(uplink: Uplink, daemon: Daemon) -> None:
+    daemon.configure("{subnets: [{name: many, count: all, length: 72}], unassigned: none}")
+    daemon.start()
+    daemon.wait_for("bound subnet=many", 20)
+    uplink.host.ip("-6 route add unreachable 2001:db8:200::/60 proto dhcp")  # what it is asked after at once
+    line = daemon.wait_for("networkd not understood", 30)
+    assert f"more than {dbus.MOST_BYTES}" in line
+    assert uplink.answers(P) == 8
