@@ -1,0 +1,248 @@
+"""Every DHCPv6 client in the same scenarios: what it is delegated answers, for as long as it lasts."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from anyipd.model import Prefix
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import Dhclient
+from tests.lab.dhcpcd import Dhcpcd
+from tests.lab.dhcpd import Dhcpd
+from tests.lab.kea import Kea, Offer
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import wait_until
+from tests.lab.network import Uplink
+from tests.lab.networkd import TELLS_ALL, Networkd
+from tests.lab.pings import Pings
+
+OLD, NEW = Prefix.parse("2001:db8:100::/60"), Prefix.parse("2001:db8:200::/60")
+POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 2}]"
+INTERVAL = 0.01
+
+Client = Dhclient | Networkd | Dhcpcd
+CLIENTS = ("dhclient", "networkd", "dhcpcd")
+
+
+class Line:
+    """A host whose delegations come over `uplink`, with anyipd on it, and what a test starts."""
+
+    def __init__(self, uplink: Uplink, kea: Kea, daemon: Daemon, folder: Path) -> None:
+        self.uplink, self.kea, self.daemon, self.folder = uplink, kea, daemon, folder
+        uplink.route(OLD, NEW)
+        daemon.configure(POLICY)
+        daemon.start()
+
+    def client(self, name: str) -> Client:
+        """Make a client, which has the host's DUID."""
+        host, interface, runtime = self.uplink.host, self.uplink.interface, self.daemon.runtime
+        folder = self.folder / name
+        folder.mkdir()
+        if name == "networkd":
+            return Networkd(host, interface, folder)
+        return (Dhclient if name == "dhclient" else Dhcpcd)(host, interface, folder, runtime)
+
+    def bound(self) -> list[str]:
+        """Give the subnets that are bound."""
+        routes = self.uplink.host.ip_json("-6 route show table local proto 150")
+        return sorted(route["dst"] for route in routes)
+
+    def routes(self) -> list[str]:
+        """Give all routes of the host, but for what is left of their lifetimes."""
+        lines = self.uplink.host.ip("-6 route show table all").splitlines()
+        return sorted(re.sub(r" expires \d+sec", "", line) for line in lines)
+
+    def wait_until_bound(self, *delegated: Prefix, timeout: float = 20.0) -> None:
+        """Wait until the policy's subnets of these, and no others, are bound."""
+        wanted = sorted(str(subnet) for prefix in delegated for subnet in subnets(prefix))
+        wait_until(lambda: self.bound() == wanted, timeout)
+
+    def wait_until_known(self, client: Client) -> None:
+        """Wait until the lifetime of what `client` was delegated is known, too."""
+        name = type(client).__name__.lower()
+        self.daemon.wait_for(f"source={name}", 20)
+
+    def answers(self, delegated: Prefix) -> list[int]:
+        return [self.uplink.answers(subnet, timeout=2) for subnet in subnets(delegated)]
+
+
+def subnets(delegated: Prefix) -> list[Prefix]:
+    return [Prefix(delegated.address + (number << 64), 64) for number in range(3)]
+
+
+def tells_all(client: Client) -> bool:
+    """Say whether anyipd can learn all from it; systemd 252 tells little, and of a /64 nothing."""
+    return not isinstance(client, Networkd) or client.version() >= TELLS_ALL
+
+
+@pytest.fixture
+def line(uplink: Uplink, kea: Kea, daemon: Daemon, tmp_path: Path) -> Line:
+    return Line(uplink, kea, daemon, tmp_path)
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest, line: Line) -> Client:
+    return line.client(request.param)
+
+
+def test_bind(line: Line, client: Client) -> None:
+    line.kea.start(Offer(OLD))
+    client.start()
+    line.wait_until_bound(OLD)
+    assert line.answers(OLD) == [8, 8, 8]
+    line.wait_until_known(client)
+    (delegation,) = line.daemon.status()["delegations"]
+    assert 7100 < delegation["valid_lifetime"] <= 7200
+    assert delegation["state"] == "live"
+    assert delegation["uplink"] == ("uplink" if tells_all(client) else None)
+
+
+def test_bind_by_isc_dhcpd(line: Line, client: Client) -> None:
+    server = Dhcpd(line.uplink.isp, line.uplink.customer, line.folder)
+    server.start(Offer(OLD))
+    client.start()
+    line.wait_until_bound(OLD)
+    assert line.answers(OLD) == [8, 8, 8]
+    line.wait_until_known(client)
+
+
+def test_renew(line: Line, client: Client, tmp_path: Path) -> None:
+    line.kea.start(Offer(OLD, 20, 30), renew=2, rebind=15)
+    client.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(client)
+    monitor = RouteMonitor(line.uplink.host, tmp_path)
+    with Pings(line.uplink, subnets(OLD), INTERVAL) as pings:
+        line.daemon.wait_for("renewed", 30, since=len(line.daemon.lines()))
+    assert pings.lost()[0] == 0
+    assert [change for change in monitor.changes() if "Deleted" in change] == []
+    line.wait_until_bound(OLD)
+
+
+def test_renumber(line: Line, client: Client) -> None:
+    line.kea.start(Offer(OLD, 6, 8), renew=1, rebind=5)
+    client.start()
+    line.wait_until_bound(OLD)
+    line.kea.offer(Offer(OLD, 0, 0), Offer(NEW), renew=1, rebind=5)
+    # networkd 252 passes over a lifetime of zero: what it takes back so lasts for what it was told before.
+    line.wait_until_bound(NEW, timeout=40)
+    assert line.answers(NEW) == [8, 8, 8]
+    assert line.uplink.answers(subnets(OLD)[0], timeout=0.2) == 0
+
+
+def test_expiry(line: Line, client: Client) -> None:
+    line.kea.start(Offer(OLD, 3, 5), renew=1, rebind=2)
+    client.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(client)
+    line.kea.stop()
+    line.wait_until_bound(timeout=20)
+    assert line.uplink.answers(subnets(OLD)[0], timeout=0.2) == 0
+
+
+def test_expiry_with_the_client_killed(line: Line, client: Client) -> None:
+    line.kea.start(Offer(OLD, 4, 6))
+    client.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(client)
+    client.kill()
+    assert line.answers(OLD) == [8, 8, 8]
+    line.wait_until_bound(timeout=20)
+
+
+def test_stop(line: Line, client: Client) -> None:
+    line.kea.start(Offer(OLD, 4, 6), renew=3, rebind=4)
+    client.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(client)
+    client.wait_until_bound()
+    client.stop()
+    if not isinstance(client, Dhclient):  # `dhclient -x` takes it back, the others leave it to its lifetime
+        assert line.answers(OLD) == [8, 8, 8]
+    line.wait_until_bound(timeout=30)
+
+
+@pytest.mark.parametrize("name", ["dhclient", "dhcpcd"])  # networkd 252 never gives back
+def test_release(line: Line, name: str) -> None:
+    client = line.client(name)
+    assert not isinstance(client, Networkd)
+    line.kea.start(Offer(OLD))
+    client.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(client)
+    client.wait_until_bound()
+    client.release()
+    line.daemon.wait_for("withdrawn")
+    line.wait_until_bound()
+    assert line.daemon.status() == {"delegations": [], "subnets": []}
+
+
+def test_a_delegated_64(line: Line, client: Client) -> None:
+    line.kea.start(Offer(subnets(OLD)[0]))
+    client.start()
+    client.wait_until_bound()
+    if tells_all(client):
+        wait_until(lambda: line.bound() == [str(subnets(OLD)[0])], 20)
+        assert line.uplink.answers(subnets(OLD)[0]) == 8
+    else:
+        assert line.daemon.status()["delegations"] == []
+
+
+def test_what_dhcpcd_knows_to_be_excluded_is_not_bound(line: Line) -> None:
+    line.kea.start(Offer(OLD), renew=1, rebind=500)
+    line.client("dhcpcd").start()
+    line.wait_until_bound(OLD)
+    # Not from the start: of dhcpcd 9.4 Kea 2.2 takes no request that names an excluded prefix.
+    line.kea.offer(Offer(OLD, exclude=subnets(OLD)[1]), renew=1, rebind=500)
+    moved = Prefix(OLD.address + (3 << 64), 64)
+    wanted = sorted(map(str, [subnets(OLD)[0], subnets(OLD)[2], moved]))
+    wait_until(lambda: line.bound() == wanted, 30)
+
+
+@pytest.mark.parametrize(("first", "second"), [(a, b) for a in CLIENTS for b in CLIENTS if a != b])
+def test_another_client_takes_over(line: Line, first: str, second: str) -> None:
+    line.kea.start(Offer(OLD, 4, 6), renew=2, rebind=3)
+    before, after = line.client(first), line.client(second)
+    before.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(before)
+    with Pings(line.uplink, subnets(OLD), INTERVAL) as pings:
+        # dhclient by SIGTERM, which its hook does not hear of.
+        before.terminate() if isinstance(before, Dhclient) else before.stop()
+        after.start()
+        after.wait_until_bound()
+        time.sleep(6.5)  # past the end of what the first was told
+    lost, sent = pings.lost()
+    assert (lost, line.bound()) == (0, sorted(map(str, subnets(OLD)))), f"of {sent}"
+
+
+@pytest.mark.parametrize("how", ["restart", "kill", "slow"])
+def test_networkd_starts_anew(line: Line, how: str) -> None:
+    line.kea.start(Offer(OLD, 20, 24), renew=15, rebind=18)
+    networkd = line.client("networkd")
+    assert isinstance(networkd, Networkd)
+    networkd.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(networkd)
+    routes = line.routes()
+    with Pings(line.uplink, subnets(OLD), INTERVAL) as pings:
+        if how == "kill":
+            networkd.kill()
+            networkd.start()
+        elif how == "restart":
+            networkd.restart()
+        else:
+            line.kea.process.send_signal(signal.SIGSTOP)
+            networkd.restart()
+            time.sleep(5)  # longer than anyipd asks nobody
+            line.kea.process.send_signal(signal.SIGCONT)
+        networkd.wait_until_bound(2)
+        time.sleep(2)  # more than anyipd doubts for
+    lost, sent = pings.lost()
+    assert lost == 0, f"of {sent}"
+    wait_until(lambda: line.routes() == routes)
