@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyipd.model import INFINITE, Lease, Prefix
@@ -77,12 +77,14 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.text() | JSON.map(json.dumps))
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="networkd describes itself in a way not known"):
         parse(text, NOW)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["Prefix", "PrefixLength", "ValidLifetimeUSec"]), JSON)
 def test_nonsense_in_its_place_does_no_harm(name: str, value: Any) -> None:  # noqa: ANN401  anything
     with contextlib.suppress(ValueError):
