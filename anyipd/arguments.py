@@ -15,9 +15,6 @@ UNAVAILABLE = 69
 NO_PERMISSION = 77
 CONFIGURATION = 78
 
-DEFAULT_CONFIG = Path("/etc/anyipd.yaml")
-"""The policy's file where none is named. It need not be there; one that somebody names must."""
-
 
 class Parser(argparse.ArgumentParser):
     """A parser with the shared options, whose complaints end with EX_USAGE."""
@@ -25,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         self.add_argument("--version", action="version", version=f"{prog} {__version__}")
-        _add_shared(self, DEFAULT_CONFIG, Path(os.environ.get("RUNTIME_DIRECTORY", "/run/anyipd")))
+        _add_shared(self, Path("/etc/anyipd.yaml"), Path(os.environ.get("RUNTIME_DIRECTORY", "/run/anyipd")))
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and where help is."""
@@ -44,7 +41,7 @@ class Subparser(argparse.ArgumentParser):
 
 def _add_shared(parser: argparse.ArgumentParser, config: Path | str, runtime_dir: Path | str) -> None:
     parser.add_argument(
-        "--config", type=Path, default=config, metavar="FILE", help=f"the policy (default: {DEFAULT_CONFIG})"
+        "--config", type=Path, default=config, metavar="FILE", help="the policy (default: /etc/anyipd.yaml)"
     )
     parser.add_argument(
         "--runtime-dir",

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from anyipd.arguments import DEFAULT_CONFIG
 from anyipd.model import Prefix
 from anyipd.policy_value import (
     LONGEST_LABEL,
@@ -145,7 +144,7 @@ class PolicyError(Exception):
 
 
 def read(path: Path) -> Policy:
-    """Read a configuration file; DEFAULT where `path` is DEFAULT_CONFIG and there is none.
+    """Read a configuration file; where there is none, DEFAULT.
 
     Raises PolicyError where it cannot be read, or says what it must not.
     """
@@ -153,9 +152,7 @@ def read(path: Path) -> Policy:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        if path == DEFAULT_CONFIG:
-            return DEFAULT
-        raise PolicyError([f"{path}: there is no such file"]) from None
+        return DEFAULT
     except OSError as error:
         raise PolicyError([f"{path}: cannot be read: {error.strerror}; a file of YAML, or none"]) from None
     if len(data) > LARGEST_FILE:

@@ -182,13 +182,16 @@ def test_a_configuration_that_is_replaced(running: Daemon) -> None:
     assert bound(running.namespace) == {"2001:db8:100:8::/64"}
 
 
-def test_a_configuration_that_is_emptied(running: Daemon) -> None:
+@pytest.mark.parametrize("lose", [lambda file: file.write_text(""), Path.unlink], ids=["emptied", "deleted"])
+def test_a_configuration_that_is_lost(running: Daemon, lose: Callable[[Path], None]) -> None:
     """The default policy holds from the next reload on, as at every start."""
-    running.configure("")
+    lose(running.configuration)
     running.namespace.ip("-6 route flush proto 150 table local")
     wait_until(lambda: bound(running.namespace) == WANTED)
     running.reload()
     assert bound(running.namespace) == subnets(PREFIX, 1)
+    if not running.configuration.exists():
+        running.wait_for("the default policy holds")
 
 
 def forbid(file: Path) -> None:
@@ -204,7 +207,7 @@ def fill_with_noise(file: Path) -> None:
     file.write_bytes(bytes(range(256)))
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, forbid, turn_to_a_folder, fill_with_noise])
+@pytest.mark.parametrize("spoil", [forbid, turn_to_a_folder, fill_with_noise])
 def test_a_configuration_that_cannot_be_read(daemon: Daemon, spoil: Callable[[Path], None]) -> None:
     """The old one stays in force, and the next start is refused."""
     daemon.within = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

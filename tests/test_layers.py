@@ -55,7 +55,7 @@ ALLOWED = {
     "anyipd.heard": ["anyipd.model", "anyipd.observe"],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan"],
     "anyipd.observe": ["anyipd.model", "anyipd.kernel", "anyipd.observe", "anyipd.libc"],
-    "anyipd.policy": ["anyipd.arguments", "anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
+    "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.only_one": [],
     "anyipd.probe": ["anyipd.probe", "anyipd.kernel.bpf"],
     **{name: ["anyipd.model", "anyipd.policy", *PURE] for name in PURE},

@@ -10,6 +10,8 @@ from anyipd import arguments, policy
 def run(options: argparse.Namespace) -> None:
     """Print that the file is good, or end with EX_CONFIG and all its mistakes."""
     file = options.file or options.config
+    if options.file and not file.exists():
+        arguments.fail(arguments.CONFIGURATION, f"{file}: there is no such file")
     try:
         found = policy.read(file)
     except policy.PolicyError as error:

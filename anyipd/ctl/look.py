@@ -43,7 +43,9 @@ def look(options: argparse.Namespace) -> Look:
 
 
 def read_policy(options: argparse.Namespace) -> policy.Policy:
-    """Read the policy. Ends the program on a bad one."""
+    """Read the policy, or take the default one where there is no file. Ends the program on a bad one."""
+    if not options.config.exists():
+        print(f"{options.config} does not exist: the default policy holds", file=sys.stderr)
     try:
         return policy.read(options.config)
     except policy.PolicyError as error:
