@@ -33,6 +33,8 @@ deb: wheel ## build a Debian package, in dist/
 	ln -s python3.11 $(DEB_VENV)/lib/python3.13
 	$(VENV_PIP) install --quiet --no-compile --target $(DEB)/3.13 $(call wheels,3.13)
 	$(VENV_PIP) install --quiet --no-compile --target $(DEB)/3.11 $(call wheels,3.11)
+# Nobody calls the programs of libraries.
+	rm -rf $(DEB)/3.13/bin $(DEB)/3.11/bin
 	cp -r $(DEB)/3.13/. $(DEB)/3.11/. $(DEB_SITE)
 	$(VENV_PIP) install --quiet --no-compile --target $(DEB)/anyipd --no-deps --no-index --find-links $(WHEEL) anyipd
 	sed -i '1s|.*|#!/usr/lib/anyipd/bin/python|' $(DEB)/anyipd/bin/*
@@ -48,9 +50,9 @@ deb: wheel ## build a Debian package, in dist/
 	install -m 644 $(DEB_ROOT)/etc/dhcp/dhclient-exit-hooks.d/anyipd $(DEB_ROOT)/$(DEB_HOOK)
 	ln -sf /$(DEB_HOOK) $(DEB_ROOT)/etc/dhcp/dhclient-exit-hooks.d/anyipd
 	rm $(DEB_ROOT)/etc/dhcp/dhclient-exit-hooks.d/anyipd.sh
-# What makes it a package.
+# What makes it a package. Of licences that Debian has debian/copyright tells.
 	{ cat debian/copyright && for licence in $(DEB)/3.11/*.dist-info/licenses/LICENSE*; do \
-		case $$licence in *-APACHE) continue ;; esac; \
+		case $$licence in *-APACHE | *Apache-* | *GPL-* | */scapy-*) continue ;; esac; \
 		echo; echo "$${licence#$(DEB)/3.11/}:" | sed 's|.dist-info/.*:|:|'; echo; cat "$$licence" || exit; \
 	done; } >$(DEB_DOC)/copyright
 	gzip -9nc CHANGELOG.md >$(DEB_DOC)/CHANGELOG.md.gz

@@ -15,7 +15,15 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from anyipd.model import Prefix
@@ -98,6 +106,14 @@ class Static(_Section):
     prefix: StaticPrefix
     name: Label | None = None
     neighbours: tuple[Interface, ...] = ()
+
+    @field_validator("neighbours")
+    @classmethod
+    def _only_of_ipv6(cls, links: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        prefix = info.data.get("prefix")
+        if links and prefix and prefix.width == 32:  # noqa: PLR2004  the width of IPv4
+            raise ValueError(f"found links for {prefix}; none, for Neighbor Solicitations are of IPv6 alone")
+        return links
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,6 @@
 """What `make install` leaves in a DESTDIR, judged by the programs that will read it."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -93,8 +94,9 @@ def test_the_unit_is_sound(installed: Path, tmp_path: Path, name: str) -> None:
     unit = (installed / UNIT).with_stem(name).read_text()
     assert f"ExecStart=/usr/local/bin/{name}\n" in unit
     here = tmp_path / f"{name}.service"
-    here.write_text(unit.replace("ExecStart=", f"ExecStart={installed}"))
-    assert output(["systemd-analyze", "verify", "--recursive-errors=no", str(here)]) == ""
+    here.write_text(unit.replace("=/usr/local/bin/", f"={installed}/usr/local/bin/"))
+    environment = {**os.environ, "MANPATH": f"{installed}/usr/local/share/man"}
+    assert output(["systemd-analyze", "verify", "--recursive-errors=no", str(here)], environment) == ""
 
 
 @pytest.mark.parametrize(("name", "most"), [("anyipd", 1.3), ("anyipd-neighbour", 2.0)])

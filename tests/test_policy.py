@@ -258,14 +258,11 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
             }
         )
         free += (count or 1) + draw(st.integers(0, 1 << 32)) if pinned else 0
-    static = [
-        {
-            "prefix": draw(st.sampled_from([f"10.{i}.0.0/16", f"2001:db8:{i + 1:x}::/{48 + i}"])),
-            "name": name,
-            "neighbours": draw(st.lists(LINKS, max_size=3)),
-        }
-        for i, name in enumerate(names[split:])
-    ]
+    static = []
+    for i, name in enumerate(names[split:]):
+        prefix = draw(st.sampled_from([f"10.{i}.0.0/16", f"2001:db8:{i + 1:x}::/{48 + i}"]))
+        links = draw(st.lists(LINKS, max_size=3)) if ":" in prefix else []
+        static.append({"prefix": prefix, "name": name, "neighbours": links})
     protocols = st.integers(1, 255).filter(lambda number: number != 150)
     return {
         "subnets": carved,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,8 @@ SUBCOMMANDS = {
 
 def main() -> None:
     """Run a subcommand."""
+    # An interrupt ends it as it ends any program, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parser = arguments.Parser("anyipctl", "Look after anyipd.")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=arguments.Subparser
@@ -56,7 +60,7 @@ def main() -> None:
             command.add_argument(
                 "-n", dest="number", type=int, default=3, metavar="N", help="addresses a subnet (default: 3)"
             )
-            command.add_argument("--tcp", type=int, metavar="PORT", help="is this port open there?")
+            command.add_argument("--tcp", type=_port, metavar="PORT", help="is this port open there?")
         command.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     run = import_module(f"anyipd.ctl.{options.command}").run
@@ -66,6 +70,12 @@ def main() -> None:
     except BrokenPipeError:
         # Nobody reads on; what Python flushes at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):  # noqa: PLR2004  16 bits
+        raise argparse.ArgumentTypeError(f"found {text}; a port from 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

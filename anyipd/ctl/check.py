@@ -18,6 +18,7 @@ def run(options: argparse.Namespace) -> None:
         arguments.fail(arguments.CONFIGURATION, *error.lines)
     names = ", ".join(subnet.name for subnet in found.subnets) or "none"
     about = "" if file.exists() else ", which does not exist: the default policy"
-    print(f"{file}{about}: good; subnets: {names}")
+    static = ", ".join(each.name or str(each.prefix) for each in found.static)
+    print(f"{file}{about}: good; subnets: {names}" + (f"; static: {static}" if static else ""))
     if found.links:
         print(policy.TURN_NEIGHBOURS_ON)

@@ -66,6 +66,10 @@ def _print_changes(seen: Look, *, as_json: bool) -> None:
         routes = [_object(seen, *change) for change in changes]
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
+    if told is None:
+        print("no daemon is running here: which subnets would move is not known", file=sys.stderr)
+    if not seen.decision.delegations:
+        print("no prefix is delegated to this host; --prefix P shows an example", file=sys.stderr)
     if moved:
         print_table(subnets.MOVE_HEAD, [subnets.move_row(move) for move in moved])
     if moved and changes:

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     for each in _chosen(seen, options.target):
         probes.append(_probe(each, _uplink(each, seen), options))
         if not options.json:
-            _print(probes[-1])
+            _print(probes[-1], each)
     if options.json:
         print(json.dumps([asdict(probe) for probe in probes], indent=2))
     if not all(probe.verdict.good for probe in probes):
@@ -183,9 +183,10 @@ def _show(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _print(probe: Probe) -> None:
+def _print(probe: Probe, subnets: Subnets) -> None:
     around, findings = probe.around, probe.findings
-    print(f"{probe.name} {around.prefix}" + (f" by {around.uplink}" if around.uplink else ""))
+    [(name, prefix, *_)] = rows([subnets])
+    print(f"{name} {prefix}" + (f" by {around.uplink}" if around.uplink else ""))
     print_table(
         _HEAD,
         [

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from datetime import timedelta
 
+from anyipd import bound, only_one
 from anyipd.ctl import subnets
 from anyipd.ctl.look import Look, look
 from anyipd.ctl.table import print_table
+from anyipd.decide.moves import moves
 from anyipd.model import INFINITE, Delegation
 
 _HEAD = ("DELEGATED PREFIX", "SOURCE", "UPLINK", "PREFERRED", "VALID", "STATE", "REASON")
@@ -40,6 +43,15 @@ def run(options: argparse.Namespace) -> None:
     if seen.subnets:
         print()
         print_table(subnets.HEAD, subnets.rows(seen.subnets))
+    told = only_one.ask()
+    if told is None and only_one.holder() is None:
+        print("no daemon is running here: nothing comes or goes; systemctl start anyipd", file=sys.stderr)
+    elif told is not None and any(moves(bound.loads(told), seen.subnets)):
+        print(
+            "the daemon works by another policy than this: see anyipctl plan, "
+            "apply it by systemctl reload anyipd",
+            file=sys.stderr,
+        )
 
 
 def _object(seen: Look) -> dict[str, object]:

@@ -307,7 +307,7 @@ def perform() -> bool:
             return False
     story.say()
     story.say(
-        f"All of it seen, in {time.monotonic() - begun:.0f} s. To have it on this machine: sudo make install"
+        f"All of it seen, in {time.monotonic() - begun:.0f} s. To have it on this machine: see README.md"
     )
     return True
 
