@@ -49,6 +49,16 @@ LONGEST_LABEL = 63
 _OWN_PROTOCOL = 150
 _SHORTEST_STATIC = 8  # a typing error, not a rented prefix, is shorter
 
+_NOBODYS = {
+    Prefix.parse("127.0.0.0/8"): "loopback",
+    Prefix.parse("169.254.0.0/16"): "link-local",
+    Prefix.parse("224.0.0.0/4"): "multicast",
+    Prefix.parse("::1/128"): "loopback",
+    Prefix.parse("fe80::/10"): "link-local",
+    Prefix.parse("ff00::/8"): "multicast",
+}
+"""What no host has to itself."""
+
 _T = TypeVar("_T")
 
 
@@ -77,6 +87,9 @@ def _delegable(prefix: Prefix) -> Prefix:
 def _rentable(prefix: Prefix) -> Prefix:
     if prefix.length < _SHORTEST_STATIC:
         raise ValueError(f"found {prefix}; a prefix length from {_SHORTEST_STATIC}")
+    for place, scope in _NOBODYS.items():
+        if prefix.overlaps(place):
+            raise ValueError(f"found {prefix}, which is {scope}; one routed to this host")
     return prefix
 
 

@@ -155,6 +155,18 @@ def subnets(*entries: str) -> str:
         ("static: 192.0.2.0/24", "f:1:9: static: found 192.0.2.0/24; a list"),
         ("static: [7]", "f:1:10: static[0]: found 7; a mapping with the keys prefix, name, neighbours"),
         ("static: [{name: a}]", "f:1:10: static[0].prefix: found nothing; this key is required"),
+        (
+            "static: [127.1.0.0/16]",
+            "f:1:10: static[0].prefix: found 127.1.0.0/16, which is loopback; one routed to this host",
+        ),
+        (
+            "static: ['fe80::/9']",
+            "f:1:10: static[0].prefix: found fe80::/9, which is link-local; one routed to this host",
+        ),
+        (
+            "static: ['ff05::/16']",
+            "f:1:10: static[0].prefix: found ff05::/16, which is multicast; one routed to this host",
+        ),
         ("static: ['::/0']", "f:1:10: static[0].prefix: found ::/0; a prefix length from 8"),
         ("static: [0.0.0.0/0]", "f:1:10: static[0].prefix: found 0.0.0.0/0; a prefix length from 8"),
         ("static: [{prefix: 2000::/7}]", "f:1:19: static[0].prefix: found 2000::/7; a prefix length from 8"),
