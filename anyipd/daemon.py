@@ -128,6 +128,7 @@ class Daemon:
         if misunderstood and misunderstood != self._misunderstood:
             _log.warning("networkd not understood", reason=misunderstood)
         self._misunderstood = misunderstood
+        self._reconciler.networkd.understood = not misunderstood
         if self._reconciler.networkd.take(said, clock.now()):
             self._look_again(Hint(Stale.LEASES))
 

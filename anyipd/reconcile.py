@@ -15,7 +15,13 @@ from typing import TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
-from anyipd.decide.delegation import LEASELESS_METRIC, delegations, is_delegated, next_deadline
+from anyipd.decide.delegation import (
+    CLIENT_METRICS,
+    LEASELESS_METRIC,
+    delegations,
+    is_delegated,
+    next_deadline,
+)
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
@@ -23,7 +29,7 @@ from anyipd.kernel.monitor import Hint, LinkDown, Stale
 from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import INFINITE, Assigned, Delegation, Lease, Prefix, Subnets
+from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.networkd import Networkd
@@ -127,8 +133,16 @@ class Reconciler:
         return not any(directory.unreadable for directory in self._leases)
 
     def _forget_leaseless(self) -> None:
-        # The hook's route without a lease file means nothing once there is one, and goes unseen with lo.
-        self._discards.forget_fallen({lease.prefix for lease in self._leased}, LEASELESS_METRIC)
+        # What means nothing beside a lease goes unseen with lo, and is not to mean something when that goes.
+        # The lease that an old networkd tells of is its route itself.
+        leases = [each for each in self._leased + self.networkd.leases if each.lifetime is not None]
+        self._discards.forget_fallen(
+            {
+                Discard(each.prefix, metric)
+                for each in leases
+                for metric in (LEASELESS_METRIC, CLIENT_METRICS.get(each.client, LEASELESS_METRIC))
+            }
+        )
 
     def observe_discards(self) -> None:
         """Look for the clients' discard routes; the kernel filters, so it takes no slices."""
@@ -136,7 +150,7 @@ class Reconciler:
 
     def delegations(self, now: float) -> list[Delegation]:
         """Say what is delegated, by the observations at hand."""
-        leases = self._leased + self.networkd.leases
+        leases = self._leased + self.networkd.holding(now)
         return delegations(self._discards.told, leases, self.policy, now)
 
     def observe_addresses(self, delegated: Sequence[Prefix]) -> None:

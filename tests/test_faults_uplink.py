@@ -125,3 +125,17 @@ def test_overlapping_delegations(plain: Daemon) -> None:
     wait_until(lambda: bound(host) == subnets(outer, 3) | subnets("2001:db8:200::/60", 3))
     short.unlink()
     wait_until(lambda: bound(host) == subnets("2001:db8:200::/60", 3))
+
+
+def test_what_a_lease_told_does_not_live_on_in_a_fallen_route(daemon: Daemon) -> None:
+    """Its client's discard route went with `lo`. When the lease goes, that is not to mean anything either."""
+    host = daemon.namespace
+    daemon.start()
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1001")
+    lease = write_lease(daemon.runtime, client="dhcpcd")
+    daemon.wait_for("source=dhcpcd")
+    host.ip("link set lo down")
+    host.ip("link set lo up")
+    wait_until(lambda: bound(host) == subnets(PREFIX, 1))
+    lease.unlink()
+    wait_until(lambda: bound(host) == set())

@@ -113,7 +113,7 @@ def test_what_a_reply_leaves_out_stays_for_its_lifetime(caller: Caller) -> None:
     left_out = {"reason": "RENEW6", f"old_{IA}_iaid": "629d010a"} | prefix("old", IA, 1, PREFIX)
     renewed = BOUND | prefix("new", IA, 1, "2001:db8:200::/56") | left_out
     assert set(caller.run(BOUND, renewed).leases) == {LEASE, OTHER}
-    aged = f"sed -i 's/^life_starts=.*/life_starts=1700000000/' run/leases/{LEASE}"
+    aged = f"sed -i 's/^uptime=.*/uptime=0.00/; s/lifetime=.*/lifetime=1/' run/leases/{LEASE}"
     assert set(caller.run(renewed, before=aged).leases) == {OTHER}
 
 
@@ -122,10 +122,17 @@ def test_what_a_reply_leaves_out_stays_for_its_lifetime(caller: Caller) -> None:
 )
 def test_only_its_own_expired_leases_are_forgotten(caller: Caller, change: str) -> None:
     caller.run(BOUND)
-    age = f"sed -i 's/^life_starts=.*/life_starts=1700000000/; {change}' run/leases/{LEASE}"
+    age = f"sed -i 's/^uptime=.*/uptime=0.00/; s/lifetime=.*/lifetime=1/; {change}' run/leases/{LEASE}"
     outcome = caller.run(BOUND | prefix("new", IA, 1, "2001:db8:200::/56"), before=age)
     assert set(outcome.leases) == {LEASE, OTHER}
-    assert caller.run(BOUND | {"interface": "eth1"}).lease()["life_starts"] == "1700000000"
+    assert caller.run(BOUND | {"interface": "eth1"}).lease()["uptime"] == "0.00"
+
+
+def test_a_step_of_the_wall_clock_forgets_nothing(caller: Caller) -> None:
+    caller.run(BOUND)
+    stepped = f"sed -i 's/^life_starts=.*/life_starts=1000000000/' run/leases/{LEASE}"
+    outcome = caller.run(BOUND | prefix("new", IA, 1, "2001:db8:200::/56"), before=stepped)
+    assert set(outcome.leases) == {LEASE, OTHER}
 
 
 @pytest.mark.parametrize(

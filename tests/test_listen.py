@@ -27,7 +27,7 @@ conf.route_autoload = conf.route6_autoload = False  # else it reads the whole ro
 from scapy.layers import dhcp6  # noqa: E402
 from scapy.layers.inet import UDP  # noqa: E402
 from scapy.layers.inet6 import IPv6  # noqa: E402
-from scapy.layers.l2 import Dot1Q  # noqa: E402
+from scapy.layers.l2 import Dot1Q, Ether  # noqa: E402
 
 OLD, NEW = Prefix.parse("2001:db8:100::/60"), Prefix.parse("2001:db8:200::/60")
 POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 2}]\nlisten: [uplink]\n"
@@ -334,3 +334,36 @@ def test_no_packet_does_harm(packet: bytes) -> None:
         parse(payload(packet))
     except MalformedError:
         pass
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["host", "guest"])
+def test_a_guest_gives_nothing_back(uplink: Uplink, daemon: Daemon, own: bool) -> None:  # noqa: FBT001  a case
+    """What a macvlan sends leaves by the uplink, too, and from another address on Ethernet."""
+    wire = Wire(uplink)
+    daemon.configure("listen: [uplink]")
+    daemon.start()
+    wire.ask(request())
+    wire.answer(reply(str(NEW)))
+    daemon.wait_for("bound subnet=default")
+    if not own:
+        uplink.host.ip("link add guest link uplink type macvlan mode bridge")
+        uplink.host.ip("link set guest up")
+        wire.host_mac = uplink.host.ip_json("link show guest")[0]["address"]
+    address = str(NEW).partition("/")[0]
+    given = dhcp6.DHCP6OptIAPrefix(preflft=0, validlft=0, plen=NEW.length, prefix=address)
+    release = dhcp6.DHCP6_Release(trid=5) / dhcp6.DHCP6OptClientId(duid=CLIENT)
+    frame = Ether(src=wire.host_mac, dst="33:33:00:01:00:02")
+    frame /= IPv6(src=HOST_LINK_LOCAL, dst="ff02::1:2") / UDP(sport=546, dport=547)
+    frame /= release / dhcp6.DHCP6OptIA_PD(iaid=9, T1=0, T2=0, iapdopt=[given])
+    wire.send(uplink.host, "uplink" if own else "guest", frame)
+    daemon.reload()
+    wait_until(lambda: bool(bound(uplink.host)) != own)
+
+
+def test_an_alternative_name_is_no_uplinks(uplink: Uplink, daemon: Daemon) -> None:
+    uplink.host.ip("link property add dev uplink altname enp7s0")
+    daemon.configure("listen: [enp7s0]")
+    daemon.start()
+    daemon.wait_for("no such link so far")
+    daemon.reload()
+    assert not [line for line in daemon.lines() if "event=listening" in line]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from anyipd.neighbour.message import Advertiser
 from bench.rig import resident
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
+from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
+from tests.lab.networkd import Networkd
 from tests.lab.solicitor import Answer, Solicitor
 from tests.test_neighbour_message import BAD
 
@@ -443,3 +446,27 @@ def test_how_to_turn_it_on_is_said(daemon: Daemon) -> None:
     daemon.configure("")
     daemon.reload()
     assert hint not in daemon.control("check").stdout
+
+
+def test_networkd_starts_anew(
+    *, uplink: Uplink, kea: Kea, daemon: Daemon, neighbour: Daemon, router: Solicitor, tmp_path: Path
+) -> None:
+    """It takes its discard route away and says nothing until it is answered: what it said holds meanwhile."""
+    prefix = Prefix.parse("2001:db8:100::/60")
+    web = Prefix(prefix.address, 64)
+    daemon.configure("subnets: [{name: web, neighbours: [uplink]}]")
+    kea.start(Offer(prefix))
+    networkd = Networkd(uplink.host, uplink.interface, tmp_path)
+    networkd.start()
+    networkd.wait_until_bound()
+    daemon.start()
+    daemon.wait_for("source=networkd", 20)
+    neighbour.start()
+    wait_until(lambda: answered(router, web))
+    kea.process.send_signal(signal.SIGSTOP)
+    since = len(neighbour.lines())
+    networkd.restart()
+    wait_until(lambda: not uplink.host.ip("-6 route show type unreachable proto dhcp"))
+    assert all(answered(router, web) for _ in range(10))
+    assert not [line for line in neighbour.lines()[since:] if "silent" in line]
+    kea.process.send_signal(signal.SIGCONT)

@@ -151,6 +151,14 @@ def test_one_that_came_anew_has_time_to_say_it_again() -> None:
     assert story.says(":2", after=DOUBT + 0.1) == []
 
 
+def test_the_silence_of_one_that_was_about_to_end_is_not_the_next_ones() -> None:
+    story = Story()
+    story.says(":1", LEASE)
+    story.says(":1")
+    story.is_absent(after=RESTART + 10)
+    assert story.says(":2") == [LEASE]
+
+
 def test_it_is_asked_in_time_for_every_renewal() -> None:
     story = Story()
     assert story.networkd.ask_again_after(NOW) == RESTFUL
@@ -210,3 +218,20 @@ def test_one_that_says_too_much_is_told_of_once(uplink: Uplink, daemon: Daemon) 
     line = daemon.wait_for("networkd not understood", 30)
     assert f"more than {dbus.MOST_BYTES}" in line
     assert uplink.answers(P) == 8
+
+
+def test_what_it_says_too_much_of_does_not_end(
+    uplink: Uplink, kea: Kea, daemon: Daemon, tmp_path: Path
+) -> None:
+    """With thousands of routes it cannot be understood, and its discard route stands for what it renewed."""
+    daemon.configure("subnets: [{name: all, count: all}]")
+    kea.start(Offer(Prefix.parse("2001:db8:1000::/52"), 6, 8), renew=2, rebind=5)
+    folder = tmp_path / "networkd"
+    folder.mkdir()
+    networkd = Networkd(uplink.host, uplink.interface, folder)
+    networkd.start()
+    networkd.wait_until_bound()
+    daemon.start()
+    daemon.wait_for("networkd not understood", 30)
+    with pytest.raises(TimeoutError):
+        daemon.wait_for("unbound", 12)

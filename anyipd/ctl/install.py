@@ -80,6 +80,8 @@ def _refuse_what_the_service_cannot_run(prefix: Path) -> None:
 
 
 def _unreachable(place: Path) -> str | None:
+    if not place.is_dir():
+        return "which is not there"
     for hidden, setting in HIDDEN.items():
         if place.is_relative_to(hidden):
             return f"and the service cannot see {hidden} ({setting})"

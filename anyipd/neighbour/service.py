@@ -7,6 +7,7 @@ and needs no daemon to run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from anyipd.kernel.wire import MalformedError
 from anyipd.model import address_text
 from anyipd.neighbour.link import Link, addresses
 from anyipd.neighbour.spans import answered
+from anyipd.observe import networkd
 from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.policy import Policy, PolicyError
 from anyipd.reconcile import Reconciler, in_slices
@@ -49,6 +51,7 @@ class Service:
         self._hint = Hint(Stale.ALL)
         self._woken = asyncio.Event()
         self._unforeseen: Exception | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._reload = self._ready = self._watchdog_waits = False
 
     async def run(self) -> None:
@@ -128,6 +131,8 @@ class Service:
             self._reconciler.routes = Routes()
             self._watch()
             asyncio.get_running_loop().call_later(RETRY, self._look_again, Hint(Stale.ALL))
+            if reload:
+                notify.tell("READY=1")
             return
         if reload or not self._ready:
             notify.tell("READY=1")
@@ -149,6 +154,7 @@ class Service:
             stale |= Stale.LEASES
         if Stale.LEASES in stale:
             self._lease_monitor.watch()
+            self._ask_networkd()
         if not await in_slices(reconciler.look(stale, self._watch)):
             asyncio.get_running_loop().call_later(RETRY, self._look_again, Hint(Stale.LEASES))
         reconciler.complaints.clear()  # the daemon tells of them
@@ -160,6 +166,17 @@ class Service:
             if link.spans != spans[name]:
                 link.answer_for(spans[name])
                 _tell(link)
+
+    def _ask_networkd(self) -> None:
+        """Ask beside the passes: it may take its time."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._hear_networkd())
+
+    async def _hear_networkd(self) -> None:
+        with contextlib.suppress(ValueError):  # the daemon tells of it
+            said = await asyncio.to_thread(networkd.ask, clock.now())
+            if self._reconciler.networkd.take(said, clock.now()):
+                self._look_again(Hint(Stale.DISCARDS))
 
     def _read_policy(self) -> None:
         try:

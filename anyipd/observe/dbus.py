@@ -21,7 +21,7 @@ TIMEOUT = 1.0
 MOST_BYTES = 1 << 20
 """Of an answer's body; what is longer is not worth its memory."""
 
-_RETURN, _ERROR = 2, 3
+_ERROR = 3
 _CALL, _NO_AUTO_START = 1, 0x2
 _PATH, _INTERFACE, _MEMBER, _REPLY_SERIAL, _DESTINATION, _SENDER, _SIGNATURE = 1, 2, 3, 5, 6, 7, 8
 _ORDER = b"l" if sys.byteorder == "little" else b"B"

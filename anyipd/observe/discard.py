@@ -11,7 +11,7 @@ from collections.abc import Collection
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
-from anyipd.model import Discard, Prefix
+from anyipd.model import Discard
 
 
 class Discards:
@@ -56,9 +56,9 @@ class Discards:
         """Take note that what goes now, or is gone, may have gone with lo."""
         self._fallen |= self.standing
 
-    def forget_fallen(self, prefixes: Collection[Prefix], metric: int) -> None:
+    def forget_fallen(self, places: Collection[Discard]) -> None:
         """Take note that a client says these in another way by now."""
-        self._fallen = {each for each in self._fallen if each.metric != metric or each.prefix not in prefixes}
+        self._fallen = self._fallen.difference(places)
 
     def _forget_what_stands(self) -> None:
         told = {each.prefix for each in self.standing}

@@ -118,6 +118,9 @@ def _open(name: str) -> socket.socket | None:
         if error.errno == errno.ENODEV:
             return None
         raise DeafError(os.strerror(error.errno or 0)) from None
+    if sock.getsockname()[0] != name:  # an alternative name, see ip-link(8): leases and links bear the other
+        sock.close()
+        return None
     return sock
 
 
@@ -132,6 +135,9 @@ def _packets(sock: socket.socket) -> Iterator[tuple[bytes, bool, bool]]:
             if error.errno != errno.ENETDOWN:  # said once: it listens on when the link comes up
                 raise
             continue
+        outgoing = address[2] == PACKET_OUTGOING
+        if outgoing and address[4] != sock.getsockname()[4]:
+            continue  # of a guest: its macvlan or bridge port sends by this link, too
         status = next((_AUXDATA.unpack(data)[0] for _, _, data in told), 0)
         # What the interface is to add it to has none yet, nor has what crosses no wire at all.
-        yield packet, address[2] == PACKET_OUTGOING, not status & _TP_STATUS_CSUMNOTREADY
+        yield packet, outgoing, not status & _TP_STATUS_CSUMNOTREADY

@@ -42,6 +42,7 @@ class _Known(NamedTuple):
     lease: Lease
     by: str
     silent_since: float | None = None
+    silent: str | None = None  # the one that is
 
 
 class Networkd:
@@ -49,6 +50,14 @@ class Networkd:
 
     def __init__(self) -> None:
         self._known: dict[Prefix, _Known] = {}
+        self.understood = True
+
+    def holding(self, now: float) -> list[Lease]:
+        """Give those that say something at `now`.
+
+        What ended while it cannot be understood may have been renewed: its discard route tells instead.
+        """
+        return [lease for lease in self.leases if self.understood or lease.valid_until > now]
 
     @property
     def leases(self) -> list[Lease]:
@@ -62,10 +71,10 @@ class Networkd:
         before = self.leases
         told = {lease.prefix: _Known(self._as_known(lease), said.by) for lease in said.leases}
         for prefix, known in self._known.items():
-            since = known.silent_since or now
+            since = known.silent_since if known.silent_since and known.silent == said.by else now
             patience = DOUBT if said.by == known.by else RESTART
             if prefix not in told and now - since <= patience:
-                told[prefix] = known._replace(silent_since=since)
+                told[prefix] = known._replace(silent_since=since, silent=said.by)
         self._known = told
         return self.leases != before
 
@@ -109,7 +118,7 @@ def parse(description: str, now: float) -> list[Lease]:
         leases = [lease for each in described["Interfaces"] for lease in _of_client(each)]
         told = {lease.prefix for lease in leases}
         routes = [_of_route(each, now) for each in described.get("Routes", []) if _is_discard(each)]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"networkd describes itself in a way not known: {error!r}") from None
     return leases + [lease for lease in routes if lease.prefix not in told]
 
@@ -124,7 +133,7 @@ def _of_client(interface: dict[str, Any]) -> Iterator[Lease]:
             uplink=interface["Name"],
             iaid=None,
             written=told_at,
-            lifetime=valid_until - told_at,
+            lifetime=valid_until if valid_until == INFINITE else round(valid_until - told_at),
             preferred_until=_time(each, "PreferredLifetimeUSec"),
             valid_until=valid_until,
         )

@@ -139,7 +139,9 @@ class _Asking:
             self.found.owners[packet[ICMPv6ND_NA].tgt] = option.lladdr if option else link_layer
         elif IPerror6 in packet and packet[IPerror6].dst in self._sent:
             self.found.errors[packet[IPerror6].dst] = f"{_error(packet)}, says {packet.src}"
-        elif ICMPv6EchoRequest in packet and packet[ICMPv6EchoRequest].data == self._token:
+        elif ICMPv6EchoRequest in packet and packet.dst in self._sent:
+            if packet[ICMPv6EchoRequest].data != self._token:
+                return
             self.found.arrived.setdefault(packet.dst, time.monotonic() - self._sent[packet.dst])
 
 

@@ -30,7 +30,8 @@ class Wire:
     def ask(self, message: dhcp6.DHCP6, port: int = 546) -> None:
         """Send from the host, as its client does."""
         packet = IPv6(src=HOST_LINK_LOCAL, dst="ff02::1:2") / UDP(sport=port, dport=547)
-        self.send(self.uplink.host, self.uplink.interface, Ether(dst="33:33:00:01:00:02") / packet / message)
+        frame = Ether(src=self.host_mac, dst="33:33:00:01:00:02") / packet / message
+        self.send(self.uplink.host, self.uplink.interface, frame)
 
     def answer(
         self,
