@@ -205,7 +205,7 @@ subnets:
   - {name: docker, id: 0xf, bind: false, neighbours: [eth0]}
 static:
   - {prefix: 2001:db8:5::/64, neighbours: [eth0]}
-  - {prefix: 192.0.2.0/24, neighbours: [eth0]}
+  - 192.0.2.0/24
 """,
         "test",
     )

@@ -44,7 +44,6 @@ def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Spans]:
     """Say for each link of the policy what is to be answered for there: its subnets that are bound.
 
     `subnets` are verdicts. What is reserved for somebody else is left out, also inside a static prefix.
-    For IPv4 the kernel answers by itself.
     """
     links = {each.name: each.neighbours for each in policy.subnets}
     links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
@@ -54,7 +53,7 @@ def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Spans]:
     bound = [
         (links[each.name], _span(each.first, each.count))
         for each in subnets
-        if each.first and each.first.width == 128 and each.state is SubnetState.BOUND  # noqa: PLR2004  IPv6
+        if each.first and each.state is SubnetState.BOUND
     ]
     return {
         link: Spans.of([span for wanted, span in bound if link in wanted], reserved) for link in policy.links
