@@ -39,7 +39,7 @@ def test_after_a_suspend_lifetimes_end_on_time(daemon: Daemon) -> None:
     """In a time namespace, CLOCK_BOOTTIME is as after twelve days of suspend."""
     daemon.within = ["unshare", "--time", "--boottime", str(SUSPENDED), "--fork", "--kill-child"]
     daemon.configure("subnets: [{name: some, count: 2}]")
-    written = uptime()
+    written = round(uptime(), 2)  # as the file says it
     write_lease(
         daemon.runtime,
         uptime=f"{written + SUSPENDED:.2f}",
