@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from anyipd.kernel import bpf
-from anyipd.probe.packet import (
+from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoRequest,
     ICMPv6ND_NA,
@@ -26,9 +25,10 @@ from anyipd.probe.packet import (
     ICMPv6TimeExceeded,
     IPerror6,
     IPv6,
-    in6_getnsma,
-    in6_getnsmac,
 )
+from scapy.utils6 import in6_getnsma, in6_getnsmac
+
+from anyipd.kernel import bpf
 from anyipd.probe.uplink import Uplink
 
 PATIENCE = 2.0
