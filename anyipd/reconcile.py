@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
@@ -251,25 +251,32 @@ class Reconciler:
         return wire.DISCARDS.get(self.policy.unassigned, 0)
 
 
+class _Steps(Generic[_T]):
+    """The steps of some work, and what it came to when they are over."""
+
+    result: _T
+
+    def __init__(self, work: Generator[None, None, _T]) -> None:
+        self._work = work
+
+    def __iter__(self) -> Iterator[None]:
+        self.result = yield from self._work
+
+
 def at_once(work: Generator[None, None, _T]) -> _T:
     """Run a step to its end without a pause, and give its result."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+    steps = _Steps(work)
+    for _ in steps:
+        pass
+    return steps.result
 
 
 async def in_slices(work: Generator[None, None, _T]) -> _T:
     """Run a step to its end, let the loop take its turn now and then, and give its result."""
+    steps = _Steps(work)
     turn = time.monotonic() + SLICE
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+    for _ in steps:
         if time.monotonic() > turn:
             await asyncio.sleep(0)
             turn = time.monotonic() + SLICE
+    return steps.result
