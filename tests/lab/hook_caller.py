@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -117,6 +118,40 @@ class Caller:
             json.loads(routes),
             {file.name: file.read_text() for file in self.leases.iterdir()} if self.leases.is_dir() else {},
         )
+
+    def run_watched(
+        self, env: Mapping[str, str], *further: Mapping[str, str], before: str, after: str, function: str
+    ) -> tuple[Outcome, list[str], list[str]]:
+        """The same between two looks at all that the shell knows; give these, line by line.
+
+        `function` is one of the hook's, besides `refuse`, which every hook of ours has.
+        """
+        state = f"set; set +o; umask; pwd; command -v refuse || :; command -v {function} || :; trap"
+        outcome = self.run(
+            env,
+            *further,
+            before=f"{before}; {{ {state}; }} >before",
+            after=f"{after}; {{ {state}; }} >after; unset IFS",
+        )
+        own = re.compile(r"(_|LINENO|PIPESTATUS|BASH_\w+|SECONDS|RANDOM|EPOCH\w+|FUNCNAME)=")
+        known, left = (
+            [line for line in (self.directory / name).read_text().splitlines() if not own.match(line)]
+            for name in ("before", "after")
+        )
+        return outcome, known, left
+
+    def assert_only_leases(self, outcome: Outcome, uplink: bytes) -> None:
+        """See that there is nothing but well-formed lease files of this uplink."""
+        assert set(self.directory.iterdir()) <= {self.runtime_dir}
+        if self.runtime_dir.exists():
+            assert [path.name for path in self.runtime_dir.iterdir()] == ["leases"]
+        for name, content in outcome.leases.items():
+            lease = outcome.lease(name)
+            assert content.isascii()
+            assert content.replace("\n", "").isprintable()
+            assert lease["uplink"].encode() == uplink
+            assert name == lease["prefix"].replace("/", "_") + "@" + lease["uplink"]
+            assert all(lease[key].isdecimal() for key in KEYS[4:7])
 
 
 def in_namespaces(command: list[str]) -> list[str]:
