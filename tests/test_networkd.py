@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from anyipd.model import INFINITE, Lease, Prefix
@@ -86,6 +86,8 @@ def test_nonsense_is_refused(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(["Prefix", "PrefixLength", "ValidLifetimeUSec"]), JSON)
+@example("Prefix", 9_223_372_036_854_775_775)
+@example("PrefixLength", -69_175_290_276_410_818_193)
 def test_nonsense_in_its_place_does_no_harm(name: str, value: Any) -> None:  # noqa: ANN401  anything
     with contextlib.suppress(ValueError):
         for lease in parse(described(client(**{name: value})), NOW):

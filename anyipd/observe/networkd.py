@@ -157,6 +157,9 @@ def _of_route(route: dict[str, Any], now: float) -> Lease:
 
 
 def _prefix(address: list[int], length: int) -> Prefix:
+    # Any number is bytes to Python, of that many zeros.
+    if not isinstance(address, list) or len(address) != 16 or not 0 <= length <= 128:  # noqa: PLR2004  IPv6
+        raise ValueError(f"{address!r:.60}/{length!r:.60} is no prefix")
     return Prefix(int.from_bytes(bytes(address)), length).masked()
 
 
