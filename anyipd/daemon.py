@@ -1,8 +1,4 @@
-"""The daemon: wake, observe, decide, apply, and sleep until something gives reason to look again.
-
-Reasons are an event in the kernel, the end of a lifetime, a signal, and the watchdog's turn. All
-lead to the same pass; they only differ in which observations it must make anew.
-"""
+"""The daemon: observe, decide, apply, and sleep until something gives reason to look again."""
 
 from __future__ import annotations
 
@@ -10,33 +6,28 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from anyipd import clock, notify, policy
+from anyipd import clock, policy
 from anyipd.decide.verdict import verdicts
 from anyipd.heard import HeardLeases
 from anyipd.kernel import wire
-from anyipd.kernel.monitor import Hint, LinkDown, Monitor, News, Stale
+from anyipd.kernel.monitor import Hint, LinkDown, News, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError, Refusal
 from anyipd.model import INFINITE, Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, subnet_lines
 from anyipd.observe import networkd
-from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.observe.listen import DeafError, Listener
-from anyipd.policy import Policy, PolicyError
-from anyipd.reconcile import Changes, Decision, Reconciler, in_slices
-
-LONGEST_REST = 0.05
-"""Seconds between passes at most while events keep coming; usually it is as long as the last pass."""
+from anyipd.passes import LONGEST_REST, Passes
+from anyipd.policy import Policy
+from anyipd.reconcile import Changes, Decision, in_slices
 
 FIRST_RETRY, LAST_RETRY = 0.1, 60.0
 """Seconds until a refused change is tried again: the first time, and after many."""
@@ -46,28 +37,18 @@ _FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH}
 _log = structlog.get_logger()
 
 
-class Daemon:
-    """Everything that lives between two passes."""
+class Daemon(Passes):
+    """What the daemon adds to passes: it changes routes, tells of it, listens, and asks networkd."""
 
     def __init__(self, config: Path, runtime_dir: Path, first_policy: Policy, routes: Routes) -> None:
-        self._config = config
-        self._monitor = Monitor()
-        self._lease_monitor = LeaseMonitor(runtime_dir / "leases")
+        super().__init__(config, runtime_dir, first_policy, routes)
         self._listener = Listener()
         self._heard = HeardLeases(runtime_dir / "heard")
         self._deaf: str | None = None
-        self._alarm = clock.Alarm()
-        self._reconciler = Reconciler(first_policy, runtime_dir, routes)
         self._decision = Decision()
         self._verdicts: Sequence[Subnets] = ()
         self._deadline = INFINITE
-        self._hint = Hint(Stale.ALL)
         self._broken = False
-        self._unforeseen: BaseException | None = None
-        self._woken = asyncio.Event()
-        self._reload = False
-        self._ready = False
-        self._watchdog_waits = False
         self._retry = FIRST_RETRY
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_hint = Hint()
@@ -79,35 +60,13 @@ class Daemon:
         """The policy's subnets as the last pass found them."""
         return self._verdicts
 
-    async def run(self) -> None:
-        """Reconcile until cancelled; the routes stay."""
-        loop = asyncio.get_running_loop()
-        self._watch()
-        self._monitor.subscribe()
-        loop.add_reader(self._monitor.fileno(), self._on_event)
-        loop.add_reader(self._lease_monitor.fileno(), self._on_lease)
-        loop.add_reader(self._listener.fileno(), self._on_packet)
-        loop.add_reader(self._alarm.fileno(), self._on_alarm)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        loop.set_exception_handler(self._on_unforeseen)
-        self._tell_policy()
-        self._await_watchdog()
+    async def _begin(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._on_packet)
+        self._take_policy()
         # What networkd alone knows of is bound already, where this is a restart.
         await self._ask_networkd()
         minding = asyncio.create_task(self._mind_networkd())
         minding.add_done_callback(self._on_minding_ended)
-        while True:
-            begun = loop.time()
-            await self._pass()
-            await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
-            await self._woken.wait()
-            if self._unforeseen:
-                raise self._unforeseen
-
-    def _on_unforeseen(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # What nobody foresaw ends the daemon: the service manager starts it anew, and no route goes by that.
-        self._unforeseen = context.get("exception", RuntimeError(context["message"]))
-        self._woken.set()
 
     async def _mind_networkd(self) -> None:
         """Ask networkd again and again, and whenever it may have something to say."""
@@ -137,17 +96,10 @@ class Daemon:
             self._unforeseen = minding.exception() or RuntimeError("nobody minds networkd")
             self._woken.set()
 
-    def _on_event(self) -> None:
-        hint = self._monitor.read()
+    def _hear(self, hint: Hint) -> None:
         if Stale.DISCARDS in hint.stale or any(map(_is_discard, hint.news)):
             self._networkd_calls.set()
-        for what in hint.malformed:
-            _log.warning("event dropped", reason=what)
         self._look_again(hint)
-
-    def _on_lease(self) -> None:
-        if self._lease_monitor.read():
-            self._look_again(Hint(Stale.LEASES))
 
     def _on_packet(self) -> None:
         heard = self._listener.read(clock.now())
@@ -160,67 +112,15 @@ class Daemon:
                 _log.error("cannot keep what was heard", path=error.filename, reason=error.strerror)
             self._look_again(Hint(Stale.LEASES))
 
-    def _on_alarm(self) -> None:
-        self._alarm.clear()
-        self._look_again(Hint())
+    def _tell_ready(self) -> None:
+        _log.info("ready", delegations=len(self._decision.delegations))
 
-    def _on_hangup(self) -> None:
-        self._reload = True
-        self._look_again(Hint(Stale.ALL))
-
-    def _on_watchdog(self) -> None:
-        # Only a completed pass feeds the watchdog, so each of its turns is an audit as well.
-        self._watchdog_waits = True
-        self._look_again(Hint(Stale.ALL))
-
-    def _await_watchdog(self) -> None:
-        interval = notify.watchdog_interval()
-        if interval:
-            asyncio.get_running_loop().call_later(interval / 2, self._on_watchdog)
-
-    def _look_again(self, hint: Hint) -> None:
-        self._hint.add(hint)
-        self._woken.set()
-
-    async def _pass(self) -> None:
-        self._woken.clear()
-        # A signal that comes from here on is for the next pass.
-        reload, self._reload = self._reload, False
-        if reload:
-            notify.reloading()
-            self._read_policy()
-        self._listen()
-        completed = await self._reconcile()
-        if completed and not self._ready:
-            self._ready = True
-            notify.tell("READY=1")
-            _log.info("ready", delegations=len(self._decision.delegations))
-        elif reload:
-            notify.tell("READY=1")
-        if completed and self._watchdog_waits:
-            self._watchdog_waits = False
-            notify.tell("WATCHDOG=1")
-            self._await_watchdog()
-
-    def _read_policy(self) -> None:
-        try:
-            self._reconciler.policy = policy.read(self._config)
-        except PolicyError as error:
-            for line in error.lines:
-                _log.error("refused", configuration=line)
-            _log.error("the old configuration stays in force", configuration=str(self._config))
-            return
-        self._watch()
-        _log.info("reloaded", configuration=str(self._config))
-        self._tell_policy()
-
-    def _tell_policy(self) -> None:
-        """Tell of a policy that does less than somebody may expect."""
+    def _take_policy(self) -> None:
+        """Listen where the policy says, and tell where it does less than somebody may expect."""
         if not self._config.exists():
             _log.warning("no configuration file, the default policy holds", configuration=str(self._config))
         if self._reconciler.policy.links:
             _log.info(policy.TURN_NEIGHBOURS_ON)
-
         self._deaf = None
         self._listen()
         missing = set(self._reconciler.policy.listen) - self._listener.uplinks
@@ -240,13 +140,8 @@ class Daemon:
         else:
             self._deaf = None
 
-    def _watch(self) -> None:
-        reconciler = self._reconciler
-        watched = [*reconciler.delegated, *(each.prefix for each in reconciler.policy.static)]
-        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, watched)
-
-    async def _reconcile(self) -> bool:
-        """Make a pass; say whether it came to its end."""
+    async def _look(self) -> bool:
+        self._listen()
         hint, self._hint = self._hint, Hint()
         stale = self._reconciler.hear(hint)
         try:

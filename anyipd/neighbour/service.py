@@ -9,28 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import threading
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from anyipd import clock, notify, policy
+from anyipd import clock
 from anyipd.decide.verdict import verdicts
-from anyipd.kernel.monitor import Hint, Monitor, Stale
+from anyipd.kernel.monitor import Hint, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError
 from anyipd.model import address_text
 from anyipd.neighbour.link import Link, addresses
 from anyipd.neighbour.spans import answered
 from anyipd.observe import networkd
-from anyipd.observe.lease_monitor import LeaseMonitor
-from anyipd.policy import Policy, PolicyError
-from anyipd.reconcile import Reconciler, in_slices
-
-LONGEST_REST = 0.05
-"""Seconds between passes at most while events keep coming; usually it is as long as the last pass."""
+from anyipd.passes import Passes
+from anyipd.policy import Policy
+from anyipd.reconcile import in_slices
 
 RETRY = 1.0
 """Seconds until a pass that failed is repeated."""
@@ -38,91 +33,32 @@ RETRY = 1.0
 _log = structlog.get_logger()
 
 
-class Service:
-    """Everything that lives between two passes."""
+class Service(Passes):
+    """What answering adds to passes: links, and what is to be answered for there."""
 
     def __init__(self, config: Path, runtime_dir: Path, first_policy: Policy, routes: Routes) -> None:
-        self._config = config
-        self._reconciler = Reconciler(first_policy, runtime_dir, routes)
-        self._monitor = Monitor()
-        self._lease_monitor = LeaseMonitor(runtime_dir / "leases")
-        self._alarm = clock.Alarm()
+        super().__init__(config, runtime_dir, first_policy, routes)
         self._links: dict[str, Link] = {}
-        self._hint = Hint(Stale.ALL)
-        self._woken = asyncio.Event()
-        self._unforeseen: Exception | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._reload = self._ready = self._watchdog_waits = False
 
-    async def run(self) -> None:
-        """Answer until cancelled."""
+    async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        self._watch()
-        self._monitor.subscribe()
-        loop.add_reader(self._monitor.fileno(), self._on_event)
-        loop.add_reader(self._lease_monitor.fileno(), self._on_lease)
-        loop.add_reader(self._alarm.fileno(), self._on_alarm)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        loop.set_exception_handler(self._on_unforeseen)
         threading.excepthook = lambda args: loop.call_soon_threadsafe(
             self._on_unforeseen, loop, {"exception": args.exc_value}
         )
-        self._take_links()
-        self._await_watchdog()
-        while True:
-            begun = loop.time()
-            await self._pass()
-            await asyncio.sleep(min(loop.time() - begun, LONGEST_REST))
-            await self._woken.wait()
-            if self._unforeseen:
-                raise self._unforeseen
+        self._take_policy()
 
-    def _on_unforeseen(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self._unforeseen = context.get("exception", RuntimeError(context["message"]))
-        self._woken.set()
-
-    def _on_event(self) -> None:
-        hint = self._monitor.read()
-        for what in hint.malformed:
-            _log.warning("event dropped", reason=what)
+    def _hear(self, hint: Hint) -> None:
         self._look_at_links()
         if hint != Hint():
             self._look_again(hint)
 
-    def _on_lease(self) -> None:
-        if self._lease_monitor.read():
-            self._look_again(Hint(Stale.LEASES))
+    def _tell_ready(self) -> None:
+        _log.info("ready", links=",".join(sorted(self._links)))
 
-    def _on_alarm(self) -> None:
-        self._alarm.clear()
-        self._look_again(Hint())
-
-    def _on_hangup(self) -> None:
-        self._reload = True
-        self._look_again(Hint(Stale.ALL))
-
-    def _on_watchdog(self) -> None:
-        # Only a completed pass feeds the watchdog, so each of its turns is an audit as well.
-        self._watchdog_waits = True
-        self._look_again(Hint(Stale.ALL))
-
-    def _await_watchdog(self) -> None:
-        interval = notify.watchdog_interval()
-        if interval:
-            asyncio.get_running_loop().call_later(interval / 2, self._on_watchdog)
-
-    def _look_again(self, hint: Hint) -> None:
-        self._hint.add(hint)
-        self._woken.set()
-
-    async def _pass(self) -> None:
-        self._woken.clear()
-        reload, self._reload = self._reload, False
-        if reload:
-            notify.reloading()
-            self._read_policy()
+    async def _look(self) -> bool:
         try:
-            await self._look()
+            await self._find_out()
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             _log.error("pass failed, will be repeated", reason=reason, after=RETRY)
@@ -131,20 +67,10 @@ class Service:
             self._reconciler.routes = Routes()
             self._watch()
             asyncio.get_running_loop().call_later(RETRY, self._look_again, Hint(Stale.ALL))
-            if reload:
-                notify.tell("READY=1")
-            return
-        if reload or not self._ready:
-            notify.tell("READY=1")
-        if not self._ready:
-            self._ready = True
-            _log.info("ready", links=",".join(sorted(self._links)))
-        if self._watchdog_waits:
-            self._watchdog_waits = False
-            notify.tell("WATCHDOG=1")
-            self._await_watchdog()
+            return False
+        return True
 
-    async def _look(self) -> None:
+    async def _find_out(self) -> None:
         """Find out what is to be answered for: the daemon's pass, but for the changes."""
         reconciler = self._reconciler
         hint, self._hint = self._hint, Hint()
@@ -178,19 +104,7 @@ class Service:
             if self._reconciler.networkd.take(said, clock.now()):
                 self._look_again(Hint(Stale.DISCARDS))
 
-    def _read_policy(self) -> None:
-        try:
-            self._reconciler.policy = policy.read(self._config)
-        except PolicyError as error:
-            for line in error.lines:
-                _log.error("refused", configuration=line)
-            _log.error("the old configuration stays in force", configuration=str(self._config))
-            return
-        self._watch()
-        _log.info("reloaded", configuration=str(self._config))
-        self._take_links()
-
-    def _take_links(self) -> None:
+    def _take_policy(self) -> None:
         """Listen on the links of the policy, and on no other."""
         wanted = self._reconciler.policy.links
         if not wanted:
@@ -208,11 +122,6 @@ class Service:
             link.look(assigned)
             if link.fault != before:
                 _tell(link)
-
-    def _watch(self) -> None:
-        reconciler = self._reconciler
-        watched = [*reconciler.delegated, *(each.prefix for each in reconciler.policy.static)]
-        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, watched)
 
 
 def _tell(link: Link) -> None:
