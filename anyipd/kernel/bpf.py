@@ -15,6 +15,9 @@ LD_WORD, LD_HALF, LD_BYTE = 0x20, 0x28, 0x30
 JUMP, JUMP_IF_EQUAL, AND = 0x05, 0x15, 0x54
 ACCEPT, DROP = (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0)
 
+PROTOCOL, PACKET_TYPE, VLAN_TAG = 0xFFFFF000, 0xFFFFF004, 0xFFFFF02C
+"""What the kernel knows of a packet beside its bytes: SKF_AD_OFF and on, in linux/filter.h."""
+
 Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true and if false, operand."""
 

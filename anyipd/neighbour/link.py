@@ -29,17 +29,14 @@ _PACKET_MREQ = struct.Struct("=iHH8x")  # interface, type, no address
 _LARGEST = 2048  # bytes of a frame that is looked at; what is cut off makes it malformed
 _LONGEST_WAIT = struct.pack("ll", 60, 0)  # struct timeval
 
-_ANCILLARY = 0xFFFFF000  # SKF_AD_OFF in linux/filter.h
-_PACKET_TYPE = _ANCILLARY + 4
-_OTHER_HOST, _OUTGOING = 3, 4  # of linux/if_packet.h
 _NEXT_HEADER_AND_HOP_LIMIT, _TYPE_AND_CODE = 20, 54  # offsets into the frame
 
 FILTER = bpf.assemble(
     [
-        (bpf.LD_BYTE, 0, 0, _PACKET_TYPE),
+        (bpf.LD_BYTE, 0, 0, bpf.PACKET_TYPE),
         # So the kernel calls also what bears the tag of a VLAN that has no interface here.
-        *bpf.drop_if(_OTHER_HOST),
-        *bpf.drop_if(_OUTGOING),
+        *bpf.drop_if(socket.PACKET_OTHERHOST),
+        *bpf.drop_if(socket.PACKET_OUTGOING),
         (bpf.LD_HALF, 0, 0, _NEXT_HEADER_AND_HOP_LIMIT),
         *bpf.drop_unless(int.from_bytes(ICMPV6_UNFORWARDED)),
         (bpf.LD_HALF, 0, 0, _TYPE_AND_CODE),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from anyipd.kernel import bpf
 from anyipd.observe.dhcpv6 import MalformedError, parse
 from anyipd.observe.exchange import Exchanges, Told
-from anyipd.observe.packet import PACKET_OUTGOING, is_intact, packet_filter, payload
+from anyipd.observe.packet import is_intact, packet_filter, payload
 
 MOST_PACKETS = 64
 """Read at once, so that a flood leaves the loop its turns."""
@@ -135,7 +135,7 @@ def _packets(sock: socket.socket) -> Iterator[tuple[bytes, bool, bool]]:
             if error.errno != errno.ENETDOWN:  # said once: it listens on when the link comes up
                 raise
             continue
-        outgoing = address[2] == PACKET_OUTGOING
+        outgoing = address[2] == socket.PACKET_OUTGOING
         if outgoing and address[4] != sock.getsockname()[4]:
             continue  # of a guest: its macvlan or bridge port sends by this link, too
         status = next((_AUXDATA.unpack(data)[0] for _, _, data in told), 0)

@@ -7,17 +7,15 @@ as every client and server sends them.
 from __future__ import annotations
 
 import struct
+from socket import PACKET_HOST, PACKET_OUTGOING
 
 from anyipd.kernel import bpf
 from anyipd.observe.dhcpv6 import ASKING, GIVING_BACK, Kind, MalformedError
 
-PACKET_HOST, PACKET_OUTGOING = 0, 4  # linux/if_packet.h
 _CLIENT_PORT, _SERVER_PORT = 546, 547  # RFC 9915, 7.2
 _IPV6, _UDP = 0x86DD, 17
 _LINK_LOCAL, _LINK_LOCAL_MASK = 0xFE80, 0xFFC0
 
-# What the kernel knows of a packet beside its bytes: linux/filter.h, SKF_AD_OFF and on.
-_PROTOCOL, _PACKET_TYPE, _VLAN_TAG = 0xFFFFF000, 0xFFFFF004, 0xFFFFF02C
 _VLAN_ID_MASK = 0xFFF
 
 _NEXT_HEADER, _SOURCE, _DESTINATION = 6, 8, 24
@@ -42,14 +40,14 @@ def packet_filter() -> bytes:
         bpf.DROP,
     ]
     program = [
-        (bpf.LD_WORD, 0, 0, _PROTOCOL),
+        (bpf.LD_WORD, 0, 0, bpf.PROTOCOL),
         *bpf.drop_unless(_IPV6),
-        (bpf.LD_WORD, 0, 0, _VLAN_TAG),
+        (bpf.LD_WORD, 0, 0, bpf.VLAN_TAG),
         (bpf.AND, 0, 0, _VLAN_ID_MASK),
         *bpf.drop_unless(0),
         (bpf.LD_BYTE, 0, 0, _NEXT_HEADER),
         *bpf.drop_unless(_UDP),
-        (bpf.LD_WORD, 0, 0, _PACKET_TYPE),
+        (bpf.LD_WORD, 0, 0, bpf.PACKET_TYPE),
         *bpf.unless([PACKET_OUTGOING], incoming),
         (bpf.LD_HALF, 0, 0, _SOURCE_PORT),
         *bpf.drop_unless(_CLIENT_PORT),

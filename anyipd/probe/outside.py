@@ -42,8 +42,6 @@ PROGRESS = 0.2
 """Seconds between two words of how far it is."""
 
 _ETH_P_ALL, _ETH_P_IPV6 = 3, 0x86DD
-_PACKET_OUTGOING = 4
-_SKF_AD_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL of linux/filter.h
 _NEXT_HEADER, _ICMPV6 = 6, 58
 
 _UNREACHABLE = {
@@ -122,7 +120,7 @@ class _Asking:
         while len(self.found.arrived) < len(self._sent) and (left := deadline - time.monotonic()) > 0:
             if select.select([self._sock], [], [], left)[0]:
                 packet, (_, _, direction, _, link_layer) = self._sock.recvfrom(1 << 16)
-                if direction == _PACKET_OUTGOING:
+                if direction == socket.PACKET_OUTGOING:
                     self._sort_outgoing(IPv6(packet))
                 else:
                     self._sort(IPv6(packet), link_layer.hex(":"))
@@ -148,7 +146,7 @@ class _Asking:
 def _filter() -> bytes:
     return bpf.assemble(
         [
-            (bpf.LD_WORD, 0, 0, _SKF_AD_PROTOCOL),
+            (bpf.LD_WORD, 0, 0, bpf.PROTOCOL),
             *bpf.drop_unless(_ETH_P_IPV6),
             (bpf.LD_BYTE, 0, 0, _NEXT_HEADER),
             *bpf.drop_unless(_ICMPV6),
