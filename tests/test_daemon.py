@@ -285,3 +285,16 @@ def test_a_bad_lease_file_costs_one_warning(daemon: Daemon) -> None:
     assert "level=warning" in line
     assert f"path={daemon.runtime}/leases/one" in line
     assert "2001:db8::/60;reboot" in line
+
+
+def test_a_network_that_never_had_a_route(daemon: Daemon) -> None:
+    """The kernel makes a table of IPv4 with its first route, and refuses to dump one that is not there."""
+    daemon.within = ["unshare", "--net"]
+    daemon.configure(POLICY)
+    daemon.start()
+    assert not [line for line in daemon.lines() if "pass failed" in line]
+    shown = daemon.namespace.run(
+        *("unshare", "--net", sys.executable, "-m", "anyipd.ctl", "status", *daemon.files),
+        env=daemon.environment(),
+    )
+    assert "no prefix is delegated to this host" in shown.stdout

@@ -7,6 +7,7 @@ its loop run in between, a tool just goes on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -73,7 +74,10 @@ class Routes:
 
     def dump(self, table: int, protocol: int = 0, family: int = wire.AF_INET6) -> Iterator[bytes]:
         """Read the routes of a table, of one protocol if given: the messages of each recv."""
-        return self._dump(wire.routes_request(table, protocol, family))
+        # A table comes with its first route; until then it cannot be dumped (inet_dump_fib in
+        # net/ipv4/fib_frontend.c).
+        with contextlib.suppress(FileNotFoundError):
+            yield from self._dump(wire.routes_request(table, protocol, family))
 
     def addresses(self) -> Iterator[tuple[int, Prefix]]:
         """Read the IPv6 addresses of all links: interface index and prefix."""
