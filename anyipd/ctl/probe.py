@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from anyipd import arguments
 from anyipd.ctl.look import Look, look
-from anyipd.ctl.subnets import HEAD, rows
+from anyipd.ctl.subnets import HEAD, named, rows
 from anyipd.ctl.table import print_table
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
@@ -58,7 +58,7 @@ def _chosen(seen: Look, target: str | None) -> list[Subnets]:
     elif re.search("[:.]", target):
         chosen, nothing = _holding(seen.subnets, _prefix(target)), f"no subnet that holds {target}"
     else:
-        chosen = [each for one in seen.subnets for each in _named(one, target)]
+        chosen = list(named(seen.subnets, target))
         names = ", ".join(dict.fromkeys(each.name for each in seen.subnets)) or "none"
         if not chosen:
             arguments.fail(_FAILED, f"anyipctl probe: there is no subnet {target} now, but: {names}")
@@ -91,14 +91,6 @@ def _holding(subnets: Iterable[Subnets], wanted: Prefix) -> list[Subnets]:
             if low <= high:
                 found.append(part(each, low, high - low + 1))
     return found
-
-
-def _named(run: Subnets, name: str) -> list[Subnets]:
-    if run.name == name:
-        return [run]
-    if not run.first or run.number is None:
-        return []
-    return [part(run, i, 1) for i in range(run.count) if run.subnet_name(i) == name]
 
 
 def _uplink(subnets: Subnets, seen: Look) -> str | None:

@@ -64,13 +64,14 @@ def _inside(bound: list[Prefix], options: argparse.Namespace) -> list[Prefix]:
 
 
 def _named(options: argparse.Namespace) -> list[Prefix]:
-    """Find subnets by their name, or all that a `count` made by the name before the number."""
-    from anyipd.ctl.look import look  # noqa: PLC0415  reads the policy, which takes longer than all else
+    # They read the policy, which takes longer than all else.
+    from anyipd.ctl.look import look  # noqa: PLC0415
+    from anyipd.ctl.subnets import named  # noqa: PLC0415
 
     return [
         single.first
-        for each in look(options).subnets
+        for each in named(look(options).subnets, options.subnet)
         if each.state is SubnetState.BOUND
         for single in (part(each, i, 1) for i in range(each.count))
-        if single.first and options.subnet in {single.name, single.subnet_name(0)}
+        if single.first
     ]

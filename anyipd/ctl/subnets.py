@@ -31,6 +31,15 @@ def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | None]]:
             }
 
 
+def named(subnets: Iterable[Subnets], name: str) -> Iterator[Subnets]:
+    """Find those with this name, or all that a `count` made by the name before the number."""
+    for each in subnets:
+        if each.name == name:
+            yield each
+        elif each.first and each.number is not None:
+            yield from (part(each, i, 1) for i in range(each.count) if each.subnet_name(i) == name)
+
+
 def move_row(move: Move) -> tuple[str, str, str, str, str]:
     """Cells under MOVE_HEAD."""
     run = move.before or move.after
