@@ -47,6 +47,8 @@ class Service(Passes):
             self._on_unforeseen, loop, {"exception": args.exc_value}
         )
         self._take_policy()
+        # Before the first pass: what only networkd knows of may be about to lose its discard route.
+        await self._hear_networkd()
 
     def _hear(self, hint: Hint) -> None:
         self._look_at_links()
