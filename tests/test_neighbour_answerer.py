@@ -19,24 +19,24 @@ from anyipd.policy import parse as policy
 OURS, ROUTER, OTHER = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2", b"\2\0\0\0\0\3"
 LINK_LOCAL = 0xFE80 << 112
 SUBNET = Prefix.parse("2001:db8:5::/64")
-SPANS = Spans((SUBNET.address, SUBNET.end))
 OWN, TARGET = SUBNET.address + 1, SUBNET.address + 0x1234
+SPANS = Spans((SUBNET.address, SUBNET.end)).without([OWN])
 router, other = Advertiser(ROUTER, LINK_LOCAL + 2), Advertiser(OTHER, LINK_LOCAL + 3)
 
 
 @pytest.fixture
 def answerer() -> Answerer:
     made = Answerer()
-    made.answer_for(SPANS, frozenset({OWN}), 0)
+    made.answer_for(SPANS, 0)
     made.speak_as(OURS, LINK_LOCAL + 1, 0)
     return made
 
 
-def said(frames: Sequence[bytes]) -> list[tuple[bytes, int]]:
+def said(frames: Sequence[bytes]) -> list[tuple[int, int]]:
     """Kind and target of each frame, which is well-formed and ours."""
     found = [read(frame) for frame in frames]
-    assert all(each.frame_source == OURS for each in found)
-    return [(each.kind, each.target) for each in found]
+    assert all(sender == OURS for _, sender, *_ in found)
+    return [(kind, target) for kind, _, _, target, _ in found]
 
 
 def read(frame: bytes) -> Message:
@@ -57,7 +57,7 @@ def detecting(target: int) -> bytes:
 def announcements(answerer: Answerer) -> list[int]:
     found = []
     while frame := answerer.announcement():
-        found.append(read(frame).target)
+        found.append(read(frame)[3])
     return found
 
 
@@ -84,7 +84,7 @@ def test_what_is_not_ours_to_answer_for(answerer: Answerer, target: int) -> None
 
 def test_nothing_is_said_before_there_is_an_address_to_speak_from() -> None:
     answerer = Answerer()
-    answerer.answer_for(SPANS, frozenset(), 0)
+    answerer.answer_for(SPANS, 0)
     assert answerer.answer(router.solicit(TARGET), 1) == ()
 
 
@@ -127,33 +127,33 @@ def test_a_flood_of_claims_costs_no_memory_and_silences_no_other_address(answere
 def test_what_was_asked_for_lately_is_announced_when_it_is_ours_again(answerer: Answerer) -> None:
     lately, long_ago, elsewhere, owned = TARGET, TARGET + 1, SUBNET.end + 5, TARGET + 2
     answerer.answer(router.solicit(long_ago), 1)
-    answerer.answer_for(Spans(), frozenset({OWN}), 2)
+    answerer.answer_for(Spans(), 2)
     now = 2 + LATELY
     for target in (lately, elsewhere, OWN):
         assert answerer.answer(router.solicit(target), now - 1) == ()
-    answerer.answer_for(SPANS, frozenset({OWN}), now)
+    answerer.answer_for(SPANS, now)
     assert announcements(answerer) == [lately]
     answerer.answer(router.solicit(owned), now)
     answerer.answer(other.announce(owned), now)
-    answerer.answer_for(SPANS, frozenset({OWN}), now)
+    answerer.answer_for(SPANS, now)
     assert announcements(answerer) == []
     answerer.speak_as(ROUTER, LINK_LOCAL + 1, now)
     assert announcements(answerer) == [lately]  # another place on Ethernet
 
 
 def test_what_goes_before_it_was_announced_is_not(answerer: Answerer) -> None:
-    answerer.answer_for(Spans(), frozenset(), 1)
+    answerer.answer_for(Spans(), 1)
     answerer.answer(router.solicit(TARGET), 1)
-    answerer.answer_for(SPANS, frozenset(), 2)
-    answerer.answer_for(Spans(), frozenset(), 2)
+    answerer.answer_for(SPANS, 2)
+    answerer.answer_for(Spans(), 2)
     assert announcements(answerer) == []
 
 
 def test_announcements_are_bounded(answerer: Answerer) -> None:
-    answerer.answer_for(Spans(), frozenset(), 1)
+    answerer.answer_for(Spans(), 1)
     for number in range(MOST_ASKED + 10):
         answerer.answer(router.solicit(TARGET + number), 1)
-    answerer.answer_for(SPANS, frozenset(), 2)
+    answerer.answer_for(SPANS, 2)
     for _ in range(3):  # a link that flaps
         answerer.fall_silent()
         answerer.speak_as(OURS, LINK_LOCAL + 1, 2)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 
 from anyipd.neighbour.message import ADVERTISEMENT, UNSPECIFIED, Advertiser, parse
 from anyipd.neighbour.owners import Owners
@@ -29,7 +28,6 @@ class Answerer:
         self._advertiser: Advertiser | None = None
         self._link_layer = b""
         self._spans = Spans()
-        self._own: AbstractSet[int] = frozenset()
         self._owners = Owners()
         self._asked: OrderedDict[int, float] = OrderedDict()
         self._may_solicit_at = 0.0
@@ -39,19 +37,19 @@ class Answerer:
         """Speak from this address on Ethernet, and from `source`, an address of the link, from now on."""
         spans, self._spans = self._spans, Spans()
         self._link_layer, self._advertiser = link_layer, Advertiser(link_layer, source)
-        self.answer_for(spans, self._own, now)
+        self.answer_for(spans, now)
 
     def fall_silent(self) -> None:
         """Say nothing any more, until there is something to speak as."""
         self._advertiser = None
 
-    def answer_for(self, spans: Spans, own: AbstractSet[int], now: float) -> None:
-        """Answer for these addresses from now on, but not for `own`: the kernel does that.
+    def answer_for(self, spans: Spans, now: float) -> None:
+        """Answer for these addresses from now on.
 
         What was asked for lately and had no answer of ours until now is announced, so that routers' caches
         follow: it may have been somebody else's, or gone for a while.
         """
-        before, self._spans, self._own = self._spans, spans, own
+        before, self._spans = self._spans, spans
         self._to_announce.extend(
             address for address, at in self._asked.items() if now < at + LATELY and address not in before
         )
@@ -60,53 +58,54 @@ class Answerer:
         """Give the next frame that is to be sent though nobody asked, if there is one."""
         while self._advertiser and self._to_announce:
             address = self._to_announce.popleft()
-            if self._answers_for(address) and address not in self._owners:
+            if address in self._spans and address not in self._owners:
                 return self._advertiser.announce(address)
         return None
 
     def answer(self, frame: bytes, now: float) -> Sequence[bytes]:
         """Give the frames to be sent in return for one."""
         message = parse(frame)
-        if message is None or self._advertiser is None or message.frame_source == self._link_layer:
+        if message is None or self._advertiser is None:
             return ()
-        kind, _, source, target, reply_to = message
+        kind, sender, source, target, reply_to = message
+        if sender == self._link_layer:
+            return ()
+        spans = self._spans
         if kind == ADVERTISEMENT or source == UNSPECIFIED:
             # He has it, or is about to: detecting duplicates is how a node claims an address (RFC 4862, 5.4).
-            self._see(target)
+            if target in spans:
+                self._owners.see(target)
             return ()
-        self._see(source)
-        known = target in self._asked
-        self._remember(target, now)
-        if self._answers_for(target):
-            return self._reply(self._advertiser.answer(reply_to, source, target), target, now, known=known)
-        return ()
-
-    def _reply(self, answer: bytes, target: int, now: float, *, known: bool) -> Sequence[bytes]:
-        """Give the answer, or a solicitation of ours, or both."""
-        may_solicit = now >= self._may_solicit_at
+        if source in spans:
+            self._owners.see(source)
+        known = self._remember(target, now)
+        if target not in spans:
+            return ()
+        answer = self._advertiser.answer(reply_to, source, target)
         if target in self._owners:
-            if may_solicit and self._owners.doubt(target, now):
-                return (self._solicit(target, now),)
-            return () if target in self._owners else (answer,)
-        if known or not may_solicit:
-            return (answer,)
+            return self._after_owner(answer, target, now)
         # Somebody may have it and have kept silent so far. His answer prevails over ours, and tells us.
-        return answer, self._solicit(target, now)
+        doubtful = not known and now >= self._may_solicit_at
+        return (answer, self._solicit(target, now)) if doubtful else (answer,)
+
+    def _after_owner(self, answer: bytes, target: int, now: float) -> Sequence[bytes]:
+        """Give a solicitation of ours, or the answer once the address is nobody's, or nothing."""
+        if now >= self._may_solicit_at and self._owners.doubt(target, now):
+            return (self._solicit(target, now),)
+        return () if target in self._owners else (answer,)
+
+    def _remember(self, target: int, now: float) -> bool:
+        """Take note that the address is asked for; say whether it was lately."""
+        asked = self._asked
+        known = target in asked
+        asked[target] = now
+        if known:
+            asked.move_to_end(target)
+        elif len(asked) > MOST_ASKED:
+            asked.popitem(last=False)
+        return known
 
     def _solicit(self, target: int, now: float) -> bytes:
         assert self._advertiser
         self._may_solicit_at = now + SOLICIT_PACE
         return self._advertiser.solicit(target)
-
-    def _answers_for(self, address: int) -> bool:
-        return address in self._spans and address not in self._own
-
-    def _see(self, address: int) -> None:
-        if self._answers_for(address):
-            self._owners.see(address)
-
-    def _remember(self, address: int, now: float) -> None:
-        self._asked[address] = now
-        self._asked.move_to_end(address)
-        if len(self._asked) > MOST_ASKED:
-            self._asked.popitem(last=False)

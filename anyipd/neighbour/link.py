@@ -38,10 +38,10 @@ FILTER = bpf.assemble(
         *bpf.drop_if(socket.PACKET_OTHERHOST),
         *bpf.drop_if(socket.PACKET_OUTGOING),
         (bpf.LD_HALF, 0, 0, _NEXT_HEADER_AND_HOP_LIMIT),
-        *bpf.drop_unless(int.from_bytes(ICMPV6_UNFORWARDED)),
+        *bpf.drop_unless(ICMPV6_UNFORWARDED),
         (bpf.LD_HALF, 0, 0, _TYPE_AND_CODE),
-        *bpf.accept_if(int.from_bytes(SOLICITATION)),
-        *bpf.accept_if(int.from_bytes(ADVERTISEMENT)),
+        *bpf.accept_if(SOLICITATION),
+        *bpf.accept_if(ADVERTISEMENT),
         bpf.DROP,
     ]
 )
@@ -114,7 +114,8 @@ class Ear:
             self._socket.send(frame, socket.MSG_DONTWAIT)
 
     def _listen(self) -> None:
-        receive, send, answer, lock = self._socket.recv, self._socket.send, self._answerer.answer, self._lock
+        receive, send = self._socket.recv, self._socket.send
+        answer, lock, clock = self._answerer.answer, self._lock, time.monotonic
         with self._socket:
             while not self._closed:
                 try:
@@ -122,7 +123,7 @@ class Ear:
                 except OSError:  # the wait ended, or the link went down or away: the kernel tells by an event
                     continue
                 with lock:
-                    frames = () if self._closed else answer(frame, time.monotonic())
+                    frames = () if self._closed else answer(frame, clock())
                 try:
                     for each in frames:
                         send(each, socket.MSG_DONTWAIT)
@@ -167,15 +168,16 @@ class Link:
         self._announce_later()
 
     def answer_for(self, spans: Spans) -> None:
-        """Answer for these addresses from now on."""
+        """Answer for these addresses from now on, but not for the link's own: the kernel does that."""
         self.spans = spans
         self._answer_for(spans, self._answered[1])
 
     def _answer_for(self, spans: Spans, own: frozenset[int]) -> None:
         if (spans, own) != self._answered:
             self._answered = spans, own
+            answered = spans.without(own)
             with self._lock:
-                self._answerer.answer_for(spans, own, time.monotonic())
+                self._answerer.answer_for(answered, time.monotonic())
             self._announce_later()
 
     def _listen(self) -> str | None:

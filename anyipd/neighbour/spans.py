@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -23,6 +23,13 @@ class Spans:
 
     def __contains__(self, address: int) -> bool:
         return bool(bisect_right(self.bounds, address) % 2)
+
+    def without(self, addresses: Iterable[int]) -> Spans:
+        """Give what is left when these are taken out."""
+        return self.of(
+            list(zip(self.bounds[::2], self.bounds[1::2], strict=True)),
+            [(each, each + 1) for each in addresses],
+        )
 
     @classmethod
     def of(cls, inside: Collection[tuple[int, int]], outside: Collection[tuple[int, int]]) -> Spans:

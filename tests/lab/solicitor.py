@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
-from anyipd.neighbour.message import ADVERTISEMENT, Advertiser
+from anyipd.neighbour.message import Advertiser
 from tests.lab.namespace import Namespace
 
 _ETH_P_IPV6 = 0x86DD
+_ADVERTISEMENT = b"\x88\0"  # type and code
 _SO_TIMESTAMPNS, _SO_RCVBUFFORCE = 35, 33
 _TIMESPEC = struct.Struct("=qq")
 _ENOUGH = 1 << 28  # bytes of the receive buffer: nothing is to be lost here
@@ -79,7 +80,7 @@ class Solicitor:
                 )
             except BlockingIOError:
                 return
-            if address[2] != socket.PACKET_OUTGOING and len(frame) > 77 and frame[54:56] == ADVERTISEMENT:
+            if address[2] != socket.PACKET_OUTGOING and frame[54:56] == _ADVERTISEMENT and len(frame) > 77:
                 seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
                 target = int.from_bytes(frame[62:78])
                 yield Answer(target, seconds + nanoseconds / 1e9, frame)
