@@ -193,6 +193,29 @@ def test_random_addresses_are_bound_and_spread(
     assert all(any(address in subnet for address in found) for subnet in subnets)
 
 
+def test_an_edited_policy_changes_nothing_before_it_is_reloaded(delegated: Daemon) -> None:
+    delegated.start()
+    delegated.configure("subnets: [{name: other, id: 3}, {name: web, id: 5}]")
+    (found,) = lines(delegated, "random", "web")
+    assert ipaddress.ip_address(found) in ipaddress.ip_network("2001:db8:100:3::/64")
+    unprobed = delegated.control("probe", "web", check=False)
+    assert "nothing of web is bound" in unprobed.stderr
+    for told in (unprobed, delegated.control("status")):
+        assert "the daemon works by another policy than this" in told.stderr
+    delegated.reload()
+    assert delegated.control("status").stderr == ""
+    (found,) = lines(delegated, "random", "web")
+    assert ipaddress.ip_address(found) in ipaddress.ip_network("2001:db8:100:5::/64")
+
+
+def test_status_says_which_subnet_waits_for_its_uplink(delegated: Daemon) -> None:
+    delegated.configure("subnets: [{name: web}, {name: lab, uplink: eth7}]")
+    delegated.start()
+    status = delegated.control("status")
+    assert "web" in status.stdout
+    assert status.stderr == "lab: no prefix is known to be delegated on eth7\n"
+
+
 def test_random_ends_clearly_where_nothing_is_bound(daemon: Daemon) -> None:
     ended = daemon.control("random", check=False)
     assert (ended.returncode, ended.stderr) == (

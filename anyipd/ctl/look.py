@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anyipd import arguments, clock, policy
+from anyipd import arguments, bound, clock, only_one, policy
+from anyipd.decide.moves import moves
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import Routes
@@ -21,6 +22,7 @@ class Look:
     """What is and what should be; `now` is CLOCK_BOOTTIME."""
 
     now: float
+    policy: policy.Policy
     decision: Decision
     changes: Changes
     subnets: Sequence[Subnets]
@@ -39,7 +41,20 @@ def look(options: argparse.Namespace) -> Look:
     now = clock.now()
     decision = reconciler.decide(now)
     changes = at_once(reconciler.compare(decision, whole=True))
-    return Look(now, decision, changes, verdicts(decision.subnets, changes.local))
+    return Look(now, reconciler.policy, decision, changes, verdicts(decision.subnets, changes.local))
+
+
+def say_who_minds(seen: Look) -> None:
+    """Say on stderr where no daemon makes it so, or one that works by another policy."""
+    told = only_one.ask()
+    if told is None and only_one.holder() is None:
+        print("no daemon is running here: nothing comes or goes; systemctl start anyipd", file=sys.stderr)
+    elif told is not None and any(moves(bound.loads(told), seen.subnets)):
+        print(
+            "the daemon works by another policy than this: see anyipctl plan, "
+            "apply it by systemctl reload anyipd",
+            file=sys.stderr,
+        )
 
 
 def read_policy(options: argparse.Namespace) -> policy.Policy:

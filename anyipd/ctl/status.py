@@ -7,11 +7,10 @@ import json
 import sys
 from datetime import timedelta
 
-from anyipd import bound, only_one
 from anyipd.ctl import subnets
-from anyipd.ctl.look import Look, look
+from anyipd.ctl.look import Look, look, say_who_minds
 from anyipd.ctl.table import print_table
-from anyipd.decide.moves import moves
+from anyipd.decide.carve import unmatched
 from anyipd.model import INFINITE, Delegation
 
 _HEAD = ("DELEGATED PREFIX", "SOURCE", "UPLINK", "PREFERRED", "VALID", "STATE", "REASON")
@@ -43,15 +42,9 @@ def run(options: argparse.Namespace) -> None:
     if seen.subnets:
         print()
         print_table(subnets.HEAD, subnets.rows(seen.subnets))
-    told = only_one.ask()
-    if told is None and only_one.holder() is None:
-        print("no daemon is running here: nothing comes or goes; systemctl start anyipd", file=sys.stderr)
-    elif told is not None and any(moves(bound.loads(told), seen.subnets)):
-        print(
-            "the daemon works by another policy than this: see anyipctl plan, "
-            "apply it by systemctl reload anyipd",
-            file=sys.stderr,
-        )
+    for name, uplink in unmatched(seen.policy, seen.decision.delegations):
+        print(f"{name}: no prefix is known to be delegated on {uplink}", file=sys.stderr)
+    say_who_minds(seen)
 
 
 def _object(seen: Look) -> dict[str, object]:
