@@ -22,7 +22,7 @@ from anyipd.kernel.monitor import Hint, LinkDown, News, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError, Refusal
 from anyipd.model import INFINITE, Prefix, Subnets
-from anyipd.narrate import Line, delegation_lines, subnet_lines
+from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
 from anyipd.observe import networkd
 from anyipd.observe.listen import DeafError, Listener
 from anyipd.passes import LONGEST_REST, Passes
@@ -195,6 +195,7 @@ class Daemon(Passes):
     def _tell_subnets(self, changes: Changes, found: Sequence[Subnets], refused: Sequence[Refusal]) -> None:
         """Tell what was done, and see that what the kernel refused is tried again."""
         _tell(subnet_lines(self._verdicts, found, changes.local, [each.prefix for each in refused]))
+        _tell(moved_lines(self._verdicts, found))
         self._verdicts = found
         for stray in changes.strays:
             _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
+from anyipd.decide.moves import moves
 from anyipd.decide.plan import Plan, Run
 from anyipd.decide.verdict import part
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
@@ -21,6 +22,7 @@ class Line(NamedTuple):
 
 
 _WARN = {DelegationState.REFUSED, DelegationState.OVERLAPPED}
+_BOUND = {SubnetState.BOUND, SubnetState.MISSING}  # or about to be, when that was looked at
 _HELD_OFF = {SubnetState.CONFLICT, SubnetState.WITHOUT_ROOM}
 
 
@@ -60,6 +62,13 @@ def subnet_lines(
     for each in after:
         if each.state in _HELD_OFF and _fate(each) not in known:
             yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
+
+
+def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:
+    """Subnets that have another prefix of the same delegation now: also where no route came or went by it."""
+    for was, will_be, _ in moves((each for each in before if each.state in _BOUND), after):
+        if was and will_be:
+            yield Line("moved", _named(will_be) | {"was": str(was.first)})
 
 
 class _Names:

@@ -208,6 +208,19 @@ def test_an_edited_policy_changes_nothing_before_it_is_reloaded(delegated: Daemo
     assert ipaddress.ip_address(found) in ipaddress.ip_network("2001:db8:100:5::/64")
 
 
+def test_a_reload_that_swaps_two_names_is_told_though_no_route_changes(delegated: Daemon) -> None:
+    delegated.configure("subnets: [{name: web, id: 3}, {name: other, id: 5}]")
+    delegated.start()
+    since = len(delegated.lines())
+    delegated.configure("subnets: [{name: web, id: 5}, {name: other, id: 3}]")
+    delegated.reload()
+    told = [line.split("event=")[1] for line in delegated.lines()[since:] if "reloaded" not in line]
+    assert told == [
+        "moved subnet=web prefix=2001:db8:100:5::/64 was=2001:db8:100:3::/64",
+        "moved subnet=other prefix=2001:db8:100:3::/64 was=2001:db8:100:5::/64",
+    ]
+
+
 def test_status_says_which_subnet_waits_for_its_uplink(delegated: Daemon) -> None:
     delegated.configure("subnets: [{name: web}, {name: lab, uplink: eth7}]")
     delegated.start()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from anyipd.decide.plan import Plan, Run
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
-from anyipd.narrate import Line, delegation_lines, subnet_lines
+from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
 
 NOW = 1000.0
 P = Prefix.parse("2001:db8::/56")
@@ -116,3 +116,13 @@ def test_what_is_held_off_is_told_once() -> None:
     other = replace(conflict, reason="routed to eth1")
     [line] = subnet_lines([conflict], [other], Plan(), set())
     assert line.fields == {"subnet": "lab", "prefix": "2001:db8:0:3::/64", "reason": "routed to eth1"}
+
+
+def test_only_what_was_bound_can_move() -> None:
+    bound = at(3, "web", SubnetState.BOUND)
+    moved = Line("moved", {"subnet": "web", "prefix": "2001:db8:0:3::/64", "was": str(FIRST)})
+    assert list(moved_lines([at(0, "web", SubnetState.MISSING)], [bound])) == [moved]
+    nowhere = replace(bound, state=SubnetState.WITHOUT_ROOM, first=None)
+    for before in (nowhere, at(0, "web", SubnetState.CONFLICT), at(0, "other", SubnetState.BOUND), bound):
+        assert not list(moved_lines([before], [bound]))
+    assert not list(moved_lines([bound], [at(0, "web", SubnetState.CONFLICT)]))
