@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from anyipd.decide.moves import moves
+from anyipd.decide.moves import moves, pairs
 from anyipd.decide.plan import Plan, Run
 from anyipd.decide.verdict import part
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
@@ -69,6 +69,19 @@ def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator
     for was, will_be, _ in moves((each for each in before if each.state in _BOUND), after):
         if was and will_be:
             yield Line("moved", _named(will_be) | {"was": str(was.first)})
+
+
+def state_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:
+    """Subnets that are in another state or place, or there for another reason, than they were before."""
+    for was, now in pairs(before, after):
+        if now is None:
+            if was:
+                yield Line("gone", _named(was))
+        elif was is None or (was.state, was.first, was.reason) != (now.state, now.first, now.reason):
+            fields = _named(now)
+            if now.reason:
+                fields["reason"] = now.reason
+            yield Line(now.state.value, fields, warning=now.state in _HELD_OFF)
 
 
 class _Names:

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "check": "read the policy and report every mistake in it",
     "plan": "show what a pass would change now, or what an example prefix would give",
     "status": "show delegations and subnets as the kernel and the lease files tell them",
+    "watch": "print what status shows as it changes, a line for each change",
     "probe": "ask whether addresses of bound subnets really answer, and say why if not",
     "random": "print uniformly random addresses inside bound subnets",
     "flush": "remove every route of anyipd's; a running daemon puts back what belongs there",

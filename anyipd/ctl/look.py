@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from anyipd import arguments, bound, clock, only_one, policy
 from anyipd.decide.moves import moves
@@ -14,6 +15,7 @@ from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import Routes
 from anyipd.model import Subnets
 from anyipd.observe import networkd
+from anyipd.policy import Policy
 from anyipd.reconcile import Changes, Decision, Reconciler, at_once
 
 
@@ -22,26 +24,34 @@ class Look:
     """What is and what should be; `now` is CLOCK_BOOTTIME."""
 
     now: float
-    policy: policy.Policy
+    policy: Policy
     decision: Decision
     changes: Changes
     subnets: Sequence[Subnets]
+    complaints: Sequence[str]
 
 
 def look(options: argparse.Namespace) -> Look:
-    """Observe and compare. Ends the program on a bad policy."""
-    reconciler = Reconciler(read_policy(options), options.runtime_dir, Routes())
+    """Observe and compare. Says on stderr what was dropped, and ends the program on a bad policy."""
+    seen = look_by(read_policy(options), options.runtime_dir, Routes())
+    for complaint in seen.complaints:
+        print(complaint, file=sys.stderr)
+    return seen
+
+
+def look_by(policy: Policy, runtime_dir: Path, routes: Routes) -> Look:
+    """Observe and compare by a policy."""
+    reconciler, complaints = Reconciler(policy, runtime_dir, routes), []
     try:
         reconciler.networkd.take(networkd.ask(clock.now()), clock.now())
     except ValueError as error:
-        print(f"dropped: {error}", file=sys.stderr)
+        complaints.append(f"dropped: {error}")
     at_once(reconciler.look(Stale.ALL, lambda: None))
-    for complaint in reconciler.complaints:
-        print(f"dropped: {complaint.path}: {complaint.reason}", file=sys.stderr)
+    complaints += [f"dropped: {each.path}: {each.reason}" for each in reconciler.complaints]
     now = clock.now()
     decision = reconciler.decide(now)
     changes = at_once(reconciler.compare(decision, whole=True))
-    return Look(now, reconciler.policy, decision, changes, verdicts(decision.subnets, changes.local))
+    return Look(now, policy, decision, changes, verdicts(decision.subnets, changes.local), complaints)
 
 
 def say_who_minds(seen: Look) -> None:
@@ -57,7 +67,7 @@ def say_who_minds(seen: Look) -> None:
         )
 
 
-def read_policy(options: argparse.Namespace) -> policy.Policy:
+def read_policy(options: argparse.Namespace) -> Policy:
     """Read the policy, or take the default one where there is no file. Ends the program on a bad one."""
     if not options.config.exists():
         print(f"{options.config} does not exist: the default policy holds", file=sys.stderr)

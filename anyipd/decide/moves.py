@@ -31,9 +31,19 @@ class Move(NamedTuple):
 
 
 def moves(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Move]:
-    """Compare by name, within each delegation, what is bound with what is to be; what stays is left out."""
+    """Say what of the bound subnets `before` has another prefix `after`, comes or goes."""
+    for was, will_be in pairs(before, after):
+        to_be_bound = will_be if will_be and will_be.state in _TO_BE_BOUND else None
+        if (was and was.first) != (to_be_bound and to_be_bound.first):
+            yield Move(was, to_be_bound, will_be.reason if will_be else None)
+
+
+def pairs(
+    before: Iterable[Subnets], after: Iterable[Subnets]
+) -> Iterator[tuple[Subnets | None, Subnets | None]]:
+    """Put together what has the same names in a delegation: in the order of `after`, then the rest."""
     named: defaultdict[tuple[object, ...], tuple[list[Subnets], list[Subnets]]]
-    named = defaultdict(lambda: ([], []))  # in the order of the policy, then what it has no more
+    named = defaultdict(lambda: ([], []))
     for side, runs in ((1, after), (0, before)):
         for each in runs:
             named[each.delegation, each.name, each.number is None][side].append(each)
@@ -43,11 +53,8 @@ def moves(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Move]
         new.sort(key=_begin)
         for begin, end in pairwise(edges):
             was, will_be = _between(old, begin, end), _between(new, begin, end)
-            reason = will_be.reason if will_be else None
-            if will_be and will_be.state not in _TO_BE_BOUND:
-                will_be = None
-            if (was and was.first) != (will_be and will_be.first):
-                yield Move(was, will_be, reason)
+            if was or will_be:
+                yield was, will_be
 
 
 def _begin(subnets: Subnets) -> int:

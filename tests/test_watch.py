@@ -1,0 +1,137 @@
+"""`anyipctl watch` against the real kernel: all that is, then each change once, until interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.daemon import Daemon
+from tests.lab.namespace import stop, wait_until
+
+PREFIX = "2001:db8:100::/60"
+POLICY = "subnets: [{name: web, id: 3}, {name: docker, id: 0xf, bind: false}]"
+
+DELEGATED = {"event": "delegated", "prefix": PREFIX, "source": "kernel"}
+BOUND = {"event": "bound", "subnet": "web", "prefix": "2001:db8:100:3::/64"}
+RESERVED = {
+    "event": "reserved",
+    "subnet": "docker",
+    "prefix": "2001:db8:100:f::/64",
+    "reason": "bind: false",
+}
+
+
+class Watch:
+    """`anyipctl watch` beside a daemon."""
+
+    def __init__(self, daemon: Daemon, folder: Path, *options: str) -> None:
+        self.out, self.err = folder / "watch.out", folder / "watch.err"
+        command = [sys.executable, "-m", "anyipd.ctl", "watch", *daemon.files, *options]
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process: subprocess.Popen[str] = daemon.namespace.popen(
+                *command, stdout=out, stderr=err, env=daemon.environment()
+            )
+        self.taken = 0
+
+    def lines(self) -> list[str]:
+        return self.out.read_text().splitlines()
+
+    def tells(self, *expected: dict[str, str]) -> None:
+        """Wait for the next events, which are these and no others, but for what stood for a moment only."""
+        told: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            for line in self.lines()[self.taken :]:
+                self.taken += 1
+                told.append(json.loads(line))
+            return len(told) >= len(expected) and told[-1]["event"] == expected[-1]["event"]
+
+        wait_until(enough)
+        for each in told:
+            assert abs(datetime.fromisoformat(each.pop("time")) - datetime.now(UTC)) < timedelta(seconds=30)
+        assert [each for each in told if each in expected or each["event"] != "missing"] == [*expected]
+
+
+@pytest.fixture
+def start(daemon: Daemon, tmp_path: Path) -> Iterator[Callable[..., Watch]]:
+    started: list[Watch] = []
+
+    def start(*options: str) -> Watch:
+        started.append(Watch(daemon, tmp_path, *options))
+        return started[-1]
+
+    daemon.configure(POLICY)
+    yield start
+    for each in started:
+        stop(each.process, signal.SIGKILL)
+
+
+def test_a_prefix_comes_is_held_off_and_goes(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    host = daemon.namespace
+    watch = start("--json")
+    daemon.start()
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    watch.tells(DELEGATED, BOUND, RESERVED)
+    host.ip("link add other type veth peer name far")
+    host.ip("link set other up")
+    host.ip("-6 address add 2001:db8:100:3::1/64 dev other")
+    watch.tells(BOUND | {"event": "conflict", "reason": "2001:db8:100:3::/64 is on-link at other"})
+    host.ip("link delete other")
+    watch.tells(BOUND)
+    host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp")
+    watch.tells(
+        {"event": "withdrawn", "prefix": PREFIX},
+        BOUND | {"event": "gone"},
+        {key: RESERVED[key] for key in ("subnet", "prefix")} | {"event": "gone"},
+    )
+
+
+def test_all_that_is_comes_first_and_a_line_is_readable(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    daemon.start()
+    watch = start()
+    wait_until(lambda: len(watch.lines()) == 3)
+    assert [line.split(" ", 1)[1] for line in watch.lines()] == [
+        f"event=delegated prefix={PREFIX} source=kernel",
+        "event=bound subnet=web prefix=2001:db8:100:3::/64",
+        'event=reserved subnet=docker prefix=2001:db8:100:f::/64 reason="bind: false"',
+    ]
+    watch.process.send_signal(signal.SIGINT)
+    assert watch.process.wait(5) == -signal.SIGINT
+    assert watch.err.read_text() == ""
+
+
+def test_it_works_without_a_daemon(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    watch = start("--json")
+    daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
+
+
+def test_a_broken_policy_is_told_once_and_the_last_good_one_holds(
+    daemon: Daemon, start: Callable[..., Watch]
+) -> None:
+    watch = start("--json")
+    host = daemon.namespace
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
+    daemon.configure("subnets: [{name: Web}]")
+    for number in range(3):
+        host.ip(f"-6 route add local 2001:db8:100:{number:x}::/64 dev lo table local proto static")
+    wait_until(lambda: "subnets[0].name" in watch.err.read_text())
+    daemon.configure("subnets: [{name: api, id: 3}]")
+    host.ip("-6 route add local 2001:db8:100:3::/64 dev lo table local proto static")
+    taken = "another local route has this destination"
+    watch.tells(
+        {"event": "conflict", "subnet": "api", "prefix": BOUND["prefix"], "reason": taken},
+        {"event": "gone", "subnet": "web", "prefix": BOUND["prefix"]},
+        {"event": "gone", "subnet": "docker", "prefix": RESERVED["prefix"]},
+    )
+    assert watch.err.read_text().count("subnets[0].name") == 1
