@@ -27,10 +27,10 @@ check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabil
 		debian/postinst debian/postrm debian/prerm
 
 # An answer is JSON. Where there is none, nobody could be asked: said, but no reason to stop working.
-PIP_AUDIT = .venv/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+PIP_AUDIT = .cache/audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 	--requirement requirements.lock
-audit: .venv ## ask PyPI for known vulnerabilities of what `make install` takes from it
-	@mkdir -p .cache; case $$($(PIP_AUDIT) --format json 2>.cache/audit.log; echo " $$?") in \
+audit: .cache/audit ## ask PyPI for known vulnerabilities of what `make install` takes from it
+	@case $$($(PIP_AUDIT) --format json 2>.cache/audit.log; echo " $$?") in \
 		'{'*' 0') echo 'No known vulnerability in requirements.lock' ;; \
 		'{'*) $(PIP_AUDIT) ;; \
 		*) echo "NOT AUDITED for vulnerabilities: $$(tail -n 1 .cache/audit.log)" >&2 ;; \

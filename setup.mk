@@ -10,7 +10,7 @@ QUIET := $(shell [ -t 2 ] || echo --quiet)
 .PHONY: lock
 lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 	@for lock in 'requirements.lock pyproject.toml' 'requirements-dev.lock pyproject.toml --group dev' \
-			'requirements-fuzz.lock --group fuzz'; do \
+			'requirements-audit.lock --group audit' 'requirements-fuzz.lock --group fuzz'; do \
 		.venv/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
 			--generate-hashes --custom-compile-command 'make lock' --output-file $$lock \
 			|| exit; \
@@ -36,6 +36,12 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 	.venv/bin/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
 	touch $@
 
+.cache/audit/stamp: requirements-audit.lock .venv/stamp
+	rm -rf $(@D)
+	$(PYTHON) -m venv --without-pip $(@D)
+	.venv/bin/python -m pip --python $(@D)/bin/python install $(QUIET) --require-hashes -r requirements-audit.lock
+	touch $@
+
 # Debian's Python has no ensurepip without python3-venv, and its pip no certificate authorities of its
 # own: where the machine has none either, they come with it, from ca-certificates.
 .PHONY: .venv/pip
@@ -48,6 +54,7 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 			.venv/lib/python3*/site-packages/pip/_vendor/certifi/core.py; \
 	fi
 
+.cache/audit: .cache/audit/stamp
 .cache/lintian: .cache/lintian/stamp
 .cache/wheels: .cache/wheels/stamp
 
