@@ -98,7 +98,7 @@ def test_plan_before_a_reload_says_which_subnets_move_or_go(delegated: Daemon, t
         "CHANGE  TYPE   PREFIX               SUBNET",
         "add     local  2001:db8:100:2::/64  rest-2",
         "add     local  2001:db8:100:a::/64  old",
-        "remove  local  2001:db8:100:9::/64  -",
+        "remove  local  2001:db8:100:9::/64  old",
     ]
     planned = json.loads(delegated.control("plan", "--json").stdout)
     assert {(each["name"], each["change"], each["from"], each["to"]) for each in planned["subnets"]} == {

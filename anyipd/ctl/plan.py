@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from anyipd import arguments, bound, only_one
 from anyipd.ctl import subnets
@@ -16,10 +18,24 @@ from anyipd.decide.moves import moves
 from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
-from anyipd.model import Discard, Prefix
+from anyipd.model import Discard, Prefix, Subnets
 from anyipd.policy import TURN_NEIGHBOURS_ON
 
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
+
+
+class _Change(NamedTuple):
+    """What would become of a run of routes, and the subnets that it belongs to, with their names."""
+
+    change: str
+    kind: str
+    run: Run
+    subnets: Sequence[Subnets] = ()
+
+    def name(self, i: int) -> str | None:
+        """Name the subnet of the i-th route."""
+        found = find(self.subnets, self.run.part(i, i + 1))
+        return found[0].subnet_name(found[1]) if found else None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -53,17 +69,18 @@ def _print_example(options: argparse.Namespace) -> None:
 
 def _print_changes(seen: Look, *, as_json: bool) -> None:
     told = only_one.ask()
-    moved = None if told is None else list(moves(bound.loads(told), seen.subnets))
+    before = [] if told is None else bound.loads(told)
+    moved = None if told is None else list(moves(before, seen.subnets))
     local, discard = seen.changes.local, seen.changes.discard
-    changes = [("add", "local", run) for run in local.add]
-    changes += [("add", "discard", run) for run in discard.add]
-    changes += [("renew", "local", run) for run in local.renew]
-    changes += [("remove", "local", run) for run in local.remove]
-    changes += [("remove", "discard", run) for run in discard.remove]
-    changes += [("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
+    changes = [_Change("add", "local", run, seen.subnets) for run in local.add]
+    changes += [_Change("add", "discard", run) for run in discard.add]
+    changes += [_Change("renew", "local", run, seen.subnets) for run in local.renew]
+    changes += [_Change("remove", "local", run, before) for run in local.remove]
+    changes += [_Change("remove", "discard", run) for run in discard.remove]
+    changes += [_Change("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
     if as_json:
         found = None if moved is None else [each for move in moved for each in subnets.move_objects(move)]
-        routes = [_object(seen, *change) for change in changes]
+        routes = [_object(change) for change in changes]
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
     if told is None:
@@ -75,35 +92,25 @@ def _print_changes(seen: Look, *, as_json: bool) -> None:
     if moved and changes:
         print()
     if changes:
-        print_table(_HEAD, [_row(seen, *change) for change in changes])
+        print_table(_HEAD, [_row(change) for change in changes])
     if not moved and not changes:
         print("nothing to change")
 
 
-def _object(seen: Look, change: str, kind: str, run: Run) -> dict[str, str | int | None]:
+def _object(change: _Change) -> dict[str, str | int | None]:
     return {
-        "change": change,
-        "type": kind,
-        "prefix": str(run.first),
-        "count": run.count,
-        "subnet": _name(seen, kind, run),
+        "change": change.change,
+        "type": change.kind,
+        "prefix": str(change.run.first),
+        "count": change.run.count,
+        "subnet": change.name(0),
     }
 
 
-def _row(seen: Look, change: str, kind: str, run: Run) -> tuple[str, str, str, str]:
-    prefix = str(run.first)
-    if run.count > 1:
-        prefix += f" ... {run.part(run.count - 1, run.count).first}"
-    name = _name(seen, kind, run) or "-"
-    last = _name(seen, kind, run.part(run.count - 1, run.count))
-    return change, kind, prefix, f"{name} ... {last}" if last and run.count > 1 else name
-
-
-def _name(seen: Look, kind: str, run: Run) -> str | None:
-    if kind != "local":
-        return None
-    found = find(seen.subnets, run)
-    if found is None:
-        return None
-    holder, position = found
-    return holder.subnet_name(position)
+def _row(change: _Change) -> tuple[str, str, str, str]:
+    last = change.run.count - 1
+    prefix, name = str(change.run.first), change.name(0) or "-"
+    if last:
+        prefix += f" ... {change.run.part(last, last + 1).first}"
+        name += f" ... {change.name(last)}" if change.name(last) else ""
+    return change.change, change.kind, prefix, name
