@@ -234,6 +234,19 @@ def uplink_renamed(stage: Stage) -> None:
         line.connect()
 
 
+def uplink_removed(stage: Stage) -> None:
+    """Take the host's end away, as a card is pulled, and put it back without its addresses and routes."""
+    line = stage.pick_line()
+    name, isp, host = line.uplink.interface, line.uplink.isp, stage.host
+    with stage.trouble(line.covers) as trouble:
+        host.ip(f"link set {name} netns {isp.name}")
+        a_while(stage)
+        isp.ip(f"link set {name} netns {host.name}")
+        trouble.lifted()
+        host.ip(f"link set {name} up")
+        line.connect()
+
+
 def client_killed(stage: Stage) -> None:
     """With its lease file, or without: dhclient never drops a line of it, and asks for all that it ever had.
 
@@ -336,6 +349,18 @@ def remove(files: Iterable[Path]) -> None:
             file.unlink()
 
 
+def leases_unreadable(stage: Stage) -> None:
+    """Put a file in the place of their directory: what was read counts, and the hook writes nothing."""
+    leases = stage.daemon.runtime / "leases"
+    with stage.trouble() as trouble:
+        aside = leases.rename(leases.with_name("aside"))
+        leases.touch()
+        a_while(stage, 4)
+        trouble.lifted()
+        leases.unlink()
+        aside.rename(leases)
+
+
 def runtime_full(stage: Stage) -> None:
     ballast = stage.daemon.runtime / "ballast"
     with stage.trouble() as trouble:
@@ -372,6 +397,7 @@ FAULTS = (
     Fault("lo down and up", "all", lo_down),
     Fault("an uplink down and up", "that uplink", uplink_down),
     Fault("an uplink renamed and back", "that uplink", uplink_renamed),
+    Fault("an uplink removed and returned", "that uplink", uplink_removed),
     Fault("dhclient killed", "none", client_killed),
     Fault("released, started again", "that uplink", released),
     Fault("renumbered with overlap", "none", renumbered),
@@ -379,6 +405,7 @@ FAULTS = (
     Fault("lifetimes renewed", "none", renewed),
     Fault("Kea stopped", "none", server_stopped),
     Fault("bad lease files", "none", bad_lease_files),
+    Fault("lease files unreadable", "none", leases_unreadable),
     Fault("runtime directory full", "none", runtime_full),
     Fault("runtime directory read-only", "none", runtime_read_only),
 )
