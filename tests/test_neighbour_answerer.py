@@ -20,14 +20,14 @@ OURS, ROUTER, OTHER = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2", b"\2\0\0\0\0\3"
 LINK_LOCAL = 0xFE80 << 112
 SUBNET = Prefix.parse("2001:db8:5::/64")
 OWN, TARGET = SUBNET.address + 1, SUBNET.address + 0x1234
-SPANS = Spans((SUBNET.address, SUBNET.end)).without([OWN])
+SPANS = Spans((SUBNET.address, SUBNET.end))
 router, other = Advertiser(ROUTER, LINK_LOCAL + 2), Advertiser(OTHER, LINK_LOCAL + 3)
 
 
 @pytest.fixture
 def answerer() -> Answerer:
     made = Answerer()
-    made.answer_for(SPANS, 0)
+    made.answer_for(SPANS, {OWN}, 0)
     made.speak_as(OURS, LINK_LOCAL + 1, 0)
     return made
 
@@ -84,7 +84,7 @@ def test_what_is_not_ours_to_answer_for(answerer: Answerer, target: int) -> None
 
 def test_nothing_is_said_before_there_is_an_address_to_speak_from() -> None:
     answerer = Answerer()
-    answerer.answer_for(SPANS, 0)
+    answerer.answer_for(SPANS, {OWN}, 0)
     assert answerer.answer(router.solicit(TARGET), 1) == ()
 
 
@@ -127,33 +127,42 @@ def test_a_flood_of_claims_costs_no_memory_and_silences_no_other_address(answere
 def test_what_was_asked_for_lately_is_announced_when_it_is_ours_again(answerer: Answerer) -> None:
     lately, long_ago, elsewhere, owned = TARGET, TARGET + 1, SUBNET.end + 5, TARGET + 2
     answerer.answer(router.solicit(long_ago), 1)
-    answerer.answer_for(Spans(), 2)
+    answerer.answer_for(Spans(), {OWN}, 2)
     now = 2 + LATELY
     for target in (lately, elsewhere, OWN):
         assert answerer.answer(router.solicit(target), now - 1) == ()
-    answerer.answer_for(SPANS, now)
+    answerer.answer_for(SPANS, {OWN}, now)
     assert announcements(answerer) == [lately]
     answerer.answer(router.solicit(owned), now)
     answerer.answer(other.announce(owned), now)
-    answerer.answer_for(SPANS, now)
+    answerer.answer_for(SPANS, {OWN}, now)
     assert announcements(answerer) == []
     answerer.speak_as(ROUTER, LINK_LOCAL + 1, now)
     assert announcements(answerer) == [lately]  # another place on Ethernet
 
 
+def test_an_own_address_that_goes_is_not_announced(answerer: Answerer) -> None:
+    """Another node may have it by now, whose claim meant nothing to us while we had it."""
+    answerer.answer(router.solicit(OWN), 1)
+    answerer.answer(other.announce(OWN), 1)
+    answerer.answer_for(SPANS, set(), 2)
+    assert announcements(answerer) == []
+    assert said(answerer.answer(router.solicit(OWN), 3)) == [(ADVERTISEMENT, OWN)]
+
+
 def test_what_goes_before_it_was_announced_is_not(answerer: Answerer) -> None:
-    answerer.answer_for(Spans(), 1)
+    answerer.answer_for(Spans(), {OWN}, 1)
     answerer.answer(router.solicit(TARGET), 1)
-    answerer.answer_for(SPANS, 2)
-    answerer.answer_for(Spans(), 2)
+    answerer.answer_for(SPANS, {OWN}, 2)
+    answerer.answer_for(Spans(), {OWN}, 2)
     assert announcements(answerer) == []
 
 
 def test_announcements_are_bounded(answerer: Answerer) -> None:
-    answerer.answer_for(Spans(), 1)
+    answerer.answer_for(Spans(), {OWN}, 1)
     for number in range(MOST_ASKED + 10):
         answerer.answer(router.solicit(TARGET + number), 1)
-    answerer.answer_for(SPANS, 2)
+    answerer.answer_for(SPANS, {OWN}, 2)
     for _ in range(3):  # a link that flaps
         answerer.fall_silent()
         answerer.speak_as(OURS, LINK_LOCAL + 1, 2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from anyipd.neighbour.message import ADVERTISEMENT, UNSPECIFIED, Advertiser, parse
 from anyipd.neighbour.owners import Owners
@@ -27,7 +28,7 @@ class Answerer:
     def __init__(self) -> None:
         self._advertiser: Advertiser | None = None
         self._link_layer = b""
-        self._spans = Spans()
+        self._spans = self._answered = Spans()  # with the link's own addresses, and without
         self._owners = Owners()
         self._asked: OrderedDict[int, float] = OrderedDict()
         self._may_solicit_at = 0.0
@@ -35,21 +36,24 @@ class Answerer:
 
     def speak_as(self, link_layer: bytes, source: int, now: float) -> None:
         """Speak from this address on Ethernet, and from `source`, an address of the link, from now on."""
-        spans, self._spans = self._spans, Spans()
         self._link_layer, self._advertiser = link_layer, Advertiser(link_layer, source)
-        self.answer_for(spans, now)
+        self._announce_all_but(Spans(), now)
 
     def fall_silent(self) -> None:
         """Say nothing any more, until there is something to speak as."""
         self._advertiser = None
 
-    def answer_for(self, spans: Spans, now: float) -> None:
-        """Answer for these addresses from now on.
+    def answer_for(self, spans: Spans, own: AbstractSet[int], now: float) -> None:
+        """Answer for these addresses from now on, but not for `own`: the kernel does that."""
+        before, self._spans, self._answered = self._spans, spans, spans.without(own)
+        self._announce_all_but(before, now)
 
-        What was asked for lately and had no answer of ours until now is announced, so that routers' caches
-        follow: it may have been somebody else's, or gone for a while.
+    def _announce_all_but(self, before: Spans, now: float) -> None:
+        """Have announced what was asked for lately and had no answer of ours, so that routers' caches follow.
+
+        It may have been somebody else's, or gone for a while. One of our own that goes is neither: who has it
+        next will tell.
         """
-        before, self._spans = self._spans, spans
         self._to_announce.extend(
             address for address, at in self._asked.items() if now < at + LATELY and address not in before
         )
@@ -58,7 +62,7 @@ class Answerer:
         """Give the next frame that is to be sent though nobody asked, if there is one."""
         while self._advertiser and self._to_announce:
             address = self._to_announce.popleft()
-            if address in self._spans and address not in self._owners:
+            if address in self._answered and address not in self._owners:
                 return self._advertiser.announce(address)
         return None
 
@@ -70,16 +74,16 @@ class Answerer:
         kind, sender, source, target, reply_to = message
         if sender == self._link_layer:
             return ()
-        spans = self._spans
+        answered = self._answered
         if kind == ADVERTISEMENT or source == UNSPECIFIED:
             # He has it, or is about to: detecting duplicates is how a node claims an address (RFC 4862, 5.4).
-            if target in spans:
+            if target in answered:
                 self._owners.see(target)
             return ()
-        if source in spans:
+        if source in answered:
             self._owners.see(source)
         known = self._remember(target, now)
-        if target not in spans:
+        if target not in answered:
             return ()
         answer = self._advertiser.answer(reply_to, source, target)
         if target in self._owners:

@@ -168,16 +168,15 @@ class Link:
         self._announce_later()
 
     def answer_for(self, spans: Spans) -> None:
-        """Answer for these addresses from now on, but not for the link's own: the kernel does that."""
+        """Answer for these addresses from now on."""
         self.spans = spans
         self._answer_for(spans, self._answered[1])
 
     def _answer_for(self, spans: Spans, own: frozenset[int]) -> None:
         if (spans, own) != self._answered:
             self._answered = spans, own
-            answered = spans.without(own)
             with self._lock:
-                self._answerer.answer_for(answered, time.monotonic())
+                self._answerer.answer_for(spans, own, time.monotonic())
             self._announce_later()
 
     def _listen(self) -> str | None:
