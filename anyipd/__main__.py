@@ -9,7 +9,7 @@ import socket
 
 import structlog
 
-from anyipd import arguments, bound, log, only_one, policy
+from anyipd import arguments, log, only_one, policy
 from anyipd.daemon import Daemon
 from anyipd.kernel.routes import Routes
 
@@ -61,7 +61,7 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
 
 def _answer(claimed: socket.socket, daemon: Daemon) -> None:
     try:
-        only_one.answer(claimed, bound.dumps(daemon.subnets))
+        only_one.answer(claimed, daemon.policy.model_dump_json().encode())
     except OSError:
         # No descriptor is left. Who asks knows who we are without an answer, and can stay in line.
         loop = asyncio.get_running_loop()

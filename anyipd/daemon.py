@@ -17,8 +17,7 @@ import structlog
 from anyipd import clock, policy
 from anyipd.decide.verdict import verdicts
 from anyipd.heard import HeardLeases
-from anyipd.kernel import wire
-from anyipd.kernel.monitor import Hint, LinkDown, News, Stale
+from anyipd.kernel.monitor import Hint, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError, Refusal
 from anyipd.model import INFINITE, Prefix, Subnets
@@ -56,9 +55,9 @@ class Daemon(Passes):
         self._misunderstood = ""
 
     @property
-    def subnets(self) -> Sequence[Subnets]:
-        """The policy's subnets as the last pass found them."""
-        return self._verdicts
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._reconciler.policy
 
     async def _begin(self) -> None:
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._on_packet)
@@ -97,7 +96,7 @@ class Daemon(Passes):
             self._woken.set()
 
     def _hear(self, hint: Hint) -> None:
-        if Stale.DISCARDS in hint.stale or any(map(_is_discard, hint.news)):
+        if hint.of_discards:
             self._networkd_calls.set()
         self._look_again(hint)
 
@@ -179,6 +178,8 @@ class Daemon(Passes):
             changes = await in_slices(reconciler.compare(decision, whole=whole))
             refused = await in_slices(reconciler.apply(changes))
             _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+            if decision.subnets != before.subnets:
+                _tell(moved_lines(before.subnets, decision.subnets))
             self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
             self._decision = decision
         else:
@@ -195,7 +196,6 @@ class Daemon(Passes):
     def _tell_subnets(self, changes: Changes, found: Sequence[Subnets], refused: Sequence[Refusal]) -> None:
         """Tell what was done, and see that what the kernel refused is tried again."""
         _tell(subnet_lines(self._verdicts, found, changes.local, [each.prefix for each in refused]))
-        _tell(moved_lines(self._verdicts, found))
         self._verdicts = found
         for stray in changes.strays:
             _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
@@ -221,10 +221,6 @@ class Daemon(Passes):
         self._retry = min(2 * self._retry, LAST_RETRY)
         hint, self._retry_hint = self._retry_hint, Hint()
         self._look_again(hint)
-
-
-def _is_discard(news: News | LinkDown) -> bool:
-    return isinstance(news, News) and news.route.type in wire.DISCARDS.values()
 
 
 def _tell(lines: Iterable[Line]) -> None:

@@ -22,7 +22,6 @@ class Line(NamedTuple):
 
 
 _WARN = {DelegationState.REFUSED, DelegationState.OVERLAPPED}
-_BOUND = {SubnetState.BOUND, SubnetState.MISSING}  # or about to be, when that was looked at
 _HELD_OFF = {SubnetState.CONFLICT, SubnetState.WITHOUT_ROOM}
 
 
@@ -66,7 +65,7 @@ def subnet_lines(
 
 def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:
     """Subnets that have another prefix of the same delegation now: also where no route came or went by it."""
-    for was, will_be, _ in moves((each for each in before if each.state in _BOUND), after):
+    for was, will_be, _ in moves(before, after):
         if was and will_be:
             yield Line("moved", _named(will_be) | {"was": str(was.first)})
 
@@ -79,6 +78,8 @@ def state_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator
                 yield Line("gone", _named(was))
         elif was is None or (was.state, was.first, was.reason) != (now.state, now.first, now.reason):
             fields = _named(now)
+            if was and was.first and was.first != now.first:
+                fields["was"] = str(was.first)
             if now.reason:
                 fields["reason"] = now.reason
             yield Line(now.state.value, fields, warning=now.state in _HELD_OFF)
@@ -120,7 +121,7 @@ def _told(delegation: Delegation, now: float) -> dict[str, str | int]:
         fields["uplink"] = delegation.uplink
     for name, end in (("preferred", delegation.preferred_until), ("valid", delegation.valid_until)):
         if end is not None:
-            fields[name] = "forever" if end == INFINITE else max(round(end - now), 0)
+            fields[name] = "infinite" if end == INFINITE else max(round(end - now), 0)
     if delegation.reason:
         fields["reason"] = delegation.reason
     return fields

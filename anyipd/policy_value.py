@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
+    PlainSerializer,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -116,7 +117,7 @@ def _foreign(number: int) -> int:
     return number
 
 
-IPPrefix = Annotated[InstanceOf[Prefix], BeforeValidator(_read_prefix)]
+IPPrefix = Annotated[InstanceOf[Prefix], BeforeValidator(_read_prefix), PlainSerializer(str)]
 
 DelegablePrefix = Annotated[IPPrefix, AfterValidator(_delegable)]
 

@@ -193,15 +193,41 @@ def test_random_addresses_are_bound_and_spread(
     assert all(any(address in subnet for address in found) for subnet in subnets)
 
 
-def test_an_edited_policy_changes_nothing_before_it_is_reloaded(delegated: Daemon) -> None:
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        (
+            "subnets: [{name: other, id: 3}, {name: web, id: 5}]",
+            "{} is not in force: see anyipctl plan, apply it by systemctl reload anyipd\n",
+        ),
+        (
+            "unassigned: reject",
+            (
+                "{}:1:13: unassigned: found reject; unreachable, blackhole, prohibit or none\n"
+                "{} is not in force: mend it\n"
+            ),
+        ),
+    ],
+    ids=["good", "bad"],
+)
+def test_an_edited_policy_changes_nothing_before_it_is_reloaded(
+    delegated: Daemon, edited: str, told: str
+) -> None:
+    delegated.start()
+    before = delegated.control("status")
+    assert before.stderr == ""
+    delegated.configure(edited)
+    status, picked = delegated.control("status"), delegated.control("random", "web")
+    said = told.format(delegated.configuration, delegated.configuration)
+    assert (status.stdout, status.stderr, picked.stderr) == (before.stdout, said, said)
+    assert ipaddress.ip_address(picked.stdout.strip()) in ipaddress.ip_network("2001:db8:100:3::/64")
+    (probed,) = json.loads(delegated.control("probe", "web", "--json", check=False).stdout)
+    assert probed["around"]["prefix"] == "2001:db8:100:3::/64"
+
+
+def test_a_reload_makes_an_edited_policy_the_one_in_force(delegated: Daemon) -> None:
     delegated.start()
     delegated.configure("subnets: [{name: other, id: 3}, {name: web, id: 5}]")
-    (found,) = lines(delegated, "random", "web")
-    assert ipaddress.ip_address(found) in ipaddress.ip_network("2001:db8:100:3::/64")
-    unprobed = delegated.control("probe", "web", check=False)
-    assert "nothing of web is bound" in unprobed.stderr
-    for told in (unprobed, delegated.control("status")):
-        assert "the daemon works by another policy than this" in told.stderr
     delegated.reload()
     assert delegated.control("status").stderr == ""
     (found,) = lines(delegated, "random", "web")

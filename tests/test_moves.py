@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyipd import bound
 from anyipd.decide.moves import Move, moves
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, SubnetState
@@ -54,7 +53,7 @@ def change(before: Prefix | None, after: Prefix | None) -> str:
     return "remove" if after is None else "move" if before else "add"
 
 
-@given(policies(SubnetState.BOUND), policies(*SubnetState))
+@given(policies(*SubnetState), policies(*SubnetState))
 def test_every_name_that_changes_its_place_is_told_once(before: list[Subnets], after: list[Subnets]) -> None:
     old, new = dict(names(before)), dict(names(after))
     expected = [
@@ -71,9 +70,3 @@ def test_a_whole_48_is_two_runs_and_not_65536() -> None:
     after = part(before, 0, 65535)
     (move,) = moves([before], [after])
     assert (move.change, str(move.before and move.before.first)) == ("remove", "2001:db8:0:ffff::/64")
-
-
-@given(policies(*SubnetState))
-def test_what_the_daemon_tells_is_what_is_bound(runs: list[Subnets]) -> None:
-    heard = bound.loads(bound.dumps(runs))
-    assert dict(names(heard)) == dict(names(each for each in runs if each.state is not SubnetState.WANTED))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from anyipd.decide.plan import Plan, Run
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
-from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
+from anyipd.narrate import Line, delegation_lines, moved_lines, state_lines, subnet_lines
 
 NOW = 1000.0
 P = Prefix.parse("2001:db8::/56")
@@ -51,7 +51,7 @@ def test_a_route_alone_tells_no_lifetime() -> None:
 
 def test_lifetimes_are_told_in_words_that_hold() -> None:
     [line] = told([], [replace(LEASED, preferred_until=NOW - 5, valid_until=INFINITE)])
-    assert (line.fields["preferred"], line.fields["valid"]) == (0, "forever")
+    assert (line.fields["preferred"], line.fields["valid"]) == (0, "infinite")
 
 
 def test_states_and_renewals() -> None:
@@ -126,3 +126,25 @@ def test_only_what_was_bound_can_move() -> None:
     for before in (nowhere, at(0, "web", SubnetState.CONFLICT), at(0, "other", SubnetState.BOUND), bound):
         assert not list(moved_lines([before], [bound]))
     assert not list(moved_lines([bound], [at(0, "web", SubnetState.CONFLICT)]))
+
+
+def test_a_state_is_told_when_it_place_or_reason_changed() -> None:
+    bound = at(3, "web", SubnetState.BOUND)
+    fields: dict[str, str | int] = {"subnet": "web", "prefix": "2001:db8:0:3::/64"}
+    assert list(state_lines([], [bound])) == [Line("bound", fields)]
+    assert not list(state_lines([bound], [bound]))
+    assert list(state_lines([bound], [])) == [Line("gone", fields)]
+    moved = Line("bound", fields | {"was": str(FIRST)})
+    assert list(state_lines([at(0, "web", SubnetState.BOUND)], [bound])) == [moved]
+    for reason, before in (("mine", bound), ("yours", at(3, "web", SubnetState.CONFLICT, reason="mine"))):
+        held_off = at(3, "web", SubnetState.CONFLICT, reason=reason)
+        assert list(state_lines([before], [held_off])) == [
+            Line("conflict", fields | {"reason": reason}, warning=True)
+        ]
+
+
+def test_of_a_run_the_part_is_told_that_changed() -> None:
+    run = at(0, "all", SubnetState.BOUND, 4)
+    last = replace(at(3, "all", SubnetState.MISSING), number=3)
+    (line,) = state_lines([run], [at(0, "all", SubnetState.BOUND, 3), last])
+    assert line == Line("missing", {"subnet": "all-3", "prefix": "2001:db8:0:3::/64"})

@@ -292,3 +292,9 @@ def plain(value: object) -> object:
 def test_what_is_written_is_read(written: dict[str, object]) -> None:
     assert plain(parse(yaml.dump(written, Dumper=Written), "f")) == written
     assert plain(parse(json.dumps(written), "f")) == written
+
+
+@given(policies())
+def test_what_the_daemon_hands_over_is_its_policy(written: dict[str, object]) -> None:
+    policy = parse(json.dumps(written), "f")
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy

@@ -6,7 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import write_lease
 from tests.lab.namespace import stop, wait_until
 
 PREFIX = "2001:db8:100::/60"
@@ -44,7 +46,7 @@ class Watch:
     def lines(self) -> list[str]:
         return self.out.read_text().splitlines()
 
-    def tells(self, *expected: dict[str, str]) -> None:
+    def tells(self, *expected: Mapping[str, object]) -> None:
         """Wait for the next events, which are these and no others, but for what stood for a moment only."""
         told: list[dict[str, Any]] = []
 
@@ -107,6 +109,79 @@ def test_all_that_is_comes_first_and_a_line_is_readable(daemon: Daemon, start: C
     watch.process.send_signal(signal.SIGINT)
     assert watch.process.wait(5) == -signal.SIGINT
     assert watch.err.read_text() == ""
+
+
+def test_lifetimes_end_without_anybody_telling(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    watch = start("--json")
+    wait_until(lambda: "no daemon is running here" in watch.err.read_text())
+    write_lease(daemon.runtime, preferred_lifetime=1, valid_lifetime=3)
+    lease: dict[str, object] = {"prefix": PREFIX, "source": "dhclient", "uplink": "uplink"}
+    missing = BOUND | {"event": "missing"}
+    watch.tells(lease | {"event": "delegated", "preferred": 1, "valid": 3}, missing, RESERVED)
+    watch.tells(lease | {"event": "deprecated", "preferred": 0, "valid": 2})
+    watch.tells(
+        lease | {"event": "expired", "preferred": 0, "valid": 0},
+        *({key: each[key] for key in ("subnet", "prefix")} | {"event": "gone"} for each in (BOUND, RESERVED)),
+    )
+
+
+@pytest.mark.parametrize("directory", ["leases", "heard"])
+def test_a_renewal_by_a_lease_file_alone(
+    daemon: Daemon, start: Callable[..., Watch], tmp_path: Path, directory: str
+) -> None:
+    def grant(valid: int) -> None:
+        granted = write_lease(tmp_path / "elsewhere", valid_lifetime=valid)
+        granted.rename(daemon.runtime / directory / "one")
+
+    (tmp_path / "elsewhere").mkdir()
+    for each in ("leases", "heard"):
+        (daemon.runtime / each).mkdir()
+    grant(2000)
+    watch = start("--json")
+    wait_until(lambda: len(watch.lines()) == 3)
+    time.sleep(1.5)  # a second after the lease our own discard route is due, which is a reason to look
+    grant(9000)
+    wait_until(lambda: len(watch.lines()) == 4, 3)
+    assert "renewed" in watch.lines()[3]
+
+
+def test_a_policy_counts_from_its_reload_on(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    host = daemon.namespace
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    daemon.start()
+    watch = start("--json")
+    watch.tells(DELEGATED, BOUND, RESERVED)
+    daemon.configure("subnets: [{name: web, id: 5}]")
+    # Something to wake it.
+    host.ip("-6 route add local 2001:db8:100:7::/64 dev lo table local proto static")
+    wait_until(lambda: "is not in force" in watch.err.read_text())
+    assert len(watch.lines()) == 3
+    daemon.reload()
+    moved = {"event": "bound", "subnet": "web", "prefix": "2001:db8:100:5::/64", "was": BOUND["prefix"]}
+    watch.tells(moved, {key: RESERVED[key] for key in ("subnet", "prefix")} | {"event": "gone"})
+    assert watch.err.read_text().count("is not in force") == 1
+
+
+def test_lo_down_and_up_takes_nothing_back(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    host = daemon.namespace
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    daemon.start()
+    watch = start("--json")
+    watch.tells(DELEGATED, BOUND, RESERVED)
+    host.ip("link set lo down")
+    wait_until(lambda: "missing" in watch.out.read_text())
+    host.ip("link set lo up")
+    watch.tells(BOUND | {"event": "missing"}, BOUND)
+
+
+def test_it_ends_when_nobody_reads_on(daemon: Daemon) -> None:
+    host = daemon.namespace
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    daemon.start()
+    command = [sys.executable, "-m", "anyipd.ctl", "watch", *daemon.files]
+    script = 'timeout 5 "$@" | grep -m 1 event=bound'
+    done = host.run("bash", "-o", "pipefail", "-c", script, "bash", *command, env=daemon.environment())
+    assert done.stdout.count("event=bound") == 1
 
 
 def test_it_works_without_a_daemon(daemon: Daemon, start: Callable[..., Watch]) -> None:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from anyipd import arguments, bound, only_one
+from anyipd import arguments
 from anyipd.ctl import subnets
-from anyipd.ctl.look import Look, look, read_policy
+from anyipd.ctl.look import daemons_policy, look_by, read_policy
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     if options.prefix:
         _print_example(options)
     else:
-        _print_changes(look(options), as_json=options.json)
+        _print_changes(options)
 
 
 def _print_example(options: argparse.Namespace) -> None:
@@ -67,10 +67,13 @@ def _print_example(options: argparse.Namespace) -> None:
         print_table(subnets.HEAD, subnets.rows(carved))
 
 
-def _print_changes(seen: Look, *, as_json: bool) -> None:
-    told = only_one.ask()
-    before = [] if told is None else bound.loads(told)
-    moved = None if told is None else list(moves(before, seen.subnets))
+def _print_changes(options: argparse.Namespace) -> None:
+    in_force, edited = daemons_policy(), read_policy(options)
+    seen = look_by(edited, options.runtime_dir)
+    before: Sequence[Subnets] = ()
+    if in_force:
+        before = (seen if in_force == edited else look_by(in_force, options.runtime_dir)).subnets
+    moved = list(moves(before, seen.subnets)) if in_force else None
     local, discard = seen.changes.local, seen.changes.discard
     changes = [_Change("add", "local", run, seen.subnets) for run in local.add]
     changes += [_Change("add", "discard", run) for run in discard.add]
@@ -78,12 +81,12 @@ def _print_changes(seen: Look, *, as_json: bool) -> None:
     changes += [_Change("remove", "local", run, before) for run in local.remove]
     changes += [_Change("remove", "discard", run) for run in discard.remove]
     changes += [_Change("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
-    if as_json:
+    if options.json:
         found = None if moved is None else [each for move in moved for each in subnets.move_objects(move)]
         routes = [_object(change) for change in changes]
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
-    if told is None:
+    if in_force is None:
         print("no daemon is running here: which subnets would move is not known", file=sys.stderr)
     if not seen.decision.delegations:
         print("no prefix is delegated to this host; --prefix P shows an example", file=sys.stderr)

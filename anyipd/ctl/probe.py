@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from anyipd import arguments
-from anyipd.ctl.look import Look, look, say_who_minds
+from anyipd.ctl.look import Look, look
 from anyipd.ctl.subnets import HEAD, named, rows
 from anyipd.ctl.table import print_table
 from anyipd.decide.verdict import part
@@ -40,7 +40,6 @@ def run(options: argparse.Namespace) -> None:
     if options.number < 1:
         arguments.fail(arguments.USAGE, f"anyipctl probe: -n {options.number} is below 1")
     seen = look(options)
-    say_who_minds(seen)
     probes = []
     for each in _chosen(seen, options.target):
         probes.append(_probe(each, _uplink(each, seen), options))

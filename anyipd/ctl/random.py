@@ -7,16 +7,13 @@ import json
 import re
 import secrets
 from bisect import bisect_right
-from collections.abc import Iterable
 from itertools import accumulate
 
-from anyipd import arguments, only_one
-from anyipd.bound import loads
-from anyipd.ctl.subnets import named
+from anyipd import arguments
 from anyipd.decide.verdict import part
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes, local_routes
-from anyipd.model import Prefix, Subnets, address_text
+from anyipd.model import Prefix, SubnetState, address_text
 
 _FAILED = 1
 
@@ -28,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     bound = _bound()
     if options.subnet is not None:
         is_prefix = re.search("[:./]", options.subnet)
-        bound = _inside(bound, options) if is_prefix else _named(bound, options)
+        bound = _inside(bound, options) if is_prefix else _named(options)
     if not bound:
         what = f"{options.subnet} is not" if options.subnet else "no subnet is"
         arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
@@ -66,22 +63,15 @@ def _inside(bound: list[Prefix], options: argparse.Namespace) -> list[Prefix]:
     return [prefix for prefix in bound if outer.covers(prefix)]
 
 
-def _named(bound: list[Prefix], options: argparse.Namespace) -> list[Prefix]:
-    present = set(bound)
+def _named(options: argparse.Namespace) -> list[Prefix]:
+    # They read the policy, which takes longer than all else.
+    from anyipd.ctl.look import look  # noqa: PLC0415
+    from anyipd.ctl.subnets import named  # noqa: PLC0415
+
     return [
         single.first
-        for each in named(_subnets(options), options.subnet)
+        for each in named(look(options).subnets, options.subnet)
+        if each.state is SubnetState.BOUND
         for single in (part(each, i, 1) for i in range(each.count))
-        if single.first in present
+        if single.first
     ]
-
-
-def _subnets(options: argparse.Namespace) -> Iterable[Subnets]:
-    """Give them as the daemon bound them, whatever has become of the policy since; or else by the policy."""
-    told = only_one.ask()
-    if told is not None:
-        return loads(told)
-    # It reads the policy, which takes longer than all else.
-    from anyipd.ctl.look import look  # noqa: PLC0415
-
-    return look(options).subnets

@@ -8,7 +8,7 @@ import sys
 from datetime import timedelta
 
 from anyipd.ctl import subnets
-from anyipd.ctl.look import Look, look, say_who_minds
+from anyipd.ctl.look import Look, look
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import unmatched
 from anyipd.model import INFINITE, Delegation
@@ -42,9 +42,8 @@ def run(options: argparse.Namespace) -> None:
     if seen.subnets:
         print()
         print_table(subnets.HEAD, subnets.rows(seen.subnets))
-    for name, uplink in unmatched(seen.policy, seen.decision.delegations):
-        print(f"{name}: no prefix is known to be delegated on {uplink}", file=sys.stderr)
-    say_who_minds(seen)
+    for remark in unmatched(seen.policy, seen.decision.delegations):
+        print(remark, file=sys.stderr)
 
 
 def _object(seen: Look) -> dict[str, object]:

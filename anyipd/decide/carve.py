@@ -64,10 +64,14 @@ def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) 
     return [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]]
 
 
-def unmatched(policy: Policy, delegations: Iterable[Delegation]) -> list[tuple[str, str]]:
-    """Name the subnets whose uplink none of the delegations is known to have come in on, and that uplink."""
+def unmatched(policy: Policy, delegations: Iterable[Delegation]) -> list[str]:
+    """Tell of subnets whose uplink none of the delegations is known to have come in on."""
     uplinks = {each.uplink for each in delegations}
-    return [(each.name, each.uplink) for each in policy.subnets if each.uplink and each.uplink not in uplinks]
+    return [
+        f"{each.name}: no prefix is known to be delegated on {each.uplink}"
+        for each in policy.subnets
+        if each.uplink and each.uplink not in uplinks
+    ]
 
 
 def _spans(entry: SubnetPolicy, pieces: Iterable[_Piece]) -> list[_Span]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from anyipd.decide.verdict import part
 from anyipd.model import Subnets, SubnetState
 
-_TO_BE_BOUND = {SubnetState.WANTED, SubnetState.MISSING, SubnetState.BOUND}
+_BOUND = {SubnetState.WANTED, SubnetState.MISSING, SubnetState.BOUND}  # or to be
 
 
 class Move(NamedTuple):
@@ -32,8 +32,8 @@ class Move(NamedTuple):
 
 def moves(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Move]:
     """Say what of the bound subnets `before` has another prefix `after`, comes or goes."""
-    for was, will_be in pairs(before, after):
-        to_be_bound = will_be if will_be and will_be.state in _TO_BE_BOUND else None
+    for was, will_be in pairs((each for each in before if each.state in _BOUND), after):
+        to_be_bound = will_be if will_be and will_be.state in _BOUND else None
         if (was and was.first) != (to_be_bound and to_be_bound.first):
             yield Move(was, to_be_bound, will_be.reason if will_be else None)
 

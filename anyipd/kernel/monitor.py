@@ -78,6 +78,13 @@ class Hint:
     lo_up: bool | None = None
     malformed: list[str] = field(default_factory=list)
 
+    @property
+    def of_discards(self) -> bool:
+        """Whether a client may have left a discard route, or taken it back."""
+        return Stale.DISCARDS in self.stale or any(
+            isinstance(each, News) and each.route.type in wire.DISCARDS.values() for each in self.news
+        )
+
     def add(self, other: Hint) -> None:
         """Look also where another, later hint says. Where there is much, all is looked at."""
         self.stale |= other.stale

@@ -102,7 +102,7 @@ class Bus:
         if order != _ORDER:
             raise ValueError("a message in another byte order")
         if length > MOST_BYTES or fields > MOST_BYTES:
-            raise ValueError(f"an answer of {length} bytes, more than {MOST_BYTES}")
+            raise ValueError(f"an answer of more than {MOST_BYTES} bytes")
         header = self._read(fields + -fields % 8)
         return kind, _fields(header[:fields]), self._read(length)
 
