@@ -14,9 +14,13 @@ from typing import Any
 
 import pytest
 
+from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
+from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import stop, wait_until
+from tests.lab.network import Uplink
+from tests.lab.networkd import Networkd
 
 PREFIX = "2001:db8:100::/60"
 POLICY = "subnets: [{name: web, id: 3}, {name: docker, id: 0xf, bind: false}]"
@@ -172,6 +176,27 @@ def test_lo_down_and_up_takes_nothing_back(daemon: Daemon, start: Callable[..., 
     wait_until(lambda: "missing" in watch.out.read_text())
     host.ip("link set lo up")
     watch.tells(BOUND | {"event": "missing"}, BOUND)
+
+
+def test_a_restart_of_networkd_takes_nothing_back(
+    uplink: Uplink, kea: Kea, daemon: Daemon, start: Callable[..., Watch], tmp_path: Path
+) -> None:
+    """It takes its discard route away and says nothing until it is answered: what it said holds meanwhile."""
+    daemon.configure("subnets: [{name: web, id: 3}]")
+    kea.start(Offer(Prefix.parse(PREFIX)))
+    networkd = Networkd(uplink.host, uplink.interface, tmp_path)
+    networkd.start()
+    networkd.wait_until_bound()
+    daemon.start()
+    daemon.wait_for("source=networkd", 20)
+    watch = start("--json")
+    wait_until(lambda: len(watch.lines()) == 2)
+    kea.process.send_signal(signal.SIGSTOP)
+    networkd.restart()
+    wait_until(lambda: not uplink.host.ip("-6 route show type unreachable proto dhcp"))
+    time.sleep(2)
+    assert len(watch.lines()) == 2
+    kea.process.send_signal(signal.SIGCONT)
 
 
 def test_it_ends_when_nobody_reads_on(daemon: Daemon) -> None:
