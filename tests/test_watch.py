@@ -21,6 +21,7 @@ from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import stop, wait_until
 from tests.lab.network import Uplink
 from tests.lab.networkd import Networkd
+from tests.lab.strace import injected
 
 PREFIX = "2001:db8:100::/60"
 POLICY = "subnets: [{name: web, id: 3}, {name: docker, id: 0xf, bind: false}]"
@@ -33,6 +34,7 @@ RESERVED = {
     "prefix": "2001:db8:100:f::/64",
     "reason": "bind: false",
 }
+GONE = [{"event": "gone"} | {key: each[key] for key in ("subnet", "prefix")} for each in (BOUND, RESERVED)]
 
 
 class Watch:
@@ -95,8 +97,7 @@ def test_a_prefix_comes_is_held_off_and_goes(daemon: Daemon, start: Callable[...
     host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp")
     watch.tells(
         {"event": "withdrawn", "prefix": PREFIX},
-        BOUND | {"event": "gone"},
-        {key: RESERVED[key] for key in ("subnet", "prefix")} | {"event": "gone"},
+        *GONE,
     )
 
 
@@ -125,7 +126,7 @@ def test_lifetimes_end_without_anybody_telling(daemon: Daemon, start: Callable[.
     watch.tells(lease | {"event": "deprecated", "preferred": 0, "valid": 2})
     watch.tells(
         lease | {"event": "expired", "preferred": 0, "valid": 0},
-        *({key: each[key] for key in ("subnet", "prefix")} | {"event": "gone"} for each in (BOUND, RESERVED)),
+        *GONE,
     )
 
 
@@ -162,7 +163,7 @@ def test_a_policy_counts_from_its_reload_on(daemon: Daemon, start: Callable[...,
     assert len(watch.lines()) == 3
     daemon.reload()
     moved = {"event": "bound", "subnet": "web", "prefix": "2001:db8:100:5::/64", "was": BOUND["prefix"]}
-    watch.tells(moved, {key: RESERVED[key] for key in ("subnet", "prefix")} | {"event": "gone"})
+    watch.tells(moved, GONE[1])
     assert watch.err.read_text().count("is not in force") == 1
 
 
@@ -207,6 +208,18 @@ def test_it_ends_when_nobody_reads_on(daemon: Daemon) -> None:
     script = 'timeout 5 "$@" | grep -m 1 event=bound'
     done = host.run("bash", "-o", "pipefail", "-c", script, "bash", *command, env=daemon.environment())
     assert done.stdout.count("event=bound") == 1
+
+
+def test_a_look_that_fails_is_repeated(daemon: Daemon, start: Callable[..., Watch], tmp_path: Path) -> None:
+    host = daemon.namespace
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    daemon.start()
+    watch = start("--json")
+    watch.tells(DELEGATED, BOUND, RESERVED)
+    with injected(watch.process.pid, tmp_path, "sendto:error=ENOMEM:when=1"):
+        host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp")
+    watch.tells({"event": "withdrawn", "prefix": PREFIX}, *GONE)
+    assert watch.err.read_text().count("Cannot allocate memory") == 1
 
 
 def test_it_works_without_a_daemon(daemon: Daemon, start: Callable[..., Watch]) -> None:

@@ -18,6 +18,7 @@ from anyipd.decide.carve import unmatched
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
+from anyipd.kernel.wire import MalformedError
 from anyipd.model import Delegation, Subnets
 from anyipd.narrate import Line, delegation_lines, state_lines
 from anyipd.observe import networkd
@@ -32,6 +33,9 @@ put in force and changed no route."""
 
 MISUNDERSTOOD = 60.0
 """Seconds until networkd is asked again that gave an answer which is of no use."""
+
+RETRY = 1.0
+"""Seconds until a look that failed is repeated."""
 
 _HUNG_UP = select.POLLERR | select.POLLHUP
 
@@ -82,7 +86,7 @@ class _Watch:
     def wait(self) -> None:
         """Wait for a reason to look again, and take note of it."""
         longest = min(self._ask_networkd_at - clock.now(), LONGEST_WAIT)
-        if not self._poll.poll(max(longest, 0) * 1000):
+        if Stale.ALL not in self._hint.stale and not self._poll.poll(max(longest, 0) * 1000):
             self._hint.add(Hint(Stale.ALL))
         time.sleep(max(self._looked_at + LONGEST_REST - clock.now(), 0))
         self._alarm.clear()
@@ -92,6 +96,19 @@ class _Watch:
 
     def look(self) -> list[Line]:
         """Look again; give what changed, and say on stderr what is remarkable for the first time."""
+        try:
+            return self._look()
+        except (OSError, MalformedError) as error:
+            print(f"a look failed, and is repeated: {error}", file=sys.stderr)
+            # The socket may hold answers to the past, and the observations are half new, half old.
+            self._reconciler.routes.close()
+            self._reconciler.routes = Routes()
+            self._filter()
+            self._hint.add(Hint(Stale.ALL))
+            time.sleep(RETRY)
+            return []
+
+    def _look(self) -> list[Line]:
         hint, self._hint = self._hint, Hint()
         remarks = self._take_policy(hint)
         self._ask_networkd(hint)
