@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 
@@ -51,7 +52,7 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
     task = asyncio.create_task(daemon.run())
     loop = asyncio.get_running_loop()
     if claimed:
-        loop.add_reader(claimed, _answer, claimed, daemon)
+        loop.add_reader(claimed, _Answers(claimed, daemon).answer)
     else:
         structlog.get_logger().warning("somebody else holds the name of anyipd in this network namespace")
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,14 +60,32 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
     await task
 
 
-def _answer(claimed: socket.socket, daemon: Daemon) -> None:
-    try:
-        only_one.answer(claimed, daemon.policy.model_dump_json().encode())
-    except OSError:
-        # No descriptor is left. Who asks knows who we are without an answer, and can stay in line.
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(claimed)
-        loop.call_later(UNTIL_DESCRIPTORS, loop.add_reader, claimed, _answer, claimed, daemon)
+class _Answers:
+    """What those are told who ask who we are: the policy in force."""
+
+    def __init__(self, claimed: socket.socket, daemon: Daemon) -> None:
+        self._claimed, self._daemon = claimed, daemon
+        self._in_force: policy.InForce | None = None
+        self._news: int | None = None
+
+    def answer(self) -> None:
+        """Answer whoever is next."""
+        try:
+            only_one.answer(self._claimed, self._current())
+        except OSError:
+            # No descriptor is left. Who asks knows who we are without an answer, and can stay in line.
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._claimed)
+            loop.call_later(UNTIL_DESCRIPTORS, loop.add_reader, self._claimed, self.answer)
+
+    def _current(self) -> int:
+        in_force = self._daemon.in_force
+        if self._news is None or in_force != self._in_force:
+            news = only_one.sealed(in_force.model_dump_json().encode())
+            if self._news is not None:
+                os.close(self._news)
+            self._news, self._in_force = news, in_force
+        return self._news
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
 from anyipd.observe import networkd
 from anyipd.observe.listen import DeafError, Listener
 from anyipd.passes import LONGEST_REST, Passes
-from anyipd.policy import Policy
+from anyipd.policy import InForce, Policy
 from anyipd.reconcile import Changes, Decision, in_slices
 
 FIRST_RETRY, LAST_RETRY = 0.1, 60.0
@@ -55,9 +55,9 @@ class Daemon(Passes):
         self._misunderstood = ""
 
     @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self._reconciler.policy
+    def in_force(self) -> InForce:
+        """The policy that it works by, and where that is from."""
+        return InForce(configuration=str(self._config.absolute()), policy=self._reconciler.policy)
 
     async def _begin(self) -> None:
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._on_packet)
@@ -178,9 +178,10 @@ class Daemon(Passes):
             changes = await in_slices(reconciler.compare(decision, whole=whole))
             refused = await in_slices(reconciler.apply(changes))
             _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+            found = verdicts(decision.subnets, changes.local)
             if decision.subnets != before.subnets:
-                _tell(moved_lines(before.subnets, decision.subnets))
-            self._tell_subnets(changes, verdicts(decision.subnets, changes.local), refused)
+                _tell(moved_lines(self._verdicts, found))
+            self._tell_subnets(changes, found, refused)
             self._decision = decision
         else:
             await self._mend(lost)

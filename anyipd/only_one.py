@@ -7,6 +7,7 @@ would fight over one table, whatever their files and mounts are.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pwd
 import socket
@@ -46,15 +47,25 @@ def claim() -> socket.socket | None:
     return claimed
 
 
-def answer(claimed: socket.socket, news: bytes) -> None:
+def sealed(news: bytes) -> int:
+    """Give the descriptor of a file that holds `news`, and that nobody can change."""
+    descriptor = os.memfd_create("anyipd", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(news)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def answer(claimed: socket.socket, news: int) -> None:
     """Receive somebody who asks who we are, which the kernel has told them already, and hand `news` over.
 
-    As a file: however long it is and however slowly it is read, nobody waits for it here.
+    As a file, one for all: however long it is, however many ask and however slowly they read, it is there
+    once, and nobody waits for them here.
     """
     caller, _ = claimed.accept()
-    with caller, suppress(OSError), os.fdopen(os.memfd_create("anyipd"), "wb", buffering=0) as file:
-        file.write(news)
-        socket.send_fds(caller, [b"\0"], [file.fileno()])
+    with caller, suppress(OSError):
+        socket.send_fds(caller, [b"\0"], [news])
 
 
 def holder() -> str | None:
@@ -77,9 +88,10 @@ def ask() -> bytes | None:
         except (TimeoutError, ConnectionResetError):
             return None
     for descriptor in found:
-        with os.fdopen(descriptor, "rb") as file:
-            file.seek(0)
-            return file.read()
+        try:
+            return os.pread(descriptor, os.fstat(descriptor).st_size, 0)  # its position is everybody's
+        finally:
+            os.close(descriptor)
     return None
 
 

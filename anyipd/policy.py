@@ -144,6 +144,13 @@ class Policy(_Section):
         return frozenset(chain.from_iterable(named))
 
 
+class InForce(_Section):
+    """What a daemon works by, as it tells whoever asks; `configuration` is the absolute path of its file."""
+
+    configuration: str
+    policy: Policy
+
+
 TURN_NEIGHBOURS_ON = "neighbours asked for: systemctl enable --now anyipd-neighbour"
 """What to do where a policy has links; nobody here can know whether it is done."""
 
@@ -159,10 +166,14 @@ class PolicyError(Exception):
         self.lines = lines
 
 
-def read(path: Path) -> Policy:
-    """Read a configuration file; where there is none, DEFAULT.
+class UnreadableError(PolicyError):
+    """What a configuration says is not known."""
 
-    Raises PolicyError where it cannot be read, or says what it must not.
+
+def read(path: Path) -> Policy:
+    """Read a configuration file; where there is none, DEFAULT itself.
+
+    Raises PolicyError where it says what it must not, UnreadableError where it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -170,7 +181,8 @@ def read(path: Path) -> Policy:
     except FileNotFoundError:
         return DEFAULT
     except OSError as error:
-        raise PolicyError([f"{path}: cannot be read: {error.strerror}; a file of YAML, or none"]) from None
+        reason = f"{path}: cannot be read: {error.strerror}; a file of YAML, or none"
+        raise UnreadableError([reason]) from None
     if len(data) > LARGEST_FILE:
         raise PolicyError([f"{path}: found more than {LARGEST_FILE} bytes; at most so many"])
     try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import signal
+import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -223,6 +226,73 @@ def test_an_edited_policy_changes_nothing_before_it_is_reloaded(
     assert ipaddress.ip_address(picked.stdout.strip()) in ipaddress.ip_network("2001:db8:100:3::/64")
     (probed,) = json.loads(delegated.control("probe", "web", "--json", check=False).stdout)
     assert probed["around"]["prefix"] == "2001:db8:100:3::/64"
+
+
+def test_a_daemon_that_does_not_answer_is_no_reason_for_another_policy(delegated: Daemon) -> None:
+    delegated.start()
+    delegated.running.send_signal(signal.SIGSTOP)
+    pid, file = delegated.running.pid, delegated.configuration
+    why = f"the daemon (pid {pid}) does not tell its policy"
+    assert delegated.control("status").stderr == f"{why}: this is by {file}\n"
+    assert delegated.control("plan").stderr == f"{why}: which subnets would move is not known\n"
+    delegated.running.send_signal(signal.SIGCONT)
+    assert delegated.control("status").stderr == ""
+
+
+def test_another_file_than_the_daemons(delegated: Daemon, tmp_path: Path) -> None:
+    delegated.start()
+    other = tmp_path / "other.yaml"
+    other.write_text("subnets: [{name: other}]")
+    daemons, delegated.files[1] = delegated.files[1], str(other)
+    status = delegated.control("status")
+    assert status.stderr == f"the daemon works by {daemons}, not by {other}\n"
+    assert "web" in status.stdout
+
+
+def test_a_file_that_may_not_be_read_or_is_gone(delegated: Daemon) -> None:
+    delegated.start()
+    file = delegated.configuration
+    file.unlink()
+    advice = "see anyipctl plan, apply it by systemctl reload anyipd"
+    assert delegated.control("status").stderr == f"{file} is not in force: {advice}\n"
+    file.mkdir()
+    unreadable = f"{file}: cannot be read: Is a directory; a file of YAML, or none\n"
+    assert delegated.control("status").stderr == unreadable
+
+
+def test_output_that_is_closed(delegated: Daemon) -> None:
+    for command in ("status", "watch"):
+        words = [sys.executable, "-m", "anyipd.ctl", command, *delegated.files]
+        script = 'exec timeout --preserve-status --signal=INT 1 "$@" >&-'
+        done = delegated.namespace.run(
+            "sh", "-c", script, "sh", *words, check=False, env=delegated.environment()
+        )
+        assert "Traceback" not in done.stderr
+
+
+def test_who_asks_the_daemon_can_neither_change_nor_move_what_others_read(delegated: Daemon) -> None:
+    delegated.start()
+    with delegated.namespace.entered(), socket.socket(socket.AF_UNIX) as caller:
+        caller.connect("\0anyipd")
+        _, (descriptor,), _, _ = socket.recv_fds(caller, 1, 1)
+    os.lseek(descriptor, 7, os.SEEK_SET)
+    with pytest.raises(PermissionError):
+        os.write(descriptor, b"no")
+    with pytest.raises(PermissionError):
+        os.ftruncate(descriptor, 0)
+    os.close(descriptor)
+    assert delegated.control("status").stderr == ""
+
+
+def test_a_reload_that_meets_a_foreign_route_moves_nothing(delegated: Daemon) -> None:
+    delegated.start()
+    host = delegated.namespace
+    host.ip("-6 route add local 2001:db8:100:5::/64 dev lo table local proto static metric 1024")
+    for number in (5, 6):
+        delegated.configure(f"subnets: [{{name: web, id: {number}}}]")
+        delegated.reload()
+    delegated.wait_for("bound subnet=web prefix=2001:db8:100:6::/64")
+    assert not [line for line in delegated.lines() if "event=moved" in line]
 
 
 def test_a_reload_makes_an_edited_policy_the_one_in_force(delegated: Daemon) -> None:

@@ -141,13 +141,17 @@ def test_what_was_asked_for_lately_is_announced_when_it_is_ours_again(answerer: 
     assert announcements(answerer) == [lately]  # another place on Ethernet
 
 
-def test_an_own_address_that_goes_is_not_announced(answerer: Answerer) -> None:
+def test_an_own_address_that_goes_is_never_announced(answerer: Answerer) -> None:
     """Another node may have it by now, whose claim meant nothing to us while we had it."""
     answerer.answer(router.solicit(OWN), 1)
     answerer.answer(other.announce(OWN), 1)
     answerer.answer_for(SPANS, set(), 2)
+    answerer.answer_for(Spans(), set(), 2)
+    answerer.answer_for(SPANS, set(), 2)
+    answerer.speak_as(ROUTER, LINK_LOCAL + 1, 2)
+    answerer.speak_as(OURS, LINK_LOCAL + 1, 2)
     assert announcements(answerer) == []
-    assert said(answerer.answer(router.solicit(OWN), 3)) == [(ADVERTISEMENT, OWN)]
+    assert said(answerer.answer(router.solicit(OWN), 3)) == [(ADVERTISEMENT, OWN), (SOLICITATION, OWN)]
 
 
 def test_what_goes_before_it_was_announced_is_not(answerer: Answerer) -> None:

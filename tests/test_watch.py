@@ -167,6 +167,20 @@ def test_a_policy_counts_from_its_reload_on(daemon: Daemon, start: Callable[...,
     assert watch.err.read_text().count("is not in force") == 1
 
 
+def test_a_daemon_that_stands_still_changes_nothing(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    host = daemon.namespace
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    daemon.start()
+    watch = start("--json")
+    watch.tells(DELEGATED, BOUND, RESERVED)
+    daemon.configure("subnets: [{name: other, id: 5}]")
+    daemon.running.send_signal(signal.SIGSTOP)
+    host.ip("-6 route add local 2001:db8:100:7::/64 dev lo table local proto static")
+    wait_until(lambda: "does not tell its policy" in watch.err.read_text())
+    assert len(watch.lines()) == 3
+    daemon.running.send_signal(signal.SIGCONT)
+
+
 def test_lo_down_and_up_takes_nothing_back(daemon: Daemon, start: Callable[..., Watch]) -> None:
     host = daemon.namespace
     host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")

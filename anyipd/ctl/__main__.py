@@ -28,6 +28,8 @@ def main() -> None:
     """Run a subcommand."""
     # An interrupt ends it as it ends any program, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.stdout is None:  # started with it closed
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
     parser = arguments.Parser("anyipctl", "Look after anyipd.")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=arguments.Subparser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +19,20 @@ from anyipd.observe import networkd
 from anyipd.policy import Policy
 from anyipd.reconcile import Changes, Decision, Reconciler, at_once
 
+NO_DAEMON = "no daemon is running here: nothing comes or goes; systemctl start anyipd"
 DEFAULT_HOLDS = "{} does not exist: the default policy holds"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is and what should be; `now` is CLOCK_BOOTTIME."""
+    """What is and what should be; `now` is CLOCK_BOOTTIME, `dropped` what could not be read, and why."""
 
     now: float
     policy: Policy
     decision: Decision
     changes: Changes
     subnets: Sequence[Subnets]
+    dropped: Sequence[str]
 
 
 def look(options: argparse.Namespace) -> Look:
@@ -39,62 +41,83 @@ def look(options: argparse.Namespace) -> Look:
         in_force, remarks = policy_in_force(options.config)
     except policy.PolicyError as error:
         arguments.fail(arguments.CONFIGURATION, *error.lines)
-    for remark in remarks:
+    seen = look_by(in_force, options.runtime_dir)
+    for remark in (*remarks, *seen.dropped):
         print(remark, file=sys.stderr)
-    return look_by(in_force, options.runtime_dir)
+    return seen
 
 
 def look_by(policy: Policy, runtime_dir: Path) -> Look:
-    """Observe and compare. Says on stderr what was dropped."""
-    reconciler = Reconciler(policy, runtime_dir, Routes())
+    """Observe and compare by a policy."""
+    reconciler, dropped = Reconciler(policy, runtime_dir, Routes()), []
     try:
         reconciler.networkd.take(networkd.ask(clock.now()), clock.now())
     except ValueError as error:
-        print(f"dropped: {error}", file=sys.stderr)
+        dropped.append(f"dropped: {error}")
     at_once(reconciler.look(Stale.ALL, lambda: None))
-    for complaint in reconciler.complaints:
-        print(f"dropped: {complaint.path}: {complaint.reason}", file=sys.stderr)
+    dropped += [f"dropped: {each.path}: {each.reason}" for each in reconciler.complaints]
     now = clock.now()
     decision = reconciler.decide(now)
     changes = at_once(reconciler.compare(decision, whole=True))
-    return Look(now, policy, decision, changes, verdicts(decision.subnets, changes.local))
+    return Look(now, policy, decision, changes, verdicts(decision.subnets, changes.local), dropped)
 
 
-def policy_in_force(config: Path) -> tuple[Policy, list[str]]:
-    """Give the policy that the daemon here works by, or that in the file where there is none.
+def policy_in_force(config: Path, known: Policy | None = None) -> tuple[Policy, list[str]]:
+    """Give the policy that the daemon here works by, and what is to be said of it.
 
-    Also what is to be said of that. Raises PolicyError for a bad one that no daemon has better.
+    Where no daemon tells one it is `known`, which was in force before, or else that in the file. Raises
+    PolicyError where that is needed and bad.
     """
-    in_force, remarks = daemons_policy(), list[str]()
-    if in_force is None:
-        if only_one.holder() is None:
-            remarks.append("no daemon is running here: nothing comes or goes; systemctl start anyipd")
-        if not config.exists():
-            remarks.append(DEFAULT_HOLDS.format(config))
-        return policy.read(config), remarks
+    told = daemons_policy()
+    if told:
+        return told.policy, list(_apart(config, told))
+    holder = only_one.holder()
+    remark = f"the daemon ({holder}) does not tell its policy" if holder else NO_DAEMON
     try:
-        edited = policy.read(config)
+        found = policy.read(config)
     except policy.PolicyError as error:
-        return in_force, [*error.lines, f"{config} is not in force: mend it"]
-    if edited != in_force:
-        remarks.append(f"{config} is not in force: see anyipctl plan, apply it by systemctl reload anyipd")
-    return in_force, remarks
+        if known is None:
+            raise
+        return known, [remark, *error.lines]
+    if holder and known:
+        return known, [remark]
+    if holder:
+        return found, [f"{remark}: this is by {config}"]
+    return found, [remark, *([DEFAULT_HOLDS.format(config)] if found is policy.DEFAULT else [])]
 
 
-def daemons_policy() -> Policy | None:
+def _apart(config: Path, told: policy.InForce) -> Iterator[str]:
+    """Say what is between the configuration and what a daemon works by."""
+    if str(config.absolute()) != told.configuration:
+        yield f"the daemon works by {told.configuration}, not by {config}"
+        return
+    try:
+        found = policy.read(config)
+    except policy.UnreadableError as error:
+        yield from error.lines
+    except policy.PolicyError as error:
+        yield from error.lines
+        yield f"{config} is not in force: mend it"
+    else:
+        if found != told.policy:
+            yield f"{config} is not in force: see anyipctl plan, apply it by systemctl reload anyipd"
+
+
+def daemons_policy() -> policy.InForce | None:
     """Ask the daemon in this network namespace; None where there is none, or one that is not understood."""
     told = only_one.ask()
     try:
-        return None if told is None else Policy.model_validate_json(told)
+        return None if told is None else policy.InForce.model_validate_json(told)
     except ValidationError:  # of another version
         return None
 
 
 def read_policy(options: argparse.Namespace) -> Policy:
     """Read the policy, or take the default one where there is no file. Ends the program on a bad one."""
-    if not options.config.exists():
-        print(DEFAULT_HOLDS.format(options.config), file=sys.stderr)
     try:
-        return policy.read(options.config)
+        found = policy.read(options.config)
     except policy.PolicyError as error:
         arguments.fail(arguments.CONFIGURATION, *error.lines)
+    if found is policy.DEFAULT:
+        print(DEFAULT_HOLDS.format(options.config), file=sys.stderr)
+    return found

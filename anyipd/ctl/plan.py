@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from anyipd import arguments
+from anyipd import arguments, only_one
 from anyipd.ctl import subnets
 from anyipd.ctl.look import daemons_policy, look_by, read_policy
 from anyipd.ctl.table import print_table
@@ -68,12 +68,14 @@ def _print_example(options: argparse.Namespace) -> None:
 
 
 def _print_changes(options: argparse.Namespace) -> None:
-    in_force, edited = daemons_policy(), read_policy(options)
+    told, edited = daemons_policy(), read_policy(options)
     seen = look_by(edited, options.runtime_dir)
     before: Sequence[Subnets] = ()
-    if in_force:
-        before = (seen if in_force == edited else look_by(in_force, options.runtime_dir)).subnets
-    moved = list(moves(before, seen.subnets)) if in_force else None
+    if told:
+        before = (seen if told.policy == edited else look_by(told.policy, options.runtime_dir)).subnets
+    moved = list(moves(before, seen.subnets)) if told else None
+    for dropped in seen.dropped:
+        print(dropped, file=sys.stderr)
     local, discard = seen.changes.local, seen.changes.discard
     changes = [_Change("add", "local", run, seen.subnets) for run in local.add]
     changes += [_Change("add", "discard", run) for run in discard.add]
@@ -86,8 +88,10 @@ def _print_changes(options: argparse.Namespace) -> None:
         routes = [_object(change) for change in changes]
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
-    if in_force is None:
-        print("no daemon is running here: which subnets would move is not known", file=sys.stderr)
+    if told is None:
+        holder = only_one.holder()
+        reason = f"the daemon ({holder}) does not tell its policy" if holder else "no daemon is running here"
+        print(f"{reason}: which subnets would move is not known", file=sys.stderr)
     if not seen.decision.delegations:
         print("no prefix is delegated to this host; --prefix P shows an example", file=sys.stderr)
     if moved:

@@ -136,10 +136,7 @@ class _Watch:
 
     def _take_policy(self, hint: Hint) -> list[str]:
         """Go by the policy that is in force now; give what is to be said of that."""
-        try:
-            in_force, remarks = policy_in_force(self._config)
-        except PolicyError as error:
-            return error.lines
+        in_force, remarks = policy_in_force(self._config, self._reconciler.policy)
         if in_force != self._reconciler.policy:
             self._reconciler.policy = in_force
             self._filter()

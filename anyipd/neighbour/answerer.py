@@ -29,6 +29,7 @@ class Answerer:
         self._advertiser: Advertiser | None = None
         self._link_layer = b""
         self._spans = self._answered = Spans()  # with the link's own addresses, and without
+        self._own: AbstractSet[int] = frozenset()
         self._owners = Owners()
         self._asked: OrderedDict[int, float] = OrderedDict()
         self._may_solicit_at = 0.0
@@ -44,15 +45,19 @@ class Answerer:
         self._advertiser = None
 
     def answer_for(self, spans: Spans, own: AbstractSet[int], now: float) -> None:
-        """Answer for these addresses from now on, but not for `own`: the kernel does that."""
-        before, self._spans, self._answered = self._spans, spans, spans.without(own)
+        """Answer for these addresses from now on, but not for `own`: the kernel does that.
+
+        Who has one next that was our own, somebody else or we, is a new question.
+        """
+        for gone in self._own - own:
+            self._asked.pop(gone, None)
+        before, self._spans, self._answered, self._own = self._spans, spans, spans.without(own), own
         self._announce_all_but(before, now)
 
     def _announce_all_but(self, before: Spans, now: float) -> None:
         """Have announced what was asked for lately and had no answer of ours, so that routers' caches follow.
 
-        It may have been somebody else's, or gone for a while. One of our own that goes is neither: who has it
-        next will tell.
+        It may have been somebody else's, or gone for a while.
         """
         self._to_announce.extend(
             address for address, at in self._asked.items() if now < at + LATELY and address not in before
