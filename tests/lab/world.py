@@ -326,14 +326,15 @@ class World:
 
     def check_status(self) -> None:
         """Hold `anyipctl status --json` against the model; it knows nothing of what fell with lo."""
-        if self.configuration is None:
+        shown_by = self.policy if self.alive else self.configuration
+        if shown_by is None:
             assert self.daemon.control("status", "--json", check=False).returncode == 78
             return
         for _ in range(20):  # a lifetime may end meanwhile
             routes, since = self.routes(), now()
             shown = self.daemon.status()
             until = now()
-            facts = self.facts(routes, self.configuration)
+            facts = self.facts(routes, shown_by)
             expected = [self.expected_status(facts, routes, when) for when in (since, until)]
             if expected[0] == expected[1] and routes_alike(routes, self.routes()):
                 break
