@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from anyipd import arguments, only_one
 from anyipd.ctl import subnets
-from anyipd.ctl.look import daemons_policy, look_by, read_policy
+from anyipd.ctl.in_force import daemons_policy, read_policy
+from anyipd.ctl.look import look_by
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
 from anyipd.decide.delegation import delegations, is_delegated

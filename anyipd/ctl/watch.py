@@ -13,7 +13,7 @@ from datetime import datetime
 from structlog.processors import LogfmtRenderer
 
 from anyipd import arguments, clock
-from anyipd.ctl.look import policy_in_force
+from anyipd.ctl.in_force import policy_in_force
 from anyipd.decide.carve import unmatched
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
