@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from anyipd import clock, policy
+from anyipd.decide.delegation import HOOK_METRICS
 from anyipd.decide.verdict import verdicts
 from anyipd.heard import HeardLeases
 from anyipd.kernel.monitor import Hint, Stale
@@ -74,7 +75,7 @@ class Daemon(Passes):
             await asyncio.sleep(LAST_RETRY if self._misunderstood else LONGEST_REST)
             with contextlib.suppress(TimeoutError):
                 pause = self._reconciler.networkd.ask_again_after(clock.now())
-                await asyncio.wait_for(self._networkd_calls.wait(), pause)
+                await asyncio.wait_for(self._networkd_calls.wait(), None if pause == INFINITE else pause)
             self._networkd_calls.clear()
             await self._ask_networkd()
 
@@ -96,7 +97,8 @@ class Daemon(Passes):
             self._woken.set()
 
     def _hear(self, hint: Hint) -> None:
-        if hint.of_discards:
+        came = not self._reconciler.networkd.found and Stale.ADDRESSES in hint.stale
+        if came or hint.of_discards(HOOK_METRICS):
             self._networkd_calls.set()
         self._look_again(hint)
 

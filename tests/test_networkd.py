@@ -163,11 +163,25 @@ def test_the_silence_of_one_that_was_about_to_end_is_not_the_next_ones() -> None
 
 def test_it_is_asked_in_time_for_every_renewal() -> None:
     story = Story()
+    story.says(":1")
     assert story.networkd.ask_again_after(NOW) == RESTFUL
     story.says(":1", LEASE)
     assert story.networkd.ask_again_after(LEASE.valid_until - 40) == 5
     assert story.networkd.ask_again_after(LEASE.valid_until - 1) == RESTLESS
     assert story.networkd.ask_again_after(LEASE.valid_until + 1) == RESTFUL
+
+
+def test_one_that_never_was_there_is_not_asked_again_and_again() -> None:
+    story = Story()
+    assert story.networkd.ask_again_after(NOW) == INFINITE
+    story.is_absent(after=1)
+    assert story.networkd.ask_again_after(NOW) == INFINITE
+    story.networkd.understood = False
+    assert story.networkd.ask_again_after(NOW) == RESTFUL
+    story.networkd.understood = True
+    story.says(":1")
+    story.is_absent(after=1)
+    assert story.networkd.ask_again_after(NOW) == RESTFUL
 
 
 @pytest.fixture

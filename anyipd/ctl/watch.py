@@ -15,6 +15,7 @@ from structlog.processors import LogfmtRenderer
 from anyipd import arguments, clock
 from anyipd.ctl.in_force import policy_in_force
 from anyipd.decide.carve import unmatched
+from anyipd.decide.delegation import HOOK_METRICS
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
@@ -151,12 +152,12 @@ class _Watch:
     def _ask_networkd(self, hint: Hint) -> None:
         """Ask what only networkd knows, when it is time to, or when a discard route came or went."""
         now, known = clock.now(), self._reconciler.networkd
-        if now < self._ask_networkd_at and (self._misunderstood or not hint.of_discards):
+        if now < self._ask_networkd_at and (self._misunderstood or not hint.of_discards(HOOK_METRICS)):
             return
         try:
             known.take(networkd.ask(now), now)
             self._misunderstood = []
-            self._ask_networkd_at = now + known.ask_again_after(now)
+            self._ask_networkd_at = now + min(known.ask_again_after(now), LONGEST_WAIT)
         except ValueError as error:
             self._misunderstood = [f"dropped: {error}"]
             self._ask_networkd_at = now + MISUNDERSTOOD

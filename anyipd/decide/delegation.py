@@ -26,6 +26,8 @@ The second means something only where no lease file could be written. A route wi
 another client's word, and outlives the lease.
 """
 
+HOOK_METRICS = HOOK_METRIC, LEASELESS_METRIC
+
 CLIENT_METRICS = {"dhcpcd": 1001, "networkd": 1024}
 """Metrics of the discard routes that these clients leave; they mean nothing beside the client's own lease.
 

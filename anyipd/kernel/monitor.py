@@ -12,7 +12,7 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import NamedTuple
@@ -78,11 +78,13 @@ class Hint:
     lo_up: bool | None = None
     malformed: list[str] = field(default_factory=list)
 
-    @property
-    def of_discards(self) -> bool:
-        """Whether a client may have left a discard route, or taken it back."""
+    def of_discards(self, besides: Container[int]) -> bool:
+        """Whether a client may have left a discard route or taken it back, `besides` some metrics."""
         return Stale.DISCARDS in self.stale or any(
-            isinstance(each, News) and each.route.type in wire.DISCARDS.values() for each in self.news
+            isinstance(each, News)
+            and each.route.type in wire.DISCARDS.values()
+            and each.route.metric not in besides
+            for each in self.news
         )
 
     def add(self, other: Hint) -> None:

@@ -51,6 +51,7 @@ class Networkd:
     def __init__(self) -> None:
         self._known: dict[Prefix, _Known] = {}
         self.understood = True
+        self.found = False  # so far
 
     def holding(self, now: float) -> list[Lease]:
         """Give those that say something at `now`.
@@ -68,6 +69,7 @@ class Networkd:
         """Take note of what it said, None where it was not there; say whether that changed anything."""
         if said is None:
             return False
+        self.found = True
         before = self.leases
         told = {lease.prefix: _Known(self._as_known(lease), said.by) for lease in said.leases}
         for prefix, known in self._known.items():
@@ -84,7 +86,12 @@ class Networkd:
         return known.lease if known and known.lease == replace(lease, written=known.lease.written) else lease
 
     def ask_again_after(self, now: float) -> float:
-        """Seconds until it should be asked again: in time for every renewal to be seen."""
+        """Seconds until it should be asked again: in time for every renewal to be seen.
+
+        INFINITE where it never was there: it does not come without an address of a link coming or going.
+        """
+        if not self.found and self.understood:
+            return INFINITE
         if any(known.silent_since for known in self._known.values()):
             return RESTLESS
         left = [end - now for end in (lease.valid_until for lease in self.leases) if end > now]
