@@ -147,8 +147,7 @@ class Daemon(Passes):
         stale = self._reconciler.hear(hint)
         try:
             if self._broken:
-                self._reconciler.routes.close()
-                self._reconciler.routes = Routes()
+                self._reconciler.reopen()
                 self._watch()
                 self._broken = False
             if stale or hint.news or clock.now() >= self._deadline:
@@ -158,7 +157,6 @@ class Daemon(Passes):
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             _log.error("pass failed, will be repeated", reason=reason, after=self._retry)
-            # The socket may hold answers to the past, and the observations are half new, half old.
             self._broken = True
             self._hint.add(Hint(Stale.ALL))
             self._try_later(Hint())

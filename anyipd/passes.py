@@ -150,6 +150,4 @@ class Passes(ABC):
         self._take_policy()
 
     def _watch(self) -> None:
-        reconciler = self._reconciler
-        watched = [*reconciler.delegated, *(each.prefix for each in reconciler.policy.static)]
-        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, watched)
+        self._reconciler.set_filter(self._monitor)

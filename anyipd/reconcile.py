@@ -25,7 +25,7 @@ from anyipd.decide.delegation import (
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
-from anyipd.kernel.monitor import Hint, LinkDown, Stale
+from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
 from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
@@ -78,6 +78,19 @@ class Reconciler:
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
         self._own_discards: set[Prefix] = set()
+
+    def set_filter(self, monitor: Monitor) -> None:
+        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes."""
+        watched = [*self.delegated, *(each.prefix for each in self.policy.static)]
+        monitor.watch(self.routes.port, self.policy.accept.protocols, watched)
+
+    def reopen(self) -> None:
+        """Go on with another socket after a pass that failed: this one may hold answers to the past.
+
+        All is to be observed anew then, for the observations are half new, half old; the filter is to be set.
+        """
+        self.routes.close()
+        self.routes = Routes()
 
     def hear(self, hint: Hint) -> Stale:
         """Take note of what events said of single routes; say which looks are due all the same."""

@@ -16,14 +16,13 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import write_lease
+from tests.lab.delegated import PREFIX, delegate, write_lease
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import stop, wait_until
 from tests.lab.network import Uplink
 from tests.lab.networkd import Networkd
 from tests.lab.strace import injected
 
-PREFIX = "2001:db8:100::/60"
 POLICY = "subnets: [{name: web, id: 3}, {name: docker, id: 0xf, bind: false}]"
 
 DELEGATED = {"event": "delegated", "prefix": PREFIX, "source": "kernel"}
@@ -82,11 +81,20 @@ def start(daemon: Daemon, tmp_path: Path) -> Iterator[Callable[..., Watch]]:
         stop(each.process, signal.SIGKILL)
 
 
+def watching(daemon: Daemon, start: Callable[..., Watch]) -> Watch:
+    """A watch that has told what a running daemon bound."""
+    delegate(daemon.namespace)
+    daemon.start()
+    watch = start("--json")
+    watch.tells(DELEGATED, BOUND, RESERVED)
+    return watch
+
+
 def test_a_prefix_comes_is_held_off_and_goes(daemon: Daemon, start: Callable[..., Watch]) -> None:
     host = daemon.namespace
     watch = start("--json")
     daemon.start()
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    delegate(host)
     watch.tells(DELEGATED, BOUND, RESERVED)
     host.ip("link add other type veth peer name far")
     host.ip("link set other up")
@@ -102,7 +110,7 @@ def test_a_prefix_comes_is_held_off_and_goes(daemon: Daemon, start: Callable[...
 
 
 def test_all_that_is_comes_first_and_a_line_is_readable(daemon: Daemon, start: Callable[..., Watch]) -> None:
-    daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    delegate(daemon.namespace)
     daemon.start()
     watch = start()
     wait_until(lambda: len(watch.lines()) == 3)
@@ -151,11 +159,8 @@ def test_a_renewal_by_a_lease_file_alone(
 
 
 def test_a_policy_counts_from_its_reload_on(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    watch = watching(daemon, start)
     host = daemon.namespace
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
-    daemon.start()
-    watch = start("--json")
-    watch.tells(DELEGATED, BOUND, RESERVED)
     daemon.configure("subnets: [{name: web, id: 5}]")
     # Something to wake it.
     host.ip("-6 route add local 2001:db8:100:7::/64 dev lo table local proto static")
@@ -168,11 +173,8 @@ def test_a_policy_counts_from_its_reload_on(daemon: Daemon, start: Callable[...,
 
 
 def test_a_daemon_that_stands_still_changes_nothing(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    watch = watching(daemon, start)
     host = daemon.namespace
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
-    daemon.start()
-    watch = start("--json")
-    watch.tells(DELEGATED, BOUND, RESERVED)
     daemon.configure("subnets: [{name: other, id: 5}]")
     daemon.running.send_signal(signal.SIGSTOP)
     host.ip("-6 route add local 2001:db8:100:7::/64 dev lo table local proto static")
@@ -182,11 +184,8 @@ def test_a_daemon_that_stands_still_changes_nothing(daemon: Daemon, start: Calla
 
 
 def test_lo_down_and_up_takes_nothing_back(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    watch = watching(daemon, start)
     host = daemon.namespace
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
-    daemon.start()
-    watch = start("--json")
-    watch.tells(DELEGATED, BOUND, RESERVED)
     host.ip("link set lo down")
     wait_until(lambda: "missing" in watch.out.read_text())
     host.ip("link set lo up")
@@ -216,7 +215,7 @@ def test_a_restart_of_networkd_takes_nothing_back(
 
 def test_it_ends_when_nobody_reads_on(daemon: Daemon) -> None:
     host = daemon.namespace
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    delegate(host)
     daemon.start()
     command = [sys.executable, "-m", "anyipd.ctl", "watch", *daemon.files]
     script = 'timeout 5 "$@" | grep -m 1 event=bound'
@@ -225,11 +224,8 @@ def test_it_ends_when_nobody_reads_on(daemon: Daemon) -> None:
 
 
 def test_a_look_that_fails_is_repeated(daemon: Daemon, start: Callable[..., Watch], tmp_path: Path) -> None:
+    watch = watching(daemon, start)
     host = daemon.namespace
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
-    daemon.start()
-    watch = start("--json")
-    watch.tells(DELEGATED, BOUND, RESERVED)
     with injected(watch.process.pid, tmp_path, "sendto:error=ENOMEM:when=1"):
         host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp")
     watch.tells({"event": "withdrawn", "prefix": PREFIX}, *GONE)
@@ -238,7 +234,7 @@ def test_a_look_that_fails_is_repeated(daemon: Daemon, start: Callable[..., Watc
 
 def test_it_works_without_a_daemon(daemon: Daemon, start: Callable[..., Watch]) -> None:
     watch = start("--json")
-    daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    delegate(daemon.namespace)
     watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
 
 
@@ -247,7 +243,7 @@ def test_a_broken_policy_is_told_once_and_the_last_good_one_holds(
 ) -> None:
     watch = start("--json")
     host = daemon.namespace
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp")
+    delegate(host)
     watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
     daemon.configure("subnets: [{name: Web}]")
     for number in range(3):

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from anyipd import arguments, only_one, policy
 from anyipd.policy import InForce, Policy
 
-NO_DAEMON = "no daemon is running here: nothing comes or goes; systemctl start anyipd"
 DEFAULT_HOLDS = "{} does not exist: the default policy holds"
 
 
@@ -26,7 +25,7 @@ def policy_in_force(config: Path, known: Policy | None = None) -> tuple[Policy, 
     if told:
         return told.policy, list(_apart(config, told))
     holder = only_one.holder()
-    remark = f"the daemon ({holder}) does not tell its policy" if holder else NO_DAEMON
+    remark = untold(holder) if holder else f"{untold(holder)}: nothing comes or goes; systemctl start anyipd"
     try:
         found = policy.read(config)
     except policy.PolicyError as error:
@@ -38,6 +37,11 @@ def policy_in_force(config: Path, known: Policy | None = None) -> tuple[Policy, 
     if holder:
         return found, [f"{remark}: this is by {config}"]
     return found, [remark, *([DEFAULT_HOLDS.format(config)] if found is policy.DEFAULT else [])]
+
+
+def untold(holder: str | None) -> str:
+    """Say why no daemon tells its policy; `holder` is the one that is running, as `only_one` gives it."""
+    return f"the daemon ({holder}) does not tell its policy" if holder else "no daemon is running here"
 
 
 def _apart(config: Path, told: InForce) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from anyipd import arguments, only_one
 from anyipd.ctl import subnets
-from anyipd.ctl.in_force import daemons_policy, read_policy
+from anyipd.ctl.in_force import daemons_policy, read_policy, untold
 from anyipd.ctl.look import look_by
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
@@ -90,9 +90,7 @@ def _print_changes(options: argparse.Namespace) -> None:
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
     if told is None:
-        holder = only_one.holder()
-        reason = f"the daemon ({holder}) does not tell its policy" if holder else "no daemon is running here"
-        print(f"{reason}: which subnets would move is not known", file=sys.stderr)
+        print(f"{untold(only_one.holder())}: which subnets would move is not known", file=sys.stderr)
     if not seen.decision.delegations:
         print("no prefix is delegated to this host; --prefix P shows an example", file=sys.stderr)
     if moved:

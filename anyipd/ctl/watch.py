@@ -101,9 +101,7 @@ class _Watch:
             return self._look()
         except (OSError, MalformedError) as error:
             print(f"a look failed, and is repeated: {error}", file=sys.stderr)
-            # The socket may hold answers to the past, and the observations are half new, half old.
-            self._reconciler.routes.close()
-            self._reconciler.routes = Routes()
+            self._reconciler.reopen()
             self._filter()
             self._hint.add(Hint(Stale.ALL))
             time.sleep(RETRY)
@@ -145,9 +143,7 @@ class _Watch:
         return remarks
 
     def _filter(self) -> None:
-        reconciler = self._reconciler
-        watched = [*reconciler.delegated, *(each.prefix for each in reconciler.policy.static)]
-        self._monitor.watch(reconciler.routes.port, reconciler.policy.accept.protocols, watched)
+        self._reconciler.set_filter(self._monitor)
 
     def _ask_networkd(self, hint: Hint) -> None:
         """Ask what only networkd knows, when it is time to, or when a discard route came or went."""

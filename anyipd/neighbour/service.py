@@ -64,9 +64,7 @@ class Service(Passes):
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             _log.error("pass failed, will be repeated", reason=reason, after=RETRY)
-            # The socket may hold answers to the past, and the observations are half new, half old.
-            self._reconciler.routes.close()
-            self._reconciler.routes = Routes()
+            self._reconciler.reopen()
             self._watch()
             asyncio.get_running_loop().call_later(RETRY, self._look_again, Hint(Stale.ALL))
             return False
