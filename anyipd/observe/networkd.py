@@ -125,7 +125,7 @@ def parse(description: str, now: float) -> list[Lease]:
         leases = [lease for each in described["Interfaces"] for lease in _of_client(each)]
         told = {lease.prefix for lease in leases}
         routes = [_of_route(each, now) for each in described.get("Routes", []) if _is_discard(each)]
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"networkd describes itself in a way not known: {error!r}") from None
     return leases + [lease for lease in routes if lease.prefix not in told]
 
