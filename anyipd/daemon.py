@@ -15,13 +15,13 @@ from pathlib import Path
 import structlog
 
 from anyipd import clock, policy
-from anyipd.decide.delegation import HOOK_METRICS
+from anyipd.decide.ledger import HOOK_METRICS
 from anyipd.decide.verdict import verdicts
 from anyipd.heard import HeardLeases
 from anyipd.kernel.monitor import Hint, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError, Refusal
-from anyipd.model import INFINITE, Prefix, Subnets
+from anyipd.model import INFINITE, Prefix, Subnets, SubnetState
 from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
 from anyipd.observe import networkd
 from anyipd.observe.listen import DeafError, Listener
@@ -54,6 +54,7 @@ class Daemon(Passes):
         self._retry_hint = Hint()
         self._networkd_calls = asyncio.Event()
         self._misunderstood = ""
+        self._unwritten: str | None = None
 
     @property
     def in_force(self) -> InForce:
@@ -88,7 +89,7 @@ class Daemon(Passes):
             _log.warning("networkd not understood", reason=misunderstood)
         self._misunderstood = misunderstood
         self._reconciler.networkd.understood = not misunderstood
-        if self._reconciler.networkd.take(said, clock.now()):
+        if self._reconciler.networkd.take(said):
             self._look_again(Hint(Stale.LEASES))
 
     def _on_minding_ended(self, minding: asyncio.Task[None]) -> None:
@@ -177,7 +178,16 @@ class Daemon(Passes):
         if decision != before or whole:
             changes = await in_slices(reconciler.compare(decision, whole=whole))
             refused = await in_slices(reconciler.apply(changes))
-            _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
+            had_bound = {each.delegation for each in self._verdicts if each.state is SubnetState.BOUND}
+            _tell(
+                delegation_lines(
+                    before.delegations,
+                    decision.delegations,
+                    clock.now(),
+                    reconciler.ledger.ending,
+                    had_bound,
+                )
+            )
             found = verdicts(decision.subnets, changes.local)
             if decision.subnets != before.subnets:
                 _tell(moved_lines(self._verdicts, found))
@@ -187,6 +197,17 @@ class Daemon(Passes):
             await self._mend(lost)
         self._deadline = decision.deadline
         self._alarm.set(decision.deadline)
+        self._write_ledger()
+
+    def _write_ledger(self) -> None:
+        try:
+            self._ledger_file.write(self._reconciler.ledger)
+            self._unwritten = None
+        except OSError as error:
+            if error.strerror != self._unwritten:
+                self._unwritten = error.strerror
+                path = str(self._ledger_file.path)
+                _log.warning("ledger file not written: a restart forgets", path=path, reason=error.strerror)
 
     async def _mend(self, lost: AbstractSet[Prefix]) -> None:
         if lost:

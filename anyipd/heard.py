@@ -7,10 +7,10 @@ hooks' directory is root's.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from anyipd import here
 from anyipd.model import Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
@@ -27,16 +27,13 @@ class HeardLeases:
         self._directory = directory
 
     def take(self, told: Iterable[Told], now: float) -> None:
-        """Write a lease file each, or remove it if the prefix is gone; `now` is CLOCK_BOOTTIME.
+        """Write a lease file each, also of what was taken back; `now` is CLOCK_BOOTTIME.
 
         Those of prefixes whose lifetime is over go before. Raises OSError.
         """
         self._clear_up(now)
         for uplink, delegated in told:
-            if delegated.valid:
-                self._write(uplink, delegated, now)
-            else:
-                self._path(delegated.prefix, uplink).unlink(missing_ok=True)
+            self._write(uplink, delegated, now)
 
     def _write(self, uplink: str, delegated: DelegatedPrefix, now: float) -> None:
         path = self._path(delegated.prefix, uplink)
@@ -45,10 +42,11 @@ class HeardLeases:
             "prefix": delegated.prefix,
             "uplink": uplink,
             "iaid": delegated.iaid,
-            "life_starts": int(time.time()),
             "preferred_lifetime": delegated.preferred,
             "valid_lifetime": delegated.valid,
-            "uptime": f"{now:.2f}",
+            "uptime": f"{now:.6f}",
+            "netns": here.network_namespace(),
+            "boot": here.boot(),
         }
         if delegated.exclude:
             fields["exclude"] = delegated.exclude

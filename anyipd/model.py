@@ -87,7 +87,7 @@ def address_text(address: int, width: int = 128) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """A discard route that a DHCPv6 client left over a delegated prefix."""
+    """A discard route over a delegated prefix: a DHCPv6 client's own, or the message of a hook of ours."""
 
     prefix: Prefix
     metric: int
@@ -95,9 +95,13 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a DHCPv6 client was told, by its hook's lease file or by itself. Times are as in `Delegation`.
+    """What a DHCPv6 client reports of one prefix: that it is delegated, or, by a `lifetime` of 0, taken back.
 
-    A valid lifetime of 0 takes it back: the discard route that this client left means nothing either.
+    `written` is when it was reported. `reply` is the same in all reports of one Reply, and larger in those of
+    a later one; where the client counts it on the wall clock, `clock` says what that was ahead of
+    CLOCK_BOOTTIME. `lifetime` is the valid lifetime as granted, None where it is not known. `instance` is the
+    client's process. `anew` says that the client had no lease before this one. Times and deadlines are as in
+    `Delegation`.
     """
 
     prefix: Prefix
@@ -105,10 +109,14 @@ class Lease:
     uplink: str | None
     iaid: str | None
     written: float
-    lifetime: float | None  # the valid lifetime as granted, in seconds
+    lifetime: float | None
     preferred_until: float | None
     valid_until: float
     exclude: Prefix | None = None
+    reply: float = 0.0
+    clock: float = 0.0
+    instance: str | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +130,20 @@ class Assigned:
 class DelegationState(Enum):
     """What may be done with a delegated prefix now, in the words of the log and of `status`."""
 
-    LIVE = "live"
+    GRANTED = "granted"
     DEPRECATED = "deprecated"  # preferred lifetime over: still bound
-    EXPIRED = "expired"  # valid lifetime over
-    REFUSED = "refused"  # longer than every subnet that the policy wants
-    OVERLAPPED = "overlapped"  # another, longer-lived delegation holds the same addresses
-    IGNORED = "ignored"  # `accept` leaves it out
+    SUPERSEDED = "superseded"  # another prefix was granted in its place: still bound
+    REFUSED = "refused"  # the policy does not accept it, or another delegation holds the same addresses
 
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """A delegated prefix as all observations together tell it.
+    """A delegated prefix as all evidence together has it.
 
-    `source` is the DHCPv6 client that told of the lease, or `kernel` where only a discard
-    route tells of it. `told_at` is when the client said so last. Times are seconds of
-    CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known. `exclude` is the part
-    that the delegating router keeps for the uplink (RFC 6603).
+    `source` is the DHCPv6 client that reported it first, on `uplink`, or `kernel` where only a discard route
+    tells of it; `uplinks` are all that it was reported on. `began` is when the series of grants began. Times
+    are seconds of CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known. `exclude` is the
+    part that the delegating router keeps for the uplink (RFC 6603).
     """
 
     prefix: Prefix
@@ -147,10 +153,15 @@ class Delegation:
     iaid: str | None = None
     preferred_until: float | None = None
     valid_until: float | None = None
-    told_at: float | None = None
-    lifetime: float | None = None  # the valid lifetime as granted, in seconds
+    began: float = 0.0
+    uplinks: frozenset[str | None] = frozenset({None})
     exclude: Prefix | None = None
     reason: str | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether subnets may be carved out of it now."""
+        return self.state is not DelegationState.REFUSED
 
 
 class SubnetState(Enum):

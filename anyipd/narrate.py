@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -21,23 +21,40 @@ class Line(NamedTuple):
     warning: bool = False
 
 
-_WARN = {DelegationState.REFUSED, DelegationState.OVERLAPPED}
 _HELD_OFF = {SubnetState.CONFLICT, SubnetState.WITHOUT_ROOM}
 
+Ending = Callable[[Prefix], tuple[str, str]]
+"""Says what became of a prefix that is gone, and why: see `Ledger.ending`."""
 
-def delegation_lines(before: Iterable[Delegation], after: Iterable[Delegation], now: float) -> Iterator[Line]:
-    """Delegations that came, went, changed state or were renewed; `now` is CLOCK_BOOTTIME."""
+
+def delegation_lines(
+    before: Iterable[Delegation],
+    after: Iterable[Delegation],
+    now: float,
+    ending: Ending,
+    bound: Collection[Prefix | None],
+) -> Iterator[Line]:
+    """Delegations that came, went, changed state or lifetime; `now` is CLOCK_BOOTTIME.
+
+    `bound` are those that had bound subnets: it is a warning that one of them is gone.
+    """
     known = {each.prefix: each for each in before}
     for each in after:
         old = known.pop(each.prefix, None)
         if old is None or (old.state, old.reason) != (each.state, each.reason):
-            event = "delegated" if each.state is DelegationState.LIVE else each.state.value
-            yield Line(event, _told(each, now), warning=each.state in _WARN)
-        elif (old.source, old.uplink) != (each.source, each.uplink) or _renewed(old, each):
-            yield Line("renewed", _told(each, now))
+            granted = each.state is DelegationState.GRANTED
+            lost = each.state is DelegationState.REFUSED
+            yield Line("delegated" if granted else each.state.value, _told(each, now), warning=lost)
+        elif change := _lifetime_change(old, each):
+            yield Line(change, _told(each, now))
+        elif (old.source, old.uplink) != (each.source, each.uplink):
+            yield Line("reported", _told(each, now))
     for gone in known.values():
-        if gone.state is not DelegationState.EXPIRED:
-            yield Line("withdrawn", {"prefix": str(gone.prefix)})
+        event, reason = ending(gone.prefix)
+        fields: dict[str, str | int] = {"prefix": str(gone.prefix), "source": gone.source}
+        if gone.uplink:
+            fields["uplink"] = gone.uplink
+        yield Line(event, fields | {"reason": reason}, warning=gone.prefix in bound)
 
 
 def subnet_lines(
@@ -108,11 +125,18 @@ class _Names:
             yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
 
 
-def _renewed(old: Delegation, new: Delegation) -> bool:
-    if old.valid_until is None or new.valid_until is None or new.valid_until == INFINITE:
-        return old.valid_until != new.valid_until
+def _lifetime_change(old: Delegation, new: Delegation) -> str | None:
+    """Say what became of the valid lifetime: renewed, shortened or lost; None where it is the same."""
+    if old.valid_until == new.valid_until:
+        return None
+    if new.valid_until is None:
+        return "lifetime unknown"
+    if old.valid_until is None:
+        return "lifetime known"
     # Clients count lifetimes in whole seconds.
-    return not -1 <= new.valid_until - old.valid_until <= 1
+    if abs(new.valid_until - old.valid_until) <= 1:
+        return None
+    return "renewed" if new.valid_until > old.valid_until else "shortened"
 
 
 def _told(delegation: Delegation, now: float) -> dict[str, str | int]:

@@ -89,7 +89,7 @@ class Accept(_Section):
     """Which delegated prefixes to use.
 
     Those that came in by an uplink that one of the globs matches, that lie within one of the
-    prefixes, and whose discard route bears one of the protocols.
+    prefixes and are no shorter than `shortest`, and whose discard route bears one of the protocols.
     """
 
     uplinks: Annotated[tuple[Glob, ...], AtLeastOne] = ("*",)
@@ -97,6 +97,7 @@ class Accept(_Section):
         Prefix.parse("2000::/3"),
         Prefix.parse("fc00::/7"),
     )
+    shortest: Annotated[int, Field(strict=True, ge=1, le=128), right("a prefix length from 1 to 128")] = 32
     protocols: Annotated[tuple[RouteProtocol, ...], AtLeastOne] = (PROTOCOLS["dhcp"],)
 
 

@@ -10,23 +10,20 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
-from anyipd.decide.delegation import (
-    CLIENT_METRICS,
-    LEASELESS_METRIC,
-    delegations,
-    is_delegated,
-    next_deadline,
-)
+from anyipd.decide.gate import accepts_uplink, gate
+from anyipd.decide.ledger import HOOK_METRICS, Ledger
+from anyipd.decide.overlap import superseded_assigned, without_overlaps
 from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
 from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
-from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
+from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
@@ -55,25 +52,34 @@ class Decision:
 
 @dataclass(slots=True)
 class Changes:
-    """What must change to get there. `strays` are of protocol 150 but like no route that we make."""
+    """What must change to get there. `strays` are of protocol 150 but like no route that we make.
+
+    `leftovers` are of our hooks, and mean nothing any more.
+    """
 
     local: Plan = field(default_factory=Plan)
     discard: Plan = field(default_factory=Plan)
     strays: list[Route] = field(default_factory=list)
+    leftovers: list[Route] = field(default_factory=list)
 
 
 class Reconciler:
     """The observations that are still good, and the way from them to routes."""
 
-    def __init__(self, policy: Policy, runtime_dir: Path, routes: Routes) -> None:
+    def __init__(
+        self, policy: Policy, runtime_dir: Path, routes: Routes, ledger: Ledger | None = None
+    ) -> None:
         self.policy = policy
         self.routes = routes
+        self.ledger = ledger or Ledger()
         self.complaints: list[Complaint] = []
         self.delegated: list[Prefix] = []
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
         self._leased: list[Lease] = []
         self.networkd = Networkd()
+        self._links: dict[str, bool] = {}
+        self._carrier_since: dict[str, float] = {}
         self._discards = Discards()
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
@@ -94,18 +100,22 @@ class Reconciler:
 
     def hear(self, hint: Hint) -> Stale:
         """Take note of what events said of single routes; say which looks are due all the same."""
-        protocols = self.policy.accept.protocols
+        protocols, now = self.policy.accept.protocols, clock.now()
         if hint.lo_fell:
-            self._discards.lo_fell()
-            self._forget_leaseless()
+            self.ledger.lo_fell()
         stale = hint.stale
         for news in hint.news:
             if isinstance(news, LinkDown):
                 known = self._routed.lose_link(news.interface)
             else:
                 route, came = news
-                known = self._routed.hear(route, came=came)
+                known = route.table != wire.TABLE_MAIN or self._routed.hear(route, came=came)
                 if self._discards.hear(route, protocols, came=came):
+                    place = Discard(route.prefix, route.metric)
+                    if place in self._discards.standing:
+                        self.ledger.route_added(place, now)
+                    else:
+                        self.ledger.route_removed(place)
                     # Where their directory is not watched yet, nothing else tells of lease files.
                     stale |= Stale.LEASES
                 if route.metric == DISCARD_METRIC:  # in the place of one of ours
@@ -121,9 +131,14 @@ class Reconciler:
         there may pass a filter from then on only. False is for lease files that could not be read.
         """
         readable = Stale.LEASES not in stale or self.observe_leases()
+        if Stale.LINKS in stale:
+            self.observe_links()
         if Stale.DISCARDS in stale:
             self.observe_discards()
-        delegated = [each.prefix for each in self.delegations(clock.now()) if is_delegated(each)]
+        now = clock.now()
+        silent = () if self.networkd.understood else ("networkd",)
+        self.ledger.take(self._leased + self.networkd.leases, now, silent=silent)
+        delegated = [each.prefix for each in self.delegations(now) if each.is_usable]
         if delegated != self.delegated:
             if not set(delegated) <= set(self.delegated):
                 stale |= Stale.ADDRESSES | Stale.ROUTES
@@ -142,29 +157,26 @@ class Reconciler:
             leased, complaints = directory.read(clock.now())
             self._leased += leased
             self.complaints += complaints
-        self._forget_leaseless()
         return not any(directory.unreadable for directory in self._leases)
 
-    def _forget_leaseless(self) -> None:
-        # What means nothing beside a lease goes unseen with lo, and is not to mean something when that goes.
-        # The lease that an old networkd tells of is its route itself.
-        leases = [each for each in self._leased + self.networkd.leases if each.lifetime is not None]
-        self._discards.forget_fallen(
-            {
-                Discard(each.prefix, metric)
-                for each in leases
-                for metric in (LEASELESS_METRIC, CLIENT_METRICS.get(each.client, LEASELESS_METRIC))
-            }
-        )
+    def observe_links(self) -> None:
+        """Read which links there are, and since when those have a carrier that had none."""
+        before, self._links = self._links, self.routes.links()
+        now = clock.now()
+        came = {name: now for name, carrier in self._links.items() if carrier and before.get(name) is False}
+        kept = {name: since for name, since in self._carrier_since.items() if self._links.get(name)}
+        self._carrier_since = kept | came
+        self.ledger.see_links(self._links, self._carrier_since)
 
     def observe_discards(self) -> None:
         """Look for the clients' discard routes; the kernel filters, so it takes no slices."""
         self._discards.look(self.routes, self.policy.accept.protocols)
+        self.ledger.see_routes(self._discards.standing, clock.now())
 
     def delegations(self, now: float) -> list[Delegation]:
         """Say what is delegated, by the observations at hand."""
-        leases = self._leased + self.networkd.holding(now)
-        return delegations(self._discards.told, leases, self.policy, now)
+        found = self.ledger.delegations(now, partial(accepts_uplink, self.policy))
+        return without_overlaps(gate(found, self.policy), self._links)
 
     def observe_addresses(self, delegated: Sequence[Prefix]) -> None:
         """Look for addresses on links inside delegated prefixes."""
@@ -182,17 +194,21 @@ class Reconciler:
         subnets += [
             run
             for delegation in all_delegations
-            if is_delegated(delegation)
-            for run in carve(delegation, self.policy, assigned)
+            if delegation.is_usable
+            for run in carve(
+                delegation, self.policy, assigned.union(superseded_assigned(delegation, all_delegations))
+            )
         ]
         unassigned = all_delegations if self.policy.unassigned != "none" else []
-        discard, discard_deadline = discard_routes(unassigned, self._discards.standing, now)
+        discard, discard_deadline = discard_routes(
+            unassigned, self._discards.standing, self._own_discards, now
+        )
         return Decision(
             delegations=all_delegations,
             subnets=subnets,
             local=local_routes(subnets),
             discard=discard,
-            deadline=min(next_deadline(all_delegations, now), discard_deadline),
+            deadline=min(self.ledger.next_deadline(now), discard_deadline),
         )
 
     def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
@@ -218,7 +234,14 @@ class Reconciler:
             strays += others
             yield
         discard.see_ours(((each.address, each.length, 0) for each in self._own_discards), 0)
-        return Changes(local.plan(), discard.plan(), strays)
+        return Changes(local.plan(), discard.plan(), strays, self._hooks_leftovers())
+
+    def _hooks_leftovers(self) -> list[Route]:
+        """Return the hooks' messages that say nothing any more, and the discard routes of 0.1.0's hooks."""
+        messages = [each for each in self._discards.standing if each.metric in HOOK_METRICS]
+        stale = [hook_message(each) for each in messages if self.ledger.is_stale(each)]
+        old = [hook_message(each)._replace(table=wire.TABLE_MAIN) for each in self._discards.leftover]
+        return stale + old
 
     def _read_own_discards(self) -> tuple[set[Prefix], list[Route]]:
         """Read our routes in table main: the discard routes, and what is like none that we make."""
@@ -251,6 +274,7 @@ class Reconciler:
             routes.remove_local(changes.local.remove),
             routes.remove([discard_route(kind, prefix) for prefix in removed]),
             routes.remove(changes.strays),
+            routes.remove(changes.leftovers),
         ):
             for refusals in steps:
                 refused += refusals
@@ -258,6 +282,9 @@ class Reconciler:
         self._own_discards = self._own_discards.union(added).difference(
             removed, (each.prefix for each in refused)
         )
+        for route in changes.leftovers:
+            self._discards.hear(route, self.policy.accept.protocols, came=False)
+            self.ledger.route_removed(Discard(route.prefix, route.metric))
         return refused
 
     def _discard_kind(self) -> int:

@@ -1,4 +1,4 @@
-"""`anyipctl flush`: remove every route of protocol 150 from the tables main and local."""
+"""`anyipctl flush`: remove every route of protocol 150, and the messages of the hooks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 from itertools import chain
 
 from anyipd import arguments, only_one
+from anyipd.decide.ledger import HOOK_METRICS
 from anyipd.kernel import wire
-from anyipd.kernel.routes import Routes
+from anyipd.kernel.routes import Routes, hook_message
+from anyipd.model import Discard
 
 
 def run(options: argparse.Namespace) -> None:
@@ -24,6 +26,13 @@ def run(options: argparse.Namespace) -> None:
         for family in wire.WIDTHS
         for chunk in routes.dump(table, wire.PROTOCOL, family)
         for start, _, end in wire.messages(chunk)
+    ]
+    found += [
+        route
+        for chunk in routes.dump(wire.TABLE_HOOKS, wire.DHCP)
+        for start, _, end in wire.messages(chunk)
+        for route in [wire.route(chunk, start, end)]
+        if route == hook_message(Discard(route.prefix, route.metric)) and route.metric in HOOK_METRICS
     ]
     refused = list(chain.from_iterable(routes.remove(found)))
     if options.json:

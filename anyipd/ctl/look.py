@@ -10,9 +10,11 @@ from pathlib import Path
 
 from anyipd import arguments, clock
 from anyipd.ctl.in_force import policy_in_force
+from anyipd.decide.ledger import Ledger
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import Routes
+from anyipd.ledger_file import LedgerFile
 from anyipd.model import Subnets
 from anyipd.observe import networkd
 from anyipd.policy import Policy, PolicyError
@@ -45,9 +47,15 @@ def look(options: argparse.Namespace) -> Look:
 
 def look_by(policy: Policy, runtime_dir: Path) -> Look:
     """Observe and compare by a policy."""
-    reconciler, dropped = Reconciler(policy, runtime_dir, Routes()), []
+    ledger, dropped = Ledger(), []
+    ledger_file = LedgerFile(runtime_dir)
     try:
-        reconciler.networkd.take(networkd.ask(clock.now()), clock.now())
+        ledger = ledger_file.read()
+    except (OSError, ValueError) as error:
+        dropped.append(f"dropped: {ledger_file.path}: {error}")
+    reconciler = Reconciler(policy, runtime_dir, Routes(), ledger)
+    try:
+        reconciler.networkd.take(networkd.ask(clock.now()))
     except ValueError as error:
         dropped.append(f"dropped: {error}")
     at_once(reconciler.look(Stale.ALL, lambda: None))

@@ -14,12 +14,14 @@ from anyipd.ctl.in_force import daemons_policy, read_policy, untold
 from anyipd.ctl.look import look_by
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
-from anyipd.decide.delegation import delegations, is_delegated
+from anyipd.decide.gate import gate
+from anyipd.decide.ledger import KERNEL
 from anyipd.decide.moves import moves
+from anyipd.decide.overlap import without_overlaps
 from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
-from anyipd.model import Discard, Prefix, Subnets
+from anyipd.model import Delegation, DelegationState, Prefix, Subnets
 from anyipd.policy import TURN_NEIGHBOURS_ON
 
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
@@ -55,10 +57,11 @@ def _print_example(options: argparse.Namespace) -> None:
         prefixes = [Prefix.parse(text) for text in options.prefix]
     except ValueError as error:
         arguments.fail(arguments.USAGE, f"anyipctl plan: --prefix: {error}")
-    found = delegations([Discard(prefix, 0) for prefix in prefixes], [], policy, now=0)
+    examples = [Delegation(prefix, KERNEL, DelegationState.GRANTED) for prefix in sorted(set(prefixes))]
+    found = without_overlaps(gate(examples, policy), ())
     carved = static_subnets(policy)
     for each in found:
-        if is_delegated(each):
+        if each.is_usable:
             carved += carve(each, policy, static_assigned(policy))
         else:
             print(f"{each.prefix} is {each.state.value}: {each.reason}", file=sys.stderr)
@@ -84,6 +87,7 @@ def _print_changes(options: argparse.Namespace) -> None:
     changes += [_Change("remove", "local", run, before) for run in local.remove]
     changes += [_Change("remove", "discard", run) for run in discard.remove]
     changes += [_Change("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
+    changes += [_Change("remove", "leftover", Run(route.prefix, 1)) for route in seen.changes.leftovers]
     if options.json:
         found = None if moved is None else [each for move in moved for each in subnets.move_objects(move)]
         routes = [_object(change) for change in changes]

@@ -62,6 +62,7 @@ def _delegation(delegation: Delegation, now: float) -> dict[str, object]:
         "preferred_lifetime": _left(delegation.preferred_until, now),
         "valid_lifetime": _left(delegation.valid_until, now),
         "state": delegation.state.value,
+        "reason": delegation.reason,
     }
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from anyipd.ctl import flush
 from anyipd.ctl.system_files import SYSCTL, SYSTEM, SYSTEMD_SYSCTL, Layout, call, is_running, require_root
-from anyipd.decide.delegation import HOOK_METRICS
 
 SHARED = ("usr/share", "usr/local/share")
 NOT_OURS = ("etc", "usr/lib", "usr/local/lib", *SHARED, *(f"{folder}/man" for folder in SHARED))
@@ -56,9 +55,6 @@ def _remove(root: Path, path: str) -> None:
 
 def _take_back_what_it_did() -> None:
     flush.run(argparse.Namespace(json=False))
-    for metric in HOOK_METRICS:
-        discard = ["type", "unreachable", "proto", "dhcp", "metric", str(metric)]
-        call("ip", "-6", "route", "flush", "table", "main", *discard)
     shutil.rmtree("/run/anyipd", ignore_errors=True)
     # No file is the daemon's, so nobody inherits one with its number.
     with contextlib.suppress(KeyError):

@@ -15,11 +15,12 @@ from structlog.processors import LogfmtRenderer
 from anyipd import arguments, clock
 from anyipd.ctl.in_force import policy_in_force
 from anyipd.decide.carve import unmatched
-from anyipd.decide.delegation import HOOK_METRICS
+from anyipd.decide.ledger import HOOK_METRICS
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError
+from anyipd.ledger_file import LedgerFile
 from anyipd.model import Delegation, Subnets
 from anyipd.narrate import Line, delegation_lines, state_lines
 from anyipd.observe import networkd
@@ -60,7 +61,9 @@ class _Watch:
     def __init__(self, options: argparse.Namespace) -> None:
         self._config = options.config
         in_force, _ = policy_in_force(self._config)
-        self._reconciler = Reconciler(in_force, options.runtime_dir, Routes())
+        self._reconciler = Reconciler(
+            in_force, options.runtime_dir, Routes(), LedgerFile(options.runtime_dir).read()
+        )
         self._delegations: Sequence[Delegation] = ()
         self._subnets: Sequence[Subnets] = ()
         self._remarks: list[str] = []
@@ -127,7 +130,7 @@ class _Watch:
                 print(remark, file=sys.stderr)
         self._remarks = remarks
         lines = [
-            *delegation_lines(self._delegations, decision.delegations, now),
+            *delegation_lines(self._delegations, decision.delegations, now, reconciler.ledger.ending, ()),
             *state_lines(self._subnets, subnets),
         ]
         self._delegations, self._subnets = decision.delegations, subnets
@@ -151,7 +154,7 @@ class _Watch:
         if now < self._ask_networkd_at and (self._misunderstood or not hint.of_discards(HOOK_METRICS)):
             return
         try:
-            known.take(networkd.ask(now), now)
+            known.take(networkd.ask(now))
             self._misunderstood = []
             self._ask_networkd_at = now + min(known.ask_again_after(now), LONGEST_WAIT)
         except ValueError as error:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from anyipd.decide.delegation import is_delegated
+from anyipd.decide.ledger import HOOK_METRICS, KERNEL
 from anyipd.model import INFINITE, Delegation, Discard, Prefix, Subnets, SubnetState
 
 TICKS = 100
@@ -29,7 +29,10 @@ Lifetimes go in as whole seconds, rounded up; a route that would go earlier than
 """
 
 PATIENCE = 1.0
-"""Seconds that a client has to add its discard route after it wrote the lease file."""
+"""Seconds that a client has to add its discard route after it reported a prefix for the first time."""
+
+ADDS_NONE = {"dhclient", KERNEL}
+"""Sources that add none, or none any more."""
 
 _MISSING, _RIGHT, _OUTDATED, _TAKEN = range(4)
 _STRETCH = re.compile(b"\0+|\2+|\3+")
@@ -107,20 +110,24 @@ def local_routes(subnets: Iterable[Subnets]) -> Wanted:
 
 
 def discard_routes(
-    delegations: Iterable[Delegation], discards: Iterable[Discard], now: float
+    delegations: Iterable[Delegation], discards: Iterable[Discard], ours: Collection[Prefix], now: float
 ) -> tuple[Wanted, float]:
     """Our own discard routes over delegated prefixes: where the client leaves none (RFC 7084, WPD-5).
 
-    A client writes its lease file first and adds its route then, so one that was told of a moment ago
-    waits. Second comes when the first of those has waited enough, in CLOCK_BOOTTIME; INFINITE if
-    none waits.
+    A client that adds one reports the prefix first and adds it then, so there is a moment's wait; what stands
+    of `ours` stays meanwhile. Second comes when the first of those has waited enough, in CLOCK_BOOTTIME;
+    INFINITE if none waits.
     """
-    covered = {discard.prefix for discard in discards}
-    bare = [each for each in delegations if is_delegated(each) and each.prefix not in covered]
-    patience = {each.prefix: 0 if each.told_at is None else each.told_at + PATIENCE for each in bare}
+    covered = {discard.prefix for discard in discards if discard.metric not in HOOK_METRICS}
+    bare = [each for each in delegations if each.is_usable and each.prefix not in covered]
+    waiting = {
+        each.prefix: each.began + PATIENCE
+        for each in bare
+        if each.source not in ADDS_NONE and each.prefix not in ours and each.began + PATIENCE > now
+    }
     return (
-        Wanted.of(Run(prefix, 1) for prefix, end in patience.items() if end <= now),
-        min((end for end in patience.values() if end > now), default=INFINITE),
+        Wanted.of(Run(each.prefix, 1) for each in bare if each.prefix not in waiting),
+        min(waiting.values(), default=INFINITE),
     )
 
 

@@ -43,7 +43,10 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *(step for protocol in protocols for step in bpf.accept_if(protocol)),
     ]
+    hooks = [(bpf.LD_BYTE, 0, 0, _PROTOCOL), *bpf.accept_if(wire.DHCP), bpf.DROP]
     main = [
+        *bpf.unless([wire.TABLE_HOOKS], [(bpf.JUMP, 0, 0, len(hooks))]),
+        *hooks,
         *bpf.drop_unless(wire.TABLE_MAIN),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),

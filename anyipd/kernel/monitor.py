@@ -42,15 +42,16 @@ class Stale(Flag):
 
     NOTHING = 0
     LEASES = auto()  # lease files
+    LINKS = auto()  # their names, and whether they have a carrier
     DISCARDS = auto()  # discard routes of clients
     ADDRESSES = auto()  # on links
     ROUTES = auto()  # other people's
     PRESENT = auto()  # routes of ours, and who else stands in their place
-    ALL = LEASES | DISCARDS | ADDRESSES | ROUTES | PRESENT
+    ALL = LEASES | LINKS | DISCARDS | ADDRESSES | ROUTES | PRESENT
 
 
 class News(NamedTuple):
-    """A route of table main, a client's discard route or somebody's inside our prefixes, came or went."""
+    """A client's discard route, a hook's message, or somebody's route inside our prefixes came or went."""
 
     route: Route
     came: bool
@@ -186,7 +187,7 @@ def _of_link(index: int, *, up: bool) -> Hint:
     if index == wire.LOOPBACK_INDEX:
         return Hint(Stale.ALL, lo_fell=not up, lo_up=up)
     # What comes with a link that is up has events of its own.
-    return Hint() if up else Hint(Stale.ADDRESSES, news=[LinkDown(index)])
+    return Hint(Stale.LINKS) if up else Hint(Stale.LINKS | Stale.ADDRESSES, news=[LinkDown(index)])
 
 
 def _of_route(route: Route, *, came: bool) -> Hint:
@@ -195,5 +196,5 @@ def _of_route(route: Route, *, came: bool) -> Hint:
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
     # With a filter too long for the kernel other tables' and IPv4's pass, too.
-    known = route.table == wire.TABLE_MAIN and route.prefix.width == 128  # noqa: PLR2004  the width of IPv6
+    known = route.table in {wire.TABLE_MAIN, wire.TABLE_HOOKS} and route.prefix.width == 128  # noqa: PLR2004  the width of IPv6
     return Hint(news=[News(route, came)]) if known else Hint()

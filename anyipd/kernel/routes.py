@@ -17,7 +17,7 @@ from itertools import chain, islice
 from anyipd.decide.plan import Run
 from anyipd.kernel import wire
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import INFINITE, Prefix
+from anyipd.model import INFINITE, Discard, Prefix
 
 BATCH = 256
 """Messages in one send: about a millisecond of the kernel's time."""
@@ -83,6 +83,10 @@ class Routes:
         """Read the IPv6 addresses of all links: interface index and prefix."""
         return chain.from_iterable(map(wire.addresses, self._dump(wire.addresses_request())))
 
+    def links(self) -> dict[str, bool]:
+        """Read which links there are, by name, and whether each has a carrier."""
+        return dict(chain.from_iterable(map(wire.links, self._dump(wire.links_request()))))
+
     def add_local(self, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
         """Bind subnets. EEXIST among the refusals is news that somebody else holds that place."""
         return self._change(wire.RTM_NEWROUTE, wire.NLM_F_CREATE | wire.NLM_F_EXCL, runs, now)
@@ -105,7 +109,7 @@ class Routes:
             yield from self._send(template, Run(prefix, 1))
 
     def remove(self, routes: Iterable[Route]) -> Iterator[list[Refusal]]:
-        """Remove routes of protocol 150, whatever else they are. ESRCH: it is not there any more."""
+        """Remove routes of protocol 150, or of our hooks. ESRCH: it is not there any more."""
         for route in routes:
             yield from self._send(wire.batch(wire.RTM_DELROUTE, 0, route), Run(route.prefix, 1))
 
@@ -150,6 +154,13 @@ def discard_route(kind: int, prefix: Prefix) -> Route:
         interface=wire.LOOPBACK_INDEX,
         gateway=False,
         ticks=0,
+    )
+
+
+def hook_message(discard: Discard) -> Route:
+    """The message that a hook of ours leaves: see dhclient-hooks/anyipd."""
+    return discard_route(wire.DISCARDS["unreachable"], discard.prefix)._replace(
+        table=wire.TABLE_HOOKS, protocol=wire.DHCP, metric=discard.metric
     )
 
 

@@ -18,22 +18,26 @@ from anyipd.model import Prefix
 PROTOCOL = 150
 """What marks a route as ours."""
 
+DHCP = 16  # RTPROT_DHCP
+
 LOOPBACK_INDEX = 1  # LOOPBACK_IFINDEX, the same in every network namespace
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-RTM_NEWLINK, RTM_DELLINK = 16, 17
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x02, 0x04, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
-TABLE_MAIN, TABLE_LOCAL = 254, 255
+TABLE_HOOKS, TABLE_MAIN, TABLE_LOCAL = 150, 254, 255
+"""No rule looks the first one up: our hooks leave messages there."""
 UNICAST, LOCAL = 1, 2
 DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
 
 IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFLA_IFNAME = 3
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
 
@@ -51,7 +55,7 @@ _U32 = struct.Struct("=HHI")
 _FIXED = _HEADER.size + _RTMSG.size
 
 AF_INET, AF_INET6 = 2, 10
-IFF_UP = 1
+IFF_UP, IFF_LOWER_UP = 1, 0x10000
 
 _RT_SCOPE_HOST = 254
 _MAX_ERRNO = 4095  # include/linux/err.h
@@ -115,6 +119,11 @@ def routes_request(table: int, protocol: int, family: int) -> bytes:
 def addresses_request() -> bytes:
     """Ask for the IPv6 addresses of all links."""
     return _dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
+
+
+def links_request() -> bytes:
+    """Ask for all links."""
+    return _dump(RTM_GETLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0))
 
 
 def _dump(kind: int, body: bytes) -> bytes:
@@ -332,6 +341,19 @@ def link(buffer: bytes, start: int, end: int) -> tuple[int, bool]:
     _need(start + _HEADER.size + _IFINFOMSG.size, end)
     _, _, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
     return index, bool(flags & IFF_UP)
+
+
+def links(buffer: bytes) -> Iterator[tuple[str, bool]]:
+    """Read a part of a dump of links: name, and whether it has a carrier."""
+    for start, _, end in messages(buffer):
+        body = start + _HEADER.size + _IFINFOMSG.size
+        _need(body, end)
+        flags = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)[3]
+        for kind, value, size in _attributes(buffer, body, end):
+            if kind == IFLA_IFNAME:
+                name = buffer[value : value + size].rstrip(b"\0")
+                yield name.decode(errors="surrogateescape"), bool(flags & IFF_LOWER_UP)
+                break
 
 
 def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:

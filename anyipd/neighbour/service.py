@@ -101,7 +101,7 @@ class Service(Passes):
     async def _hear_networkd(self) -> None:
         with contextlib.suppress(ValueError):  # the daemon tells of it
             said = await asyncio.to_thread(networkd.ask, clock.now())
-            if self._reconciler.networkd.take(said, clock.now()):
+            if self._reconciler.networkd.take(said):
                 self._look_again(Hint(Stale.DISCARDS))
 
     def _take_policy(self) -> None:

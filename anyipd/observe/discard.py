@@ -1,65 +1,73 @@
-"""Discard routes: the word of DHCPv6 clients that a prefix is delegated to this host.
+"""Discard routes: the kernel's word that a prefix is delegated to this host.
 
-In: table main, read whole or heard of route by route. Out: every unreachable, blackhole or prohibit
-route of the protocols that the policy accepts. Such a route names neither uplink nor lifetime.
+In: tables, read whole, or events of single routes. Out: every unreachable, blackhole or prohibit route of
+table main whose protocol the policy accepts, and the messages that our hooks leave in a table of their own.
+Neither names uplink or lifetime: what they mean stands in the ledger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from anyipd.decide.ledger import HOOK_METRICS
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
 from anyipd.model import Discard
 
+_DISCARDS = set(wire.DISCARDS.values())
+
 
 class Discards:
-    """The clients' discard routes: those that stand, and those that fell with lo.
-
-    That lo goes down is not their clients' word: what fell so counts until its client says it again.
-    """
+    """The discard routes that stand. `leftover` are those in table main that the hooks of 0.1.0 made."""
 
     def __init__(self) -> None:
         self.standing: set[Discard] = set()
-        self._fallen: set[Discard] = set()
-
-    @property
-    def told(self) -> set[Discard]:
-        """What the clients say."""
-        return self.standing | self._fallen
+        self.leftover: set[Discard] = set()
 
     def look(self, routes: Routes, protocols: Collection[int]) -> None:
         """Read those that stand. Raises OSError and MalformedError as `Routes` does."""
-        self.standing = {
-            Discard(found.prefix, found.metric)
-            for protocol in protocols
-            for chunk in routes.dump(wire.TABLE_MAIN, protocol)
-            for start, _, end in wire.messages(chunk)
-            for found in [wire.route(chunk, start, end)]
-            if found.type in wire.DISCARDS.values()
-        }
-        self._forget_what_stands()
+        self.standing, self.leftover = set(), set()
+        tables = [(wire.TABLE_MAIN, protocol) for protocol in {*protocols, wire.DHCP}]
+        for table, protocol in [*tables, (wire.TABLE_HOOKS, wire.DHCP)]:
+            for chunk in routes.dump(table, protocol):
+                for start, _, end in wire.messages(chunk):
+                    found = wire.route(chunk, start, end)
+                    place = Discard(found.prefix, found.metric)
+                    if is_evidence(found, protocols):
+                        self.standing.add(place)
+                    elif _is_leftover(found):
+                        self.leftover.add(place)
 
     def hear(self, route: Route, protocols: Collection[int], *, came: bool) -> bool:
-        """Take note of a route that came or went; say whether it was a client's word."""
+        """Take note of a route that came or went; say whether it was evidence, or stands where that did."""
         place = Discard(route.prefix, route.metric)
-        by_client = route.type in wire.DISCARDS.values() and route.protocol in protocols
-        if by_client and came:
+        if _is_leftover(route):
+            (self.leftover.add if came else self.leftover.discard)(place)
+        evidence = is_evidence(route, protocols)
+        if evidence and came:
             self.standing.add(place)
-            self._forget_what_stands()
-        elif by_client or came:  # who comes to a place replaces who was there, and nothing else tells
+        elif evidence or (came and place in self.standing and route.table == wire.TABLE_MAIN):
+            # Who comes to a place replaces who was there, and nothing else tells.
             self.standing.discard(place)
-        return by_client
+            return True
+        return evidence
 
-    def lo_fell(self) -> None:
-        """Take note that what goes now, or is gone, may have gone with lo."""
-        self._fallen |= self.standing
 
-    def forget_fallen(self, places: Collection[Discard]) -> None:
-        """Take note that a client says these in another way by now."""
-        self._fallen = self._fallen.difference(places)
+def is_evidence(route: Route, protocols: Collection[int]) -> bool:
+    """Whether a route is a client's discard route, or a hook's message."""
+    if route.type not in _DISCARDS:
+        return False
+    if route.table == wire.TABLE_HOOKS:
+        return route.protocol == wire.DHCP and route.metric in HOOK_METRICS
+    return route.table == wire.TABLE_MAIN and route.protocol in protocols and route.metric not in HOOK_METRICS
 
-    def _forget_what_stands(self) -> None:
-        told = {each.prefix for each in self.standing}
-        self._fallen = {each for each in self._fallen if each.prefix not in told}
+
+def _is_leftover(route: Route) -> bool:
+    return (
+        route.type == wire.DISCARDS["unreachable"]
+        and route.table == wire.TABLE_MAIN
+        and route.protocol == wire.DHCP
+        and route.metric in HOOK_METRICS
+        and route.interface == wire.LOOPBACK_INDEX
+    )

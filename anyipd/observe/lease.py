@@ -1,8 +1,9 @@
 """Lease files: what a hook wrote down of a delegation that a discard route cannot carry.
 
-In: a directory that root's hooks write to. Out: leases with their deadlines, and a complaint for
-each file that is not one. The far end of the wire chose part of what is in them, so nothing is
-taken for granted: not the kind of file, not its size, not one value.
+In: a directory that root's hooks write to. Out: reports with their deadlines, and a complaint for each file
+that is not one. What clients in other network namespaces reported, or before a reboot, is passed over. The
+far end of the wire chose part of what is in them, so nothing is taken for granted: not the kind of file, not
+its size, not one value.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from anyipd import here
 from anyipd.model import INFINITE, Lease, Prefix
 
 MOST_BYTES = 1024
-"""A lease file has about 200."""
+"""A lease file has about 300."""
 
 INFINITE_LIFETIME = 0xFFFFFFFF  # RFC 9915, 7.7
 
@@ -36,9 +39,17 @@ _FORM = {
     "preferred_lifetime": re.compile(r"\d{1,10}"),
     "valid_lifetime": re.compile(r"\d{1,10}"),
     "uptime": re.compile(r"\d{1,12}(\.\d{1,9})?"),
+    "reason": re.compile(r"[A-Z0-9]{1,16}"),
+    "pid": re.compile(r"\d{0,10}"),
+    "netns": re.compile(r"\d{0,20}"),
+    "boot": re.compile(r"[0-9a-f-]{0,36}"),
     "exclude": _PREFIX,
 }
-_OPTIONAL = {"exclude"}
+_OPTIONAL = {"exclude", "life_starts", "reason", "pid", "netns", "boot"}
+"""The last four are missing in files of 0.1.0, `life_starts` where the client does not count it."""
+
+_LONG_BEFORE = 60.0
+"""Seconds by which a file of 0.1.0 is older than this boot, on the wall clock, if it is of another."""
 
 
 class Complaint(NamedTuple):
@@ -48,7 +59,15 @@ class Complaint(NamedTuple):
     reason: str
 
 
-_Known = tuple[tuple[int, ...], Lease | Complaint]
+class Where(NamedTuple):
+    """The boot and network namespace that count, and at which time of the wall clock the boot was."""
+
+    boot: str
+    network_namespace: int
+    booted: float
+
+
+_Known = tuple[tuple[int, ...], Lease | Complaint | None]
 
 
 class Leases:
@@ -56,6 +75,7 @@ class Leases:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._network_namespace = here.network_namespace()
         self._known: dict[str, _Known] = {}
         self._unreadable: Complaint | None = None
 
@@ -87,13 +107,16 @@ class Leases:
                 version = _version(entry.stat(follow_symlinks=False))
                 known = self._known.get(entry.name)
                 if known is None or known[0] != version:
-                    known = version, _read(entry.path, now)
+                    known = version, _read(entry.path, now, self._where(now))
                     if isinstance(known[1], Complaint):
                         complaints.append(known[1])
             except FileNotFoundError:
                 continue  # the hook was faster
             found[entry.name] = known
         return found, complaints
+
+    def _where(self, now: float) -> Where:
+        return Where(here.boot(), self._network_namespace, time.time() - now)
 
     def _leases(self) -> list[Lease]:
         return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
@@ -111,7 +134,7 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
-def _read(path: str, now: float) -> Lease | Complaint:
+def _read(path: str, now: float, where: Where) -> Lease | Complaint | None:
     try:
         # Neither a symlink nor a FIFO may lead us astray or hold us up.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -122,7 +145,7 @@ def _read(path: str, now: float) -> Lease | Complaint:
             text = os.read(file, MOST_BYTES + 1)
         finally:
             os.close(file)
-        return parse(text, status.st_mtime, now)
+        return parse(text, status.st_mtime, now, where)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -138,17 +161,19 @@ def compose(fields: Mapping[str, object]) -> bytes:
     return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
 
 
-def parse(text: bytes, modified: float, now: float) -> Lease:
-    """Make a lease of a file's bytes. Raises ValueError that says what is wrong.
+def parse(text: bytes, modified: float, now: float, where: Where) -> Lease | None:
+    """Make a report of a file's bytes, None where it is of another boot or network namespace.
 
     `modified` is the file's time stamp on the wall clock, on which `life_starts` was measured too:
     their difference is the age of the lease, whatever that clock did since. `uptime` is
     CLOCK_BOOTTIME at that moment. A lease may have started at the end of the second that
-    `life_starts` names.
+    `life_starts` names. Raises ValueError that says what is wrong.
     """
     if len(text) > MOST_BYTES:
         raise ValueError(f"has more than {MOST_BYTES} bytes")
     fields = _fields(text.decode("ascii"))
+    if _is_elsewhere(fields, modified, where):
+        return None
     # The network may have set host bits; the kernel drops them in the discard route, too.
     prefix = Prefix.parse_with_host(fields["prefix"]).masked()
     preferred, valid = int(fields["preferred_lifetime"]), int(fields["valid_lifetime"])
@@ -159,7 +184,8 @@ def parse(text: bytes, modified: float, now: float) -> Lease:
     uptime = float(fields["uptime"])
     if uptime > now + 1:
         raise ValueError(f"uptime {uptime} is in the future: written before a reboot")
-    starts = uptime - max(modified - int(fields["life_starts"]) - 1, 0)
+    life_starts = int(fields["life_starts"]) if "life_starts" in fields else None
+    starts = uptime - max(modified - life_starts - 1, 0) if life_starts is not None else uptime
     return Lease(
         prefix=prefix,
         client=fields["client"],
@@ -170,7 +196,19 @@ def parse(text: bytes, modified: float, now: float) -> Lease:
         preferred_until=_deadline(starts, preferred),
         valid_until=_deadline(starts, valid),
         exclude=_exclude(fields["exclude"], prefix) if "exclude" in fields else None,
+        reply=uptime if life_starts is None else life_starts,
+        clock=0.0 if life_starts is None else modified - uptime,
+        instance=fields.get("pid") or None,
+        anew=fields.get("reason") == "BOUND6",
     )
+
+
+def _is_elsewhere(fields: Mapping[str, str], modified: float, where: Where) -> bool:
+    if fields.get("netns", str(where.network_namespace)) not in {"", str(where.network_namespace)}:
+        return True
+    if fields.get("boot"):
+        return fields["boot"] != where.boot
+    return modified < where.booted - _LONG_BEFORE
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -17,12 +17,6 @@ from anyipd.kernel import wire
 from anyipd.model import INFINITE, Lease, Prefix
 from anyipd.observe import dbus
 
-RESTART = 20.0
-"""Seconds for which a networkd that came anew need not say what the one before it said."""
-
-DOUBT = 1.0
-"""Seconds for which one must not say what it said before until that counts: it may be about to end."""
-
 RESTLESS, RESTFUL = 0.5, 10.0
 """Seconds until it is asked again, at least and at most: neither a renewal nor a /64 brings an event."""
 
@@ -38,52 +32,23 @@ class Said(NamedTuple):
     leases: list[Lease]
 
 
-class _Known(NamedTuple):
-    lease: Lease
-    by: str
-    silent_since: float | None = None
-    silent: str | None = None  # the one that is
-
-
 class Networkd:
-    """What networkd said last. That it is not there takes nothing back, nor that it only just started."""
+    """What networkd said last. What it does not say, or no more, takes nothing back."""
 
     def __init__(self) -> None:
-        self._known: dict[Prefix, _Known] = {}
+        self.leases: list[Lease] = []
         self.understood = True
         self.found = False  # so far
 
-    def holding(self, now: float) -> list[Lease]:
-        """Give those that say something at `now`.
-
-        What ended while it cannot be understood may have been renewed: its discard route tells instead.
-        """
-        return [lease for lease in self.leases if self.understood or lease.valid_until > now]
-
-    @property
-    def leases(self) -> list[Lease]:
-        """The delegations that hold."""
-        return [known.lease for known in self._known.values()]
-
-    def take(self, said: Said | None, now: float) -> bool:
+    def take(self, said: Said | None) -> bool:
         """Take note of what it said, None where it was not there; say whether that changed anything."""
         if said is None:
             return False
         self.found = True
         before = self.leases
-        told = {lease.prefix: _Known(self._as_known(lease), said.by) for lease in said.leases}
-        for prefix, known in self._known.items():
-            since = known.silent_since if known.silent_since and known.silent == said.by else now
-            patience = DOUBT if said.by == known.by else RESTART
-            if prefix not in told and now - since <= patience:
-                told[prefix] = known._replace(silent_since=since, silent=said.by)
-        self._known = told
+        known = {(lease.prefix, lease.uplink): lease for lease in before}
+        self.leases = [_as_known(lease, known.get((lease.prefix, lease.uplink))) for lease in said.leases]
         return self.leases != before
-
-    def _as_known(self, lease: Lease) -> Lease:
-        """Give the known one, where this is the same but for the time at which we asked."""
-        known = self._known.get(lease.prefix)
-        return known.lease if known and known.lease == replace(lease, written=known.lease.written) else lease
 
     def ask_again_after(self, now: float) -> float:
         """Seconds until it should be asked again: in time for every renewal to be seen.
@@ -92,10 +57,14 @@ class Networkd:
         """
         if not self.found and self.understood:
             return INFINITE
-        if any(known.silent_since for known in self._known.values()):
-            return RESTLESS
         left = [end - now for end in (lease.valid_until for lease in self.leases) if end > now]
         return min(max(min(left, default=INFINITE) / 8, RESTLESS), RESTFUL)
+
+
+def _as_known(lease: Lease, known: Lease | None) -> Lease:
+    """Return the known one, where this is the same but for the time at which we asked."""
+    same = known and known == replace(lease, written=known.written, reply=known.reply)
+    return known if known and same else lease
 
 
 def ask(now: float) -> Said | None:
@@ -143,6 +112,7 @@ def _of_client(interface: dict[str, Any]) -> Iterator[Lease]:
             lifetime=valid_until if valid_until == INFINITE else round(valid_until - told_at),
             preferred_until=_time(each, "PreferredLifetimeUSec"),
             valid_until=valid_until,
+            reply=told_at,
         )
 
 
@@ -160,6 +130,7 @@ def _of_route(route: dict[str, Any], now: float) -> Lease:
         lifetime=None,
         preferred_until=None,
         valid_until=_time(route, "LifetimeUSec"),
+        reply=now,
     )
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from anyipd import here
 from anyipd.model import Prefix
 from tests.lab.namespace import Namespace
 
@@ -29,9 +30,10 @@ def subnets(delegated: str, count: int) -> set[str]:
 
 
 def write_lease(runtime: Path, name: str = "one", modified: float | None = None, **changed: object) -> Path:
-    """Write a lease file as the hook does, whole and renamed into place, without its discard route.
+    """Write a lease file as the hook does, whole and renamed into place, without its message.
 
-    `modified` is its time stamp, seconds of a wall clock, where that is not the time now.
+    `modified` is its time stamp, seconds of a wall clock, where that is not the time now. Of another network
+    namespace than the caller's nothing is known here, so it says none.
     """
     fields = {
         "client": "dhclient",
@@ -42,6 +44,10 @@ def write_lease(runtime: Path, name: str = "one", modified: float | None = None,
         "preferred_lifetime": 1000,
         "valid_lifetime": 2000,
         "uptime": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}",
+        "reason": "RENEW6",
+        "pid": 4711,
+        "netns": "",
+        "boot": here.boot(),
     } | changed
     leases = runtime / "leases"
     leases.mkdir(exist_ok=True)

@@ -1,0 +1,432 @@
+"""The ledger: the life of each delegation, by what DHCPv6 clients report and what stands in the kernel.
+
+In: reports, discard routes, links, and the time. Out: one `Delegation` for each prefix that is delegated.
+Nothing here reads a clock. A record is what one client reports of one prefix on one uplink; what happens to
+it stands in `TRANSITIONS`. What is not in there changes nothing: that a client gives up, loses its link,
+crashes or falls silent takes nothing back, and the record ends with its valid lifetime. Time decides between
+records, never their size, their names or how long they were granted for.
+
+A discard route of a client's own names neither uplink nor lifetime. It is evidence where no record explains
+it: one that stood while a lease for its prefix, or around it, was known never outlives that lease.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import chain
+
+from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
+
+
+class State(Enum):
+    """What became of a record. What is GRANTED or SUPERSEDED is bound."""
+
+    GRANTED = "granted"
+    SUPERSEDED = "superseded"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+class Event(Enum):
+    """What happens to a record."""
+
+    GRANT = auto()  # a Reply grants the prefix, with a valid lifetime above 0
+    LEFT_OUT = auto()  # a later Reply of the same exchange grants another prefix, and not this one
+    WITHDRAWAL = auto()  # a valid lifetime of 0, a Release, or the operator's word
+    END = auto()  # the valid lifetime is over
+
+
+TRANSITIONS: Mapping[tuple[State | None, Event], State] = {
+    (None, Event.GRANT): State.GRANTED,
+    (
+        State.GRANTED,
+        Event.GRANT,
+    ): State.GRANTED,  # the series of grants goes on; in every other case one begins
+    (State.SUPERSEDED, Event.GRANT): State.GRANTED,
+    (State.WITHDRAWN, Event.GRANT): State.GRANTED,
+    (State.EXPIRED, Event.GRANT): State.GRANTED,
+    (State.GRANTED, Event.LEFT_OUT): State.SUPERSEDED,
+    (None, Event.WITHDRAWAL): State.WITHDRAWN,
+    (State.GRANTED, Event.WITHDRAWAL): State.WITHDRAWN,
+    (State.SUPERSEDED, Event.WITHDRAWAL): State.WITHDRAWN,
+    (State.WITHDRAWN, Event.WITHDRAWAL): State.WITHDRAWN,
+    (State.EXPIRED, Event.WITHDRAWAL): State.WITHDRAWN,
+    (State.GRANTED, Event.END): State.EXPIRED,
+    (State.SUPERSEDED, Event.END): State.EXPIRED,
+}
+
+LIVE = {State.GRANTED, State.SUPERSEDED}
+
+JUDGED_AFTER = 0.3
+"""Seconds after the last report of a Reply until what it left out is superseded: reports come one by one."""
+
+CLOCK_STEP = 5.0
+"""Seconds by which the wall clock must have been set back for an older Reply to be the later one."""
+
+MAX_ENDED = 256
+"""Records kept that are withdrawn or expired: each says that a route or a late report means nothing."""
+
+KERNEL = "kernel"
+"""The source of a delegation that only a discard route tells of."""
+
+HOOK_METRIC, ALONE_METRIC = 1025, 1026
+"""Metrics of the hooks' messages: beside a lease file, which says it all, and where none could be written."""
+
+HOOK_METRICS = HOOK_METRIC, ALONE_METRIC
+
+Key = tuple[Prefix, str, str | None]
+"""Prefix, client and uplink of a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one client reports of one prefix on one uplink.
+
+    `lease` is the last report that counted, `began` when the series of grants began, `since` when the record
+    came into its state, `until` the deadline, kept when it is withdrawn. Times are seconds of CLOCK_BOOTTIME.
+    """
+
+    lease: Lease
+    state: State
+    began: float
+    since: float
+    until: float
+    superseded_by: Prefix | None = None
+
+    @property
+    def key(self) -> Key:
+        """Return what identifies the record."""
+        return self.lease.prefix, self.lease.client, self.lease.uplink
+
+    @property
+    def ended(self) -> float:
+        """Return when it ended or will end."""
+        return self.until if self.state in LIVE else self.since
+
+
+class Ledger:
+    """All records and known routes. Every method that takes `now` wants seconds of CLOCK_BOOTTIME."""
+
+    def __init__(
+        self,
+        records: Iterable[Record] = (),
+        routes: Mapping[Discard, float] | None = None,
+        fallen: Iterable[Discard] = (),
+    ) -> None:
+        self._records: dict[Key, Record] = {}
+        self._keys: dict[Prefix, dict[Key, None]] = {}
+        self._lengths: set[int] = set()
+        for record in records:
+            self._put(record)
+        self._routes = dict(routes or {})
+        self._fallen = set(fallen)
+        self._links: Collection[str] = frozenset()
+        self._carrier_since: Mapping[str, float] = {}
+        self._seen_routes = routes is not None
+        self._judge_at = INFINITE
+
+    @property
+    def records(self) -> Collection[Record]:
+        """Return every record, ended ones among them."""
+        return self._records.values()
+
+    @property
+    def routes(self) -> Mapping[Discard, float]:
+        """Return the known discard routes, and when each was added: -INFINITE where that was not seen."""
+        return self._routes
+
+    @property
+    def fallen(self) -> Collection[Discard]:
+        """Return those of the routes that went with lo."""
+        return self._fallen
+
+    # What is reported.
+
+    def take(self, leases: Iterable[Lease], now: float, *, silent: Collection[str] = ()) -> None:
+        """Take in all reports at hand. `silent` are clients that are there, and cannot be understood."""
+        for lease in leases:
+            self._report(lease, now)
+        self.pass_time(now, silent=silent)
+
+    def _report(self, lease: Lease, now: float) -> None:
+        record = self._records.get((lease.prefix, lease.client, lease.uplink))
+        if record and record.lease == lease:
+            return
+        if lease.lifetime == 0:
+            if record is None or lease.written >= record.lease.written:
+                self._withdraw(lease, now)
+        elif record is None or _is_later(lease, record):
+            self._change(record, Event.GRANT, lease, now)
+
+    def _withdraw(self, lease: Lease, now: float) -> None:
+        """End what this client reported on this uplink, and under the names of links that are gone."""
+        key = lease.prefix, lease.client, lease.uplink
+        self._change(self._records.get(key), Event.WITHDRAWAL, lease, now)
+        for record in list(self._of(lease.prefix)):
+            same = record.lease.client == lease.client and record.key != key
+            if same and record.state in LIVE and not self._exists(record.lease.uplink):
+                self._change(record, Event.WITHDRAWAL, record.lease, now)
+
+    def forget(self, prefix: Prefix, now: float) -> bool:
+        """End a delegation until it is granted again; return whether there was one."""
+        known = [record for record in self._of(prefix) if record.state in LIVE]
+        for record in known:
+            self._change(record, Event.WITHDRAWAL, record.lease, now)
+        standing = [each for each in self._routes if each.prefix == prefix and self._speaks(each)]
+        if standing:
+            said = Lease(prefix, KERNEL, None, None, now, 0, now, now)
+            self._change(self._records.get((prefix, KERNEL, None)), Event.WITHDRAWAL, said, now)
+        return bool(known or standing)
+
+    def _change(
+        self, record: Record | None, event: Event, lease: Lease, now: float, by: Prefix | None = None
+    ) -> None:
+        before = record.state if record else None
+        after = TRANSITIONS.get((before, event))
+        if after is None:
+            return
+        granted = event is Event.GRANT
+        goes_on = granted and before is State.GRANTED
+        until = lease.valid_until if granted or record is None else record.until
+        since = until if event is Event.END else now
+        self._put(
+            Record(
+                lease=lease,
+                state=after,
+                began=record.began if record and (goes_on or not granted) else lease.written,
+                since=record.since if record and before is after else since,
+                until=until,
+                superseded_by=by,
+            )
+        )
+
+    # What stands in the kernel.
+
+    def see_links(self, links: Collection[str], carrier_since: Mapping[str, float]) -> None:
+        """Take note of the links that exist, and since when those have a carrier that had none before."""
+        self._links, self._carrier_since = links, carrier_since
+
+    def see_routes(self, standing: Collection[Discard], now: float) -> None:
+        """Take note of all discard routes that stand, as read from the kernel."""
+        # What was not there at the last reading was added since; at the first, nobody knows when.
+        added = now if self._seen_routes else -INFINITE
+        self._seen_routes = True
+        prefixes = {each.prefix for each in standing}
+        self._fallen = {each for each in self._fallen if each.prefix not in prefixes}
+        kept = {each: when for each, when in self._routes.items() if each in standing or each in self._fallen}
+        self._routes = dict.fromkeys(standing, added) | kept
+
+    def route_added(self, route: Discard, now: float) -> None:
+        """Take note that a client added a discard route, or replaced it by the same."""
+        self._routes[route] = now
+        self._fallen = {each for each in self._fallen if each.prefix != route.prefix}
+
+    def route_removed(self, route: Discard) -> None:
+        """Take note that a discard route went, unless it went with lo."""
+        if route not in self._fallen:
+            self._routes.pop(route, None)
+
+    def lo_fell(self) -> None:
+        """Take note that lo took the routes along, which is no client's word."""
+        self._fallen |= self._routes.keys()
+
+    def is_stale(self, route: Discard) -> bool:
+        """Whether a hook's message is left over: its lease is over, or there is one that says more."""
+        if route.metric == ALONE_METRIC:
+            return not self._speaks(route)
+        return not any(record.state in LIVE for record in self._of(route.prefix))
+
+    def _speaks(self, route: Discard) -> bool:
+        """Whether a route is evidence by itself."""
+        if route.metric == HOOK_METRIC:
+            return False
+        added = self._routes[route]
+        for record in self._around(route.prefix):
+            if added <= record.ended:
+                alone = route.metric == ALONE_METRIC and record.state in LIVE
+                if not (alone and added > record.lease.written):
+                    return False
+        return True
+
+    # What follows from that as time goes by.
+
+    def pass_time(self, now: float, *, silent: Collection[str] = ()) -> None:
+        """End what is over, and judge what the latest Replies left out."""
+        standing = {each.prefix for each in self._routes}
+        for record in list(self._records.values()):
+            held = record.lease.client in silent and record.lease.prefix in standing
+            if record.until <= now and not held:
+                self._change(record, Event.END, record.lease, now)
+        self._judge_at = INFINITE
+        for record, by, finished in list(self._left_out()):
+            if finished + JUDGED_AFTER <= now:
+                self._change(record, Event.LEFT_OUT, record.lease, now, by.lease.prefix)
+            else:
+                self._judge_at = min(self._judge_at, finished + JUDGED_AFTER)
+        self._drop_ended()
+
+    def _left_out(self) -> Iterator[tuple[Record, Record, float]]:
+        """Yield each record that a later Reply left out, one that it granted, and when that was reported."""
+        exchanges: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+        for record in self._records.values():
+            if record.state is State.GRANTED and record.lease.uplink is not None:
+                exchanges[record.lease.client, record.lease.uplink].append(record)
+        for granted in exchanges.values():
+            if len({record.lease.reply for record in granted}) < 2:  # noqa: PLR2004  one Reply granted all
+                continue
+            carrier = self._carrier_since.get(granted[0].lease.uplink or "", -INFINITE)
+            for record in granted:
+                later = [other for other in granted if _leaves_out(other, record, carrier)]
+                if later:
+                    latest = max(later, key=lambda other: other.lease.written)
+                    finished = max(
+                        other.lease.written for other in granted if other.lease.reply == latest.lease.reply
+                    )
+                    yield record, latest, finished
+
+    def _drop_ended(self) -> None:
+        ended = [record for record in self._records.values() if record.state not in LIVE]
+        # What expired may be reported again, and is over all the same; what was withdrawn must stay so.
+        ended.sort(key=lambda record: (record.state is State.WITHDRAWN, record.since))
+        for record in ended[:-MAX_ENDED]:
+            del self._records[record.key]
+            keys = self._keys[record.lease.prefix]
+            del keys[record.key]
+            if not keys:
+                del self._keys[record.lease.prefix]
+
+    # What is asked.
+
+    def delegations(
+        self, now: float, accepts: Callable[[str | None], bool] = lambda _: True
+    ) -> list[Delegation]:
+        """Return what is delegated, in the order of the prefixes.
+
+        `accepts` says which uplinks may tell: what an accepted one reports goes before what another does.
+        """
+        reports: defaultdict[Prefix, list[Record]] = defaultdict(list)
+        for record in self._records.values():
+            if record.state in LIVE:
+                reports[record.lease.prefix].append(record)
+        bare: dict[Prefix, float] = {}
+        for route, added in self._routes.items():
+            if self._speaks(route):
+                bare[route.prefix] = max(added, bare.get(route.prefix, -INFINITE))
+        return [
+            self._merged(
+                [r for r in reports[prefix] if accepts(r.lease.uplink)] or reports[prefix],
+                now,
+                unknown=prefix in bare,
+            )
+            if prefix in reports
+            else Delegation(prefix, KERNEL, DelegationState.GRANTED, began=bare[prefix])
+            for prefix in sorted({*reports, *bare})
+        ]
+
+    def _merged(self, records: list[Record], now: float, *, unknown: bool) -> Delegation:
+        """Make one delegation of what several report; with `unknown`, how long it is valid is not known."""
+        shown = min(records, key=lambda r: (not self._exists(r.lease.uplink), r.began, r.key))
+        granted = [record for record in records if record.state is State.GRANTED]
+        preferred = _last(record.lease.preferred_until for record in granted) if granted else None
+        state, reason = DelegationState.GRANTED, None
+        if not granted and not unknown:
+            last = max(records, key=lambda r: r.since)
+            state, reason, preferred = DelegationState.SUPERSEDED, _reason(last), last.since
+        elif preferred is not None and preferred <= now:
+            state = DelegationState.DEPRECATED
+        # What is over and still here is held, since its client cannot be understood.
+        valid = max(record.until for record in records)
+        excluding = [record.lease for record in records if record.lease.exclude]
+        return Delegation(
+            prefix=shown.lease.prefix,
+            source=shown.lease.client,
+            state=state,
+            uplink=shown.lease.uplink,
+            iaid=shown.lease.iaid,
+            preferred_until=preferred,
+            valid_until=None if unknown or valid <= now else valid,
+            began=shown.began,
+            uplinks=frozenset(record.lease.uplink for record in records),
+            exclude=max(excluding, key=lambda lease: lease.written).exclude if excluding else None,
+            reason=reason,
+        )
+
+    def ending(self, prefix: Prefix) -> tuple[str, str]:
+        """Return what became of a prefix that is not delegated any more, and why."""
+        ended = max(self._of(prefix), key=lambda record: record.since, default=None)
+        if ended is None or ended.state in LIVE:
+            return State.WITHDRAWN.value, "its discard route is gone"
+        if ended.state is State.EXPIRED:
+            return State.EXPIRED.value, "its valid lifetime is over"
+        if ended.lease.lifetime == 0 and ended.lease.client != KERNEL:
+            return State.WITHDRAWN.value, "the server or the client took it back"
+        return State.WITHDRAWN.value, "forgotten by the operator"
+
+    def next_deadline(self, now: float) -> float:
+        """Return when something changes by itself: a lifetime ends, or what was left out is judged."""
+        ends = chain.from_iterable(
+            (record.lease.preferred_until, record.until)
+            for record in self._records.values()
+            if record.state in LIVE
+        )
+        return min(chain((end for end in ends if end is not None and end > now), (self._judge_at,)))
+
+    def _of(self, prefix: Prefix) -> Iterator[Record]:
+        """Yield the records of a prefix."""
+        return (self._records[key] for key in self._keys.get(prefix, ()))
+
+    def _around(self, prefix: Prefix) -> Iterator[Record]:
+        """Yield the records of a prefix and of those that cover it."""
+        for length in self._lengths:
+            if length <= prefix.length:
+                yield from self._of(prefix._replace(length=length).masked())
+
+    def _put(self, record: Record) -> None:
+        self._records[record.key] = record
+        self._keys.setdefault(record.lease.prefix, {})[record.key] = None
+        self._lengths.add(record.lease.prefix.length)
+
+    def _exists(self, uplink: str | None) -> bool:
+        """Whether a link is there, as far as is known."""
+        return uplink is None or not self._links or uplink in self._links
+
+
+def _is_later(lease: Lease, record: Record) -> bool:
+    """Whether a report is of a later Reply than the last one that counted."""
+    before = record.lease
+    if lease.clock < before.clock - CLOCK_STEP or lease.reply > before.reply:
+        return True
+    # Within the second of a Release a client may begin anew; what was reported before that does not count.
+    return (
+        lease.reply == before.reply
+        and lease.anew
+        and record.state is State.WITHDRAWN
+        and lease.written > before.written
+    )
+
+
+def _leaves_out(other: Record, record: Record, carrier: float) -> bool:
+    """Whether the Reply that granted `other` is later than `record`, and should have granted that too."""
+    later, earlier = other.lease, record.lease
+    if later.reply == earlier.reply or later.written <= earlier.written:
+        return False
+    if later.client == "networkd" or (later.iaid is not None and later.iaid == earlier.iaid):
+        return True
+    # With other IAIDs it says so only where the exchange began anew.
+    restarted = None not in {later.instance, earlier.instance} and later.instance != earlier.instance
+    return earlier.written < carrier < later.written or (restarted and other.began > earlier.written)
+
+
+def _last(deadlines: Iterable[float | None]) -> float | None:
+    known = list(deadlines)
+    return None if None in known else max(end for end in known if end is not None)
+
+
+def _reason(record: Record) -> str:
+    by = f"superseded by {record.superseded_by}"
+    if record.until == INFINITE:
+        return f"{by}; it never expires: `anyipctl forget {record.lease.prefix}` ends it"
+    return by

@@ -1,0 +1,84 @@
+"""Overlapping delegations: which of them keeps the addresses that both hold.
+
+A superseded one loses only its subnets inside the other; any other loser is refused whole. A renewal never
+changes the order, since that goes by when a series of grants began.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, takewhile
+from operator import attrgetter
+
+from anyipd.decide.ledger import KERNEL
+from anyipd.model import Assigned, Delegation, DelegationState, Prefix
+
+
+def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) -> list[Delegation]:
+    """Mark as REFUSED what lost all its addresses to another delegation; `links` are those that exist.
+
+    What is usable afterwards overlaps at most with superseded delegations: see `superseded_assigned`.
+    """
+    usable = [each for each in delegations if each.is_usable and each.state is not DelegationState.SUPERSEDED]
+    kept: list[Delegation] = []
+    refused: list[Delegation] = []
+    # As it happened: a lease goes before a mere route, and then who came first.
+    for each in sorted(usable, key=lambda each: (each.source == KERNEL, each.began, each.prefix)):
+        rivals = _overlapping(kept, each.prefix)
+        if all(_displaces(each, rival, links) for rival in rivals):
+            refused += rivals
+            for rival in rivals:
+                kept.remove(rival)
+            insort(kept, each, key=attrgetter("prefix"))
+        else:
+            refused.append(each)
+    losers: dict[Prefix, Delegation] = {}
+    for each in refused:
+        if rivals := _overlapping(kept, each.prefix):
+            losers[each.prefix] = rivals[0]
+        else:  # who took its addresses lost them to a third
+            insort(kept, each, key=attrgetter("prefix"))
+    return [
+        _refused(each, losers[each.prefix], links) if each.prefix in losers else each for each in delegations
+    ]
+
+
+def superseded_assigned(delegation: Delegation, delegations: Iterable[Delegation]) -> Iterator[Assigned]:
+    """Yield what a superseded delegation loses: what others hold of its addresses."""
+    if delegation.state is DelegationState.SUPERSEDED:
+        for other in delegations:
+            later = (other.began, other.prefix) > (delegation.began, delegation.prefix)
+            wins = other.is_usable and (other.state is not DelegationState.SUPERSEDED or later)
+            if wins and other.prefix != delegation.prefix and other.prefix.overlaps(delegation.prefix):
+                yield Assigned(other.prefix, "delegated since")
+
+
+def _overlapping(kept: Sequence[Delegation], prefix: Prefix) -> list[Delegation]:
+    """Return those of `kept`, which are in order and do not overlap, that share addresses with a prefix."""
+    place = bisect_left(kept, prefix, key=attrgetter("prefix"))
+    inside = takewhile(lambda each: each.prefix.overlaps(prefix), islice(kept, place, None))
+    around = [each for each in kept[max(place - 1, 0) : place] if each.prefix.overlaps(prefix)]
+    return [*around, *inside]
+
+
+def _refused(loser: Delegation, winner: Delegation, links: Collection[str]) -> Delegation:
+    where = winner.uplink or "an unknown uplink"
+    if loser.source == KERNEL and winner.source != KERNEL:
+        why = "which is leased"
+    elif _displaces(winner, loser, links):
+        why = f"which was delegated later on {where}"
+    else:
+        why = f"which was delegated before on {where}"
+    return replace(loser, state=DelegationState.REFUSED, reason=f"overlaps {winner.prefix}, {why}")
+
+
+def _displaces(later: Delegation, earlier: Delegation, links: Collection[str]) -> bool:
+    """Whether what began later takes addresses over: from its own uplink, or from one that is gone."""
+    if earlier.source == KERNEL:
+        return later.source != KERNEL
+    if later.source == KERNEL:
+        return False
+    present = {uplink for uplink in earlier.uplinks if uplink is None or not links or uplink in links}
+    return not present or bool((present & later.uplinks) - {None})

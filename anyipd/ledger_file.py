@@ -1,0 +1,143 @@
+"""The ledger file: what must survive a restart of the daemon, for whoever is down at that moment.
+
+A directory of the daemon's own, `daemon` in the runtime directory, holds one file a network namespace,
+readable by everybody. It is of use in the boot that it is from. The daemon alone writes it: whole, then
+renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from anyipd import here
+from anyipd.decide.ledger import Ledger, Record, State
+from anyipd.model import INFINITE, Discard, Lease, Prefix
+
+MAX_BYTES = 16 << 20
+"""Of a file that is read: thousands of records are a few."""
+
+
+class LedgerFile:
+    """The file of this network namespace below `runtime_dir`."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self.path = runtime_dir / "daemon" / str(here.network_namespace())
+        self._written = b""
+
+    def read(self) -> Ledger:
+        """Return the ledger in the file; an empty one where there is none, or one of another boot.
+
+        Raises ValueError, with the reason, where it cannot be understood, and OSError.
+        """
+        try:
+            with self.path.open("rb") as file:
+                text = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            return Ledger()
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"has more than {MAX_BYTES} bytes")
+        try:
+            found = json.loads(text)
+            if found["boot"] != here.boot():
+                return Ledger()
+            routes = {_discard(each): _number(each["added"]) for each in found["routes"]}
+            return Ledger(map(_record, found["records"]), routes, map(_discard, found["fallen"]))
+        except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"is no ledger of this version: {error!r}") from None
+
+    def write(self, ledger: Ledger) -> None:
+        """Write a ledger down, unless the file holds it. Raises OSError."""
+        found = {
+            "boot": here.boot(),
+            "records": [_plain(record) for record in ledger.records],
+            "routes": [
+                {"prefix": str(route.prefix), "metric": route.metric, "added": _finite(added)}
+                for route, added in ledger.routes.items()
+            ],
+            "fallen": [{"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen],
+        }
+        text = json.dumps(found).encode()
+        if text == self._written:
+            return
+        self.path.parent.mkdir(mode=0o755, exist_ok=True)
+        new = self.path.with_name(f".{self.path.name}")
+        try:
+            with open(new, "wb", opener=_for_all_to_read) as file:
+                file.write(text)
+            new.replace(self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+        self._written = text
+
+
+def _for_all_to_read(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    os.fchmod(descriptor, 0o644)  # whatever the umask is
+    return descriptor
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    """Return a record as JSON has it: prefixes as text, and true for what is infinite."""
+    found = asdict(record)
+    lease = found.pop("lease")
+    for times in (lease, found):
+        times |= {name: _finite(value) for name, value in times.items() if isinstance(value, float)}
+    lease["prefix"] = str(record.lease.prefix)
+    lease["exclude"] = str(record.lease.exclude) if record.lease.exclude else None
+    superseded_by = str(record.superseded_by) if record.superseded_by else None
+    found |= {"state": record.state.value, "superseded_by": superseded_by}
+    return {**lease, **found}
+
+
+def _record(found: dict[str, Any]) -> Record:
+    return Record(
+        lease=Lease(
+            prefix=Prefix.parse(found["prefix"]),
+            client=str(found["client"]),
+            uplink=_text(found["uplink"]),
+            iaid=_text(found["iaid"]),
+            written=float(found["written"]),
+            lifetime=None if found["lifetime"] is None else _number(found["lifetime"]),
+            preferred_until=None if found["preferred_until"] is None else _number(found["preferred_until"]),
+            valid_until=_number(found["valid_until"]),
+            exclude=_prefix(found["exclude"]),
+            reply=float(found["reply"]),
+            clock=float(found["clock"]),
+            instance=_text(found["instance"]),
+            anew=bool(found["anew"]),
+        ),
+        state=State(found["state"]),
+        began=float(found["began"]),
+        since=float(found["since"]),
+        until=_number(found["until"]),
+        superseded_by=_prefix(found["superseded_by"]),
+    )
+
+
+def _discard(found: dict[str, Any]) -> Discard:
+    return Discard(Prefix.parse(found["prefix"]), int(found["metric"]))
+
+
+def _prefix(text: str | None) -> Prefix | None:
+    return None if text is None else Prefix.parse(text)
+
+
+def _text(found: object) -> str | None:
+    return None if found is None else str(found)
+
+
+def _finite(value: float) -> float | bool:
+    return value > 0 if value in {INFINITE, -INFINITE} else value
+
+
+def _number(found: Any) -> float:  # noqa: ANN401  whatever JSON holds
+    if isinstance(found, bool):
+        return INFINITE if found else -INFINITE
+    return float(found)
