@@ -17,6 +17,10 @@ from anyipd.model import Assigned, Prefix
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
 
+_REDIRECT = 1
+"""A router that has a subnet on-link sends an ICMPv6 Redirect for each of our addresses that we send to by
+way of it. systemd-networkd 257 makes a route of that in table main; those of the kernel are in no table."""
+
 
 def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
     """Read which addresses on links have a prefix that overlaps a delegated one.
@@ -93,6 +97,8 @@ class Routed:
 
 def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
     if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
+        return None
+    if route.protocol == _REDIRECT:
         return None
     on_link = not route.gateway and route.protocol in _ON_LINK_PROTOCOLS
     if on_link and any(route.prefix.overlaps(each) for each in delegated):
