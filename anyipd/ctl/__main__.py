@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from anyipd import arguments
+from anyipd.printable import guard_output
 
 SUBCOMMANDS = {
     "check": "read the policy and report every mistake in it",
@@ -31,8 +32,7 @@ def main() -> None:
     """Run a subcommand."""
     # An interrupt ends it as it ends any program, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.stdout is None:  # started with it closed
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
+    guard_output()
     parser = arguments.Parser("anyipctl", f"Look after anyipd. Without a command: {DEFAULT}.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=arguments.Subparser)

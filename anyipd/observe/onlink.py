@@ -14,6 +14,7 @@ from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
 from anyipd.model import Assigned, Prefix
+from anyipd.printable import printable
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
 
@@ -110,6 +111,6 @@ def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
 
 def _name(index: int) -> str:
     try:
-        return socket.if_indextoname(index)
+        return printable(socket.if_indextoname(index))
     except OSError:
         return "several links" if index == 0 else f"link {index}"
