@@ -11,6 +11,7 @@ import structlog
 
 from anyipd import arguments, log, only_one, policy, start
 from anyipd.daemon import Daemon
+from anyipd.kernel.confine import confine
 from anyipd.kernel.routes import Routes
 
 UNTIL_DESCRIPTORS = 1.0
@@ -39,6 +40,8 @@ def main() -> None:
             f"anyipd: already running in this network namespace ({error}); stop that one first",
         )
     log.configure()
+    if obstacle := confine():
+        structlog.get_logger().info("not confined", reason=obstacle)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(
             _until_stopped(Daemon(options.config, options.runtime_dir, first_policy, routes), claimed)

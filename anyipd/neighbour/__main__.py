@@ -10,6 +10,7 @@ import sys
 import structlog
 
 from anyipd import arguments, log, policy, start
+from anyipd.kernel.confine import confine
 from anyipd.kernel.routes import Routes
 from anyipd.neighbour.service import Service
 
@@ -37,6 +38,8 @@ def main() -> None:
             " run it as root or as a service",
         )
     log.configure()
+    if obstacle := confine():
+        structlog.get_logger().info("not confined", reason=obstacle)
     # A thread that waits on a link is not to wait long for one that looks at routes.
     sys.setswitchinterval(SWITCH_INTERVAL)
     with contextlib.suppress(asyncio.CancelledError):
