@@ -14,7 +14,9 @@ VENV = $(PREFIX)/lib/anyipd
 STAGE = $(DESTDIR)$(VENV).new
 WHEEL = dist/install
 
-pip_install = $(VENV_PIP) --python '$(STAGE)/bin/python' install --quiet --no-compile
+# The service reads this as an ordinary user, whatever the umask of the one who installs it.
+for_all = umask 022;
+pip_install = $(for_all) $(VENV_PIP) --python '$(STAGE)/bin/python' install --quiet --no-compile
 # $(call anyipctl,install): the installed one's, which finds itself where it will not be looked for.
 anyipctl = '$(DESTDIR)$(VENV)/bin/python' -P -m anyipd.ctl $(1) --root '$(DESTDIR)/' --prefix '$(PREFIX)'
 
@@ -26,7 +28,7 @@ wheel: .venv
 
 install: wheel ## install below PREFIX and DESTDIR, with service, hook and configuration
 	rm -rf '$(STAGE)'
-	$(SYSTEM_PYTHON) -m venv --without-pip '$(STAGE)'
+	$(for_all) $(SYSTEM_PYTHON) -m venv --without-pip '$(STAGE)'
 	$(pip_install) --require-hashes -r requirements.lock
 	$(pip_install) --no-deps --no-index --find-links $(WHEEL) anyipd
 # Scripts and activation know where they were made: tell them where they will be.
@@ -34,8 +36,8 @@ install: wheel ## install below PREFIX and DESTDIR, with service, hook and confi
 # The old one goes only when the new one is whole.
 	rm -rf '$(DESTDIR)$(VENV)'
 	mv '$(STAGE)' '$(DESTDIR)$(VENV)'
-	$(SYSTEM_PYTHON) -m compileall -q -s '$(DESTDIR)' -p / '$(DESTDIR)$(VENV)/lib'
-	install -d '$(DESTDIR)$(PREFIX)/bin'
+	$(for_all) $(SYSTEM_PYTHON) -m compileall -q -s '$(DESTDIR)' -p / '$(DESTDIR)$(VENV)/lib'
+	$(for_all) install -d '$(DESTDIR)$(PREFIX)/bin'
 	for program in '$(DESTDIR)$(VENV)'/bin/anyip*; do \
 		ln -sf "../lib/anyipd/bin/$${program##*/}" '$(DESTDIR)$(PREFIX)/bin/' || exit; \
 	done

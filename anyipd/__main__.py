@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 
 import structlog
 
-from anyipd import arguments, log, only_one, policy
+from anyipd import arguments, log, only_one, policy, start
 from anyipd.daemon import Daemon
+from anyipd.kernel.confine import confine
 from anyipd.kernel.routes import Routes
 
 UNTIL_DESCRIPTORS = 1.0
@@ -20,8 +20,7 @@ UNTIL_DESCRIPTORS = 1.0
 
 def main() -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT."""
-    # Until the daemon listens, a reload means nothing: it is about to read everything anyway.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    start.take_signals()
     options = arguments.Parser("anyipd", "Bind /64s of delegated IPv6 prefixes by AnyIP.").parse_args()
     try:
         first_policy = policy.read(options.config)
@@ -41,6 +40,8 @@ def main() -> None:
             f"anyipd: already running in this network namespace ({error}); stop that one first",
         )
     log.configure()
+    if obstacle := confine():
+        structlog.get_logger().info("not confined", reason=obstacle)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(
             _until_stopped(Daemon(options.config, options.runtime_dir, first_policy, routes), claimed)
@@ -55,9 +56,12 @@ async def _until_stopped(daemon: Daemon, claimed: socket.socket | None) -> None:
         loop.add_reader(claimed, _Answers(claimed, daemon).answer)
     else:
         structlog.get_logger().warning("somebody else holds the name of anyipd in this network namespace")
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in start.STOPS:
         loop.add_signal_handler(number, task.cancel)
-    await task
+    try:
+        await task
+    finally:
+        start.block_signals()
 
 
 class _Answers:

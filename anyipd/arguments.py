@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from anyipd import __version__
+from anyipd.printable import printable
 
 USAGE = 64  # EX_USAGE of sysexits.h, as are all below
 UNAVAILABLE = 69
@@ -54,5 +55,5 @@ def _add_shared(parser: argparse.ArgumentParser, config: Path | str, runtime_dir
 
 def fail(code: int, *lines: str) -> NoReturn:
     """End with an exit code and a word to the user."""
-    print(*lines, sep="\n", file=sys.stderr)
+    print(*(printable(line) for line in lines), sep="\n", file=sys.stderr)
     raise SystemExit(code)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from structlog.typing import WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
+
+from anyipd.printable import printable
 
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}  # sd-daemon(3)
 
@@ -20,7 +22,7 @@ def configure() -> None:
     """Set up structlog for this process."""
     if sys.stderr is None:  # started with it closed
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  until the end
-    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
+    processors: list[structlog.typing.Processor] = [_escape, structlog.processors.add_log_level]
     if sys.stderr.isatty():
         processors += [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
@@ -51,6 +53,10 @@ class _Stderr:
                 print(line, file=sys.stderr, flush=True)
 
     debug = info = warning = error = msg
+
+
+def _escape(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
+    return {key: printable(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 def _logfmt() -> structlog.processors.LogfmtRenderer:

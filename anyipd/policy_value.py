@@ -47,6 +47,8 @@ PROTOCOLS = {
 LONGEST_LABEL = 63
 """Characters of a DNS label (RFC 1035, 2.3.4)."""
 
+_MAX_NAME = 15  # IFNAMSIZ - 1, in linux/if.h
+
 _OWN_PROTOCOL = 150
 _SHORTEST_STATIC = 8  # a typing error, not a rented prefix, is shorter
 
@@ -102,9 +104,20 @@ def _some(entries: tuple[_T, ...]) -> tuple[_T, ...]:
 
 def _read_interface(name: str) -> str:
     """Refuse what the kernel does (net/core/dev.c, dev_valid_name), and globs."""
-    if not 1 <= len(name.encode()) <= 15 or name in {".", ".."} or re.search(r"[\s/:*?\[\]]", name):  # noqa: PLR2004  IFNAMSIZ - 1
+    if not 1 <= len(name.encode()) <= _MAX_NAME or name in {".", ".."} or re.search(r"[\s/:*?\[\]]", name):
         raise ValueError(name)
     return name
+
+
+def _leave_out_parent(value: object) -> object:
+    """Refuse `NAME@PARENT`, as `ip link` prints the name of a link that lies on another."""
+    name, at, parent = value.partition("@") if isinstance(value, str) else ("", "", "")
+    if at and len(name + parent) <= 2 * _MAX_NAME:
+        wanted = repr(name) if name else "the name of an interface"
+        raise ValueError(
+            f"expected {wanted}, found {value!r}: leave out {at + parent!r}, which `ip link` adds"
+        )
+    return value
 
 
 def _read_protocol(value: object) -> object:
@@ -136,9 +149,15 @@ Interface = Annotated[
     str,
     AfterValidator(_read_interface),
     right("the name of one interface: 1 to 15 bytes, no space, no /, no : and no glob"),
+    BeforeValidator(_leave_out_parent),
 ]
 
-Glob = Annotated[str, Field(min_length=1), right("a glob of interface names, such as eth* or *")]
+Glob = Annotated[
+    str,
+    Field(min_length=1),
+    right("a glob of interface names, such as eth* or *"),
+    BeforeValidator(_leave_out_parent),
+]
 
 RouteProtocol = Annotated[
     int,

@@ -47,7 +47,11 @@ def test_it_installs_and_undoes_all_of_it(service: Service) -> None:
     machine = service.machine
     before = written(machine)
     uv_tool_install(machine, FOR_ALL)
-    said = machine.run("anyipctl", "install").stdout
+    said = machine.run("sh", "-c", "umask 077; exec anyipctl install").stdout
+    new = written(machine) - before
+    laid = [line.split() for line in new if line.startswith(("/usr/", "/etc/dhcp", "/etc/ip"))]
+    assert len(laid) > 20
+    assert [path for path, mode, *_ in laid if mode[7] != "r"] == []
     assert said.splitlines()[-1] == "Next: edit /etc/anyipd.yaml and systemctl enable --now anyipd"
     service.systemctl("enable", "--now", "anyipd")
     service.delegate()

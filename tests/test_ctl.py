@@ -168,6 +168,22 @@ def test_status_for_people(delegated: Daemon) -> None:
     ]
 
 
+def test_no_command_is_status(delegated: Daemon) -> None:
+    delegated.start()
+    assert delegated.control().stdout == delegated.control("status").stdout
+    told = json.loads(delegated.control("status", "--json").stdout)
+    assert json.loads(delegated.control("--json").stdout) == told
+    assert json.loads(delegated.control("--json", "status").stdout) == told
+
+
+def test_json_of_a_command_that_prints_none_is_a_wrong_command_line(daemon: Daemon) -> None:
+    refused = daemon.control("--json", "check", check=False)
+    assert (refused.returncode, refused.stderr) == (
+        64,
+        "anyipctl: check prints no JSON; see anyipctl --help\n",
+    )
+
+
 def test_status_without_anything(daemon: Daemon) -> None:
     assert lines(daemon, "status") == ["no prefix is delegated to this host"]
     assert daemon.status() == {"delegations": [], "subnets": []}

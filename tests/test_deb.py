@@ -13,7 +13,7 @@ import pytest
 from anyipd import __version__
 from anyipd.model import Prefix
 from tests.lab.machine import Machine
-from tests.lab.make import ROOT, make, output
+from tests.lab.make import CLOSED, ROOT, closed, make, output
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import wait_until
 from tests.lab.pings import Pings
@@ -25,7 +25,7 @@ from tests.lab.service import HOOK, Service, machine_with_uplink, subnets
 def package() -> Path:
     """What `make deb` builds."""
     need("dpkg-deb")
-    make("deb", "MAINTAINER=anyipd <anyipd@debian.org>")
+    make("deb", "MAINTAINER=anyipd <anyipd@debian.org>", umask=CLOSED)
     (built,) = (ROOT / "dist").glob(f"anyipd_{__version__}_*.deb")
     return built
 
@@ -47,7 +47,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 def dpkg(machine: Machine, *words: str) -> None:
     # Where the lab's programs are unpacked and not installed, dpkg may miss what is there.
     force = ["--force-depends"] if machine.system == Path("/") else []
-    machine.run("dpkg", *force, *words)
+    machine.run("sh", "-c", 'umask 077; exec dpkg "$@"', "sh", *force, *words)
 
 
 def install(machine: Machine, package: Path) -> None:
@@ -88,6 +88,14 @@ def test_lintian_finds_nothing(package: Path) -> None:
     command = ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info", str(package)]
     verdict = output(["env", f"PATH={path}", *command])
     assert verdict == ""
+
+
+def test_every_user_may_read_what_was_built_under_a_umask_that_lets_none(
+    package: Path, tmp_path: Path
+) -> None:
+    assert package.stat().st_mode & 0o777 == 0o644  # apt reads it as user _apt
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tmp_path / "package"], check=True)
+    assert closed(tmp_path / "package") == []
 
 
 def test_it_serves_the_python_of_both_debians(package: Path) -> None:

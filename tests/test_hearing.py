@@ -36,7 +36,7 @@ HOPS = [
     "nexthop via fe80::7 dev one nexthop via fe80::9 dev two",
     "dev lo",
 ]
-PROTOCOLS = ["static", "ra", "kernel", "bird"]
+PROTOCOLS = ["static", "ra", "kernel", "bird", "redirect"]
 LINKS = ["one", "two"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from anyipd import policy
 from anyipd.ctl.__main__ import SUBCOMMANDS
-from tests.lab.make import ROOT, make, output
+from tests.lab.make import CLOSED, ROOT, closed, make, output
 
 EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
 VENV = "usr/local/lib/anyipd"
@@ -43,8 +43,12 @@ def files(directory: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("destination")
-    make("install", f"DESTDIR={directory}")
+    make("install", f"DESTDIR={directory}", umask=CLOSED)
     return directory
+
+
+def test_every_user_may_read_what_was_installed_under_a_umask_that_lets_none(installed: Path) -> None:
+    assert closed(installed) == []
 
 
 def test_every_file_is_where_its_reader_looks(installed: Path) -> None:

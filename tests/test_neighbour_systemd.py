@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from anyipd.model import Prefix
 from tests.lab.machine import Machine
 from tests.lab.make import make, output
@@ -43,6 +45,13 @@ def judge(machine: Machine, uplink: Uplink) -> None:
     assert {int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {CAP_NET_RAW}
     assert "0" not in found["Uid"]
     assert found["NoNewPrivs"] == ["1"]
+
+    assert (show("MemoryMax"), show("TasksMax")) == (str(512 << 20), "1024")
+    shutil.copy("/bin/true", machine.root / "etc/true")
+    for command in ("/etc/true", "touch /tmp/new", "touch /var/tmp/new", "touch /dev/shm/new"):
+        as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", "sh", "-c", command]
+        among_its_mounts = ["nsenter", f"--target={show('MainPID')}", "--mount", "--", *as_nobody]
+        assert "Permission denied" in machine.run(*among_its_mounts, check=False).stderr, command
 
     before = show("MainPID")
     machine.run("systemctl", "restart", "anyipd")

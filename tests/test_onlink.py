@@ -74,6 +74,8 @@ ON_ONE, ON_TWO = "on-link at one", "on-link at two"
         ("route add 2001:db8::/32 via fe80::9 dev two proto dhcp", set()),
         ("route add 2001:db8:0:1::/64 via fe80::9 dev two", {("2001:db8:0:1::/64", "routed to two")}),
         ("route add 2001:db8:0:1::/64 dev two proto static", {("2001:db8:0:1::/64", "routed to two")}),
+        ("route add 2001:db8:0:1::1 dev two proto redirect", set()),
+        ("route add 2001:db8:0:1::1 via fe80::9 dev two proto redirect", set()),
         ("route add 2001:db8:0:1::1 dev two", {("2001:db8:0:1::1/128", "routed to two")}),
         ("route add 2001:db8::/56 via fe80::9 dev one", {("2001:db8::/56", "routed to one")}),
         (

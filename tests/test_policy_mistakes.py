@@ -7,6 +7,9 @@ from anyipd.policy import PolicyError, parse
 DNS_LABEL = "a DNS label: 1 to 63 of a-z, 0-9 and -, the first and last no -; quoted where it looks a number"
 INTERFACE = "the name of one interface: 1 to 15 bytes, no space, no /, no : and no glob"
 PROTOCOL = "a route protocol: dhcp or another name of rt_protos, or a number from 1 to 255 but our own 150"
+PARENT = "expected 'eno1.832', found 'eno1.832@eno1': leave out '@eno1', which `ip link` adds"
+BY_IP_LINK = ", which `ip link` adds"
+AN_INTERFACE = "the name of an interface"
 SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
 SUBNET_KEYS = "name, id, count, length, uplink, bind, neighbours"
@@ -101,6 +104,19 @@ def subnets(*entries: str) -> str:
         (subnets("{name: a, uplink: ''}"), f"f:2:23: subnets[0].uplink: found ''; {INTERFACE}"),
         (subnets("{name: a, uplink: ..}"), f"f:2:23: subnets[0].uplink: found ..; {INTERFACE}"),
         (subnets("{name: a, uplink: ääääääää}"), f"f:2:23: subnets[0].uplink: found ääääääää; {INTERFACE}"),
+        (subnets("{name: a, uplink: eno1.832@eno1}"), f"f:2:23: subnets[0].uplink: {PARENT}"),
+        (subnets("{name: a, neighbours: [e, eno1.832@eno1]}"),
+         f"f:2:31: subnets[0].neighbours[1]: {PARENT}"),
+        ("static: [{prefix: '2001:db8::/64', neighbours: [eno1.832@eno1]}]",
+         f"f:1:49: static[0].neighbours[0]: {PARENT}"),
+        ("accept: {uplinks: [eno1.832@eno1]}", f"f:1:20: accept.uplinks[0]: {PARENT}"),
+        ("listen: [eth0, eno1.832@eno1]", f"f:1:16: listen[1]: {PARENT}"),
+        (subnets("{name: a, uplink: wan.7@if2}"),
+         "f:2:23: subnets[0].uplink: expected 'wan.7', found 'wan.7@if2': leave out '@if2'" + BY_IP_LINK),
+        (subnets("{name: a, uplink: '@e'}"),
+         f"f:2:23: subnets[0].uplink: expected {AN_INTERFACE}, found '@e': leave out '@e'{BY_IP_LINK}"),
+        (subnets("{name: a, uplink: wan@" + "e" * 99 + "}"),
+         f"f:2:23: subnets[0].uplink: found wan@{'e' * 56}...; {INTERFACE}"),
         (subnets("{name: a, neighbours: eth0}"), "f:2:27: subnets[0].neighbours: found eth0; a list"),
         (subnets("{name: a, neighbours: [e, a/b]}"),
          f"f:2:31: subnets[0].neighbours[1]: found a/b; {INTERFACE}"),

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from anyipd.model import Prefix
+from anyipd.model import Prefix, address_text
 from tests.lab import debian
 from tests.lab import machine as machines
 from tests.lab.daemon import CHECKOUT, Daemon
@@ -376,6 +377,55 @@ def test_the_firewall_opens_one_port_of_one_subnet(guarded: Site) -> None:
             web, proxies = f"{delegated}::1:2:3", f"{delegated}:1::1:2:3"
             asked = [(web, 443), (web, 80), (proxies, 443), (proxies, 80)]
             assert list(pool.map(lambda each: guarded.page(*each), asked)) == ["any", None, None, None]
+
+
+def corners(subnet: Prefix) -> list[str]:
+    """Give the first, a middle and the last address. The kernel takes the first for anycast."""
+    return [address_text(each) for each in (subnet.address, subnet.address + 0x123456789, subnet.end - 1)]
+
+
+def test_the_firewall_holds_at_the_edges_of_every_bound_subnet(site: Site) -> None:
+    site.web_server()
+    site.nginx(site.host, 'server { listen [::]:22; return 200 "ssh\\n"; }', url="http://[::1]:22/")
+    site.delegate(RENUMBERED)
+    subnets = sorted(map(Prefix.parse, bound(site.host)))
+    assert len(subnets) == 4
+    open_subnets = {WEB, Prefix.parse("2001:db8:200::/64")}
+    asked = [(subnet, address) for subnet in subnets for address in corners(subnet)]
+
+    def pages(port: int) -> list[str | None]:
+        # All at once: a TCP on the same machine takes a second to hear that it is refused.
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda each: site.page(each[1], port), asked))
+
+    assert set(pages(22)) == {"ssh"}
+    assert set(pages(443)) == {"any"}
+    site.load_firewall()
+    assert pages(22) == [None] * len(asked)
+    assert pages(443) == ["any" if subnet in open_subnets else None for subnet, _ in asked]
+    assert site.page(ASSIGNED, 22) == "ssh"
+    addresses = {Prefix.parse(f"{address}/128").address for _, address in asked}
+    assert site.uplink.answering(addresses, timeout=5) == addresses
+
+
+def test_the_firewall_harms_no_neighbour_discovery(site: Site, neighbour: Daemon) -> None:
+    site.daemon.configure(examples()[POLICY].replace("id: 0}", "id: 0, neighbours: [uplink]}"))
+    site.daemon.reload()
+    neighbour.start()
+    site.load_firewall()
+    customer = site.uplink.customer
+    site.isp.ip(f"-6 route replace {WEB} dev {customer}")
+    site.isp.ip(f"addr add 2001:db8:50::1/64 dev {customer} nodad")
+    site.isp.ip(f"-6 route replace {ASSIGNED}/128 dev {customer}")
+    # The router asks again after a second, then by unicast, which comes to the firewall.
+    for key, value in ("base_reachable_time_ms", 500), ("delay_first_probe_time", 1):
+        site.isp.sysctl(f"net.ipv6.neigh.{customer}.{key}", value)
+    addresses = {Prefix.parse(f"{address}/128").address for address in (*corners(WEB), ASSIGNED)}
+    for _ in range(8):
+        assert site.uplink.answering(addresses, timeout=5) == addresses
+        time.sleep(0.5)
+    states = {each["dst"]: each["state"] for each in site.isp.ip_json(f"-6 neigh show dev {customer}")}
+    assert not [state for state in states.values() if {"FAILED", "INCOMPLETE"} & set(state)]
 
 
 def test_the_firewall_leaves_the_hosts_own_addresses_alone(guarded: Site) -> None:

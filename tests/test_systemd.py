@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,63 @@ ExecStart=sh -c '. {hook}'
 WantedBy=multi-user.target
 """
 """A DHCPv6 client that is delegated a prefix at boot, by `order` before or after anyipd is ready."""
+
+INTRUDER = """\
+import ctypes, errno, json, mmap, os, re, shutil, socket
+from anyipd.kernel.confine import confine
+
+def outcome(what, *arguments):
+    try:
+        what(*arguments)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+
+def netlink(protocol):
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
+
+def run(program):
+    os.waitpid(os.posix_spawn(program, [program], {}), 0)
+
+def load(library):
+    with open(library, "rb") as file:
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE)
+
+def io_uring():
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(425, 1, 0) < 0:
+        raise OSError(ctypes.get_errno(), "io_uring_setup")
+
+folders = ("/", "/etc", "/run", "/run/anyipd", "/tmp", "/var/tmp", "/var/lib", "/dev/shm", "/sys")
+found = {
+    "filters": int(re.search("Seccomp_filters:\\\\s*([0-9]+)", open("/proc/self/status").read())[1]),
+    "written": [folder for folder in folders if outcome(shutil.copy, "/bin/true", folder + "/new") == "done"],
+    "run": [outcome(run, "/bin/true"), outcome(run, "/etc/true")],
+    "load": [outcome(load, "/bin/true"), outcome(load, "/etc/true")],
+    "io_uring": outcome(io_uring),
+    "nftables": [outcome(netlink, 12)],
+}
+confine()
+found["run"].append(outcome(run, "/bin/true"))
+found["nftables"].append(outcome(netlink, 12))
+print(json.dumps(found | {"IPsec": outcome(netlink, 6), "rtnetlink": outcome(netlink, 0)}))
+"""
+"""What somebody tries who has taken over the daemon: run in its place, and confined in the middle of it."""
+
+LEASES = """\
+import time
+from pathlib import Path
+
+def lease(name, prefix):
+    fields = {"client": "dhclient", "prefix": prefix, "uplink": "uplink", "iaid": name}
+    fields |= {"life_starts": int(time.time()), "preferred_lifetime": 3600, "valid_lifetime": 7200}
+    fields["uptime"] = f"{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}"
+    Path("/run/anyipd/leases", name).write_text("".join(f"{key}={value}\\n" for key, value in fields.items()))
+
+lease("large", "2001:db8:100::/48")
+for number in range(10_000):
+    lease(f"small{number}", f"2001:db8:200:{number:x}::/64")
+"""
 
 AT_BOOT = {"Before": Prefix.parse("2001:db8:200::/64"), "After": Prefix.parse("2001:db8:300::/64")}
 
@@ -142,6 +200,41 @@ def test_it_may_change_routes_and_nothing_else(service: Service) -> None:
         capabilities, CAP_NET_ADMIN
     )
     assert (int(status["NoNewPrivs"]), int(status["Seccomp"])) == (1, FILTERED)
+
+
+def test_whoever_takes_it_over_can_execute_nothing_new_and_has_rtnetlink_alone(service: Service) -> None:
+    root = service.machine.root
+    (root / "usr/local/share/intruder").write_text(INTRUDER)
+    shutil.copy("/bin/true", root / "etc/true")
+    service.drop_in("ExecStartPre=/usr/local/lib/anyipd/bin/python /usr/local/share/intruder")
+    service.start()
+    found = json.loads(service.wait_for("nftables", source="python").message)
+    filters = found.pop("filters")
+    assert found == {
+        "written": [],
+        "run": ["done", "EACCES", "EPERM"],
+        "load": ["done", "EPERM"],
+        "io_uring": "EPERM",
+        "nftables": ["done", "EPERM"],  # the first by the unit alone, which has no setting to refuse it
+        "IPsec": "EPERM",
+        "rtnetlink": "done",
+    }
+    assert int(service.status()["Seccomp_filters"]) == filters + 1
+    assert (service.show("MemoryMax"), service.show("TasksMax")) == (str(512 << 20), "64")
+
+
+def test_its_limits_leave_room_for_all_that_it_may_hold(service: Service) -> None:
+    service.machine.run("/usr/bin/python3", "-c", LEASES)
+    service.configure("subnets: [{name: all, count: all}]\n")
+    service.start()
+    assert len(service.bound()) == 65_536 + 10_000
+    status = service.status()
+    # The kernel charges 0.27 KiB a route on top (seen on Linux 6.18).
+    used = int(status["VmHWM"].split()[0]) * 1024 + 276 * 75_536
+    assert used < int(service.show("MemoryMax")) / 4
+    assert int(status["Threads"]) < int(service.show("TasksMax")) / 4
+    service.systemctl("reload", "anyipd")
+    wait_until(lambda: service.show("ActiveState") == "active", 20)
 
 
 def test_it_cannot_write_where_the_hook_does(service: Service) -> None:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from anyipd import arguments
+from anyipd.printable import guard_output
 
 SUBCOMMANDS = {
     "check": "read the policy and report every mistake in it",
@@ -23,17 +24,18 @@ SUBCOMMANDS = {
     "uninstall": "undo `anyipctl install`; a changed configuration stays",
 }
 
+DEFAULT = "status"
+WITHOUT_DATA = {"check", "install", "uninstall"}
+
 
 def main() -> None:
     """Run a subcommand."""
     # An interrupt ends it as it ends any program, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.stdout is None:  # started with it closed
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
-    parser = arguments.Parser("anyipctl", "Look after anyipd.")
-    commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=arguments.Subparser
-    )
+    guard_output()
+    parser = arguments.Parser("anyipctl", f"Look after anyipd. Without a command: {DEFAULT}.")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=arguments.Subparser)
     for name, purpose in SUBCOMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         if name == "check":
@@ -64,9 +66,11 @@ def main() -> None:
                 "-n", dest="number", type=int, default=3, metavar="N", help="addresses a subnet (default: 3)"
             )
             command.add_argument("--tcp", type=_port, metavar="PORT", help="is this port open there?")
-        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     options = parser.parse_args()
-    run = import_module(f"anyipd.ctl.{options.command}").run
+    if options.json and options.command in WITHOUT_DATA:
+        parser.error(f"{options.command} prints no JSON")
+    run = import_module(f"anyipd.ctl.{options.command or DEFAULT}").run
     try:
         run(options)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +27,9 @@ HIDDEN = {
 }
 """What the service cannot see, and the setting of the unit that hides it."""
 
+FOR_ALL = 0o022
+"""The umask for what the service, an ordinary user, is to read, whatever root's own is."""
+
 SEARCH = 0o001
 """A directory's permission for others to pass through."""
 
@@ -34,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
     """Lay all files below `options.root`, and tell the running system of them."""
     root, layout = options.root, Layout(options.prefix)
     require_root(root, "install")
+    os.umask(FOR_ALL)
     if root == SYSTEM:
         _refuse_what_the_service_cannot_run(options.prefix)
     for file in layout.files:

@@ -16,10 +16,18 @@ from anyipd.ctl.subnets import HEAD, named, rows
 from anyipd.ctl.table import print_table
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
+from anyipd.printable import printable
 from anyipd.probe import here
-from anyipd.probe.outside import Outside, ask
 from anyipd.probe.uplink import NoUplinkError, Uplink, find
 from anyipd.probe.verdict import Circumstances, Finding, Verdict, verdict
+
+try:
+    from anyipd.probe.outside import Outside, ask
+except UnicodeDecodeError:  # scapy reads the names of all links when it is imported
+    arguments.fail(
+        arguments.UNAVAILABLE,
+        "anyipctl probe: a link here has a name that is not UTF-8, which scapy cannot read; rename that link",
+    )
 
 _FAILED = 1
 _HEAD = ("ADDRESS", "HERE", "FROM OUTSIDE", "BIND", "TCP")
@@ -113,7 +121,7 @@ def _probe(subnets: Subnets, uplink: str | None, options: argparse.Namespace) ->
     outside = Outside()
     try:
         way = _way(subnets, uplink)
-        around = replace(around, uplink=way.name, router=way.router)
+        around = replace(around, uplink=printable(way.name), router=way.router)
         # What a router refuses it says to the source: that should be one which it can reach.
         sources = dict.fromkeys(pairs, way.address) if way.address else pairs
         outside = ask(way, sources, lambda arrived: _show(f"{name}: {arrived} of {len(pairs)} came in"))
@@ -172,7 +180,7 @@ def _way(subnets: Subnets, uplink: str | None) -> Uplink:
 
 def _show(text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{printable(text)}", end="", file=sys.__stderr__, flush=True)
 
 
 def _print(probe: Probe, subnets: Subnets) -> None:

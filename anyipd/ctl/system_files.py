@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +77,18 @@ class Layout:
 
     def content(self, file: File) -> str:
         """Give what is to be in `file`."""
-        return (SOURCE / file.source).read_text().replace("@BINDIR@", f"{self.prefix}/bin")
+        text = (SOURCE / file.source).read_text()
+        return text.replace("@BINDIR@", f"{self.prefix}/bin").replace(
+            "@EXECPATHS@", " ".join(self._executed())
+        )
+
+    def _executed(self) -> list[str]:
+        """List the folders of all that the service executes and of the libraries that it loads."""
+        # A package's Python is the system's, whichever built it.
+        python = self.prefix if self.prefix == Path("/usr") else Path(sys.base_prefix)
+        folders = [folder for folder in (self.prefix, python) if not folder.is_relative_to("/usr")]
+        # Where /lib and others are links into /usr, that is the same once more.
+        return ["/usr", "-/bin", "-/lib", "-/lib64", "-/sbin", *dict.fromkeys(map(str, folders))]
 
 
 def require_root(root: Path, command: str) -> None:

@@ -1,4 +1,4 @@
-"""Classic BPF: the few instructions that our socket filters are made of, and their attachment.
+"""Classic BPF: the few instructions that our filters are made of, and the attachment to a socket.
 
 Pure but for `attach`. Jumps count the instructions that they skip. Loads are big-endian whatever the
 machine is (net/core/filter.c). `Documentation/networking/filter.rst` of the kernel has the language.
@@ -21,13 +21,13 @@ PROTOCOL, PACKET_TYPE, VLAN_TAG = 0xFFFFF000, 0xFFFFF004, 0xFFFFF02C
 Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true and if false, operand."""
 
-_INSTRUCTION = struct.Struct("=HBBI")
+INSTRUCTION = struct.Struct("=HBBI")
 _SO_ATTACH_FILTER = 26
 
 
 def assemble(program: Iterable[Instruction]) -> bytes:
     """Make struct sock_filter[] of a program, as SO_ATTACH_FILTER wants it."""
-    return b"".join(_INSTRUCTION.pack(*step) for step in program)
+    return b"".join(INSTRUCTION.pack(*step) for step in program)
 
 
 def attach(to: socket.socket, program: bytes) -> None:
@@ -35,7 +35,7 @@ def attach(to: socket.socket, program: bytes) -> None:
     buffer = array.array("B", program)
     address, size = buffer.buffer_info()
     # struct sock_fprog: number of instructions, pointer
-    fprog = struct.pack("@HP", size // _INSTRUCTION.size, address)
+    fprog = struct.pack("@HP", size // INSTRUCTION.size, address)
     to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import sys
 
 import structlog
 
-from anyipd import arguments, log, policy
+from anyipd import arguments, log, policy, start
+from anyipd.kernel.confine import confine
 from anyipd.kernel.routes import Routes
 from anyipd.neighbour.service import Service
 
@@ -20,8 +20,7 @@ SWITCH_INTERVAL = 0.0005
 
 def main() -> None:
     """Answer Neighbor Solicitations in the foreground until SIGTERM or SIGINT."""
-    # Until the service listens, a reload means nothing: it is about to read everything anyway.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    start.take_signals()
     options = arguments.Parser(
         "anyipd-neighbour",
         "Answer Neighbor Solicitations for bound subnets, on the links that the policy names.",
@@ -39,6 +38,8 @@ def main() -> None:
             " run it as root or as a service",
         )
     log.configure()
+    if obstacle := confine():
+        structlog.get_logger().info("not confined", reason=obstacle)
     # A thread that waits on a link is not to wait long for one that looks at routes.
     sys.setswitchinterval(SWITCH_INTERVAL)
     with contextlib.suppress(asyncio.CancelledError):
@@ -48,9 +49,12 @@ def main() -> None:
 
 async def _until_stopped(service: Service) -> None:
     task = asyncio.create_task(service.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in start.STOPS:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await task
+    try:
+        await task
+    finally:
+        start.block_signals()
 
 
 if __name__ == "__main__":

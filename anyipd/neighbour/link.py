@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -20,6 +21,7 @@ from anyipd.kernel import bpf
 from anyipd.neighbour.answerer import ANNOUNCE_PACE, Answerer
 from anyipd.neighbour.message import ADVERTISEMENT, ICMPV6_UNFORWARDED, SOLICITATION
 from anyipd.neighbour.spans import Spans
+from anyipd.printable import is_utf8
 
 _ETH_P_IPV6 = 0x86DD
 _ARPHRD_ETHER = 1
@@ -61,9 +63,10 @@ class Address(NamedTuple):
 
 def addresses() -> Iterator[Address]:
     """Read the addresses of all links."""
-    for line in Path("/proc/self/net/if_inet6").read_text().splitlines():
+    # The name of a link is bytes to the kernel, not always text.
+    for line in Path("/proc/self/net/if_inet6").read_bytes().splitlines():
         address, _, _, _, flags, link = line.split()
-        yield Address(link, int(address, 16), not int(flags, 16) & (_TENTATIVE | _DAD_FAILED))
+        yield Address(os.fsdecode(link), int(address, 16), not int(flags, 16) & (_TENTATIVE | _DAD_FAILED))
 
 
 class Ear:
@@ -183,9 +186,13 @@ class Link:
         """Have an ear on the interface that has the name now; say what is wrong with it."""
         try:
             index = socket.if_nametoindex(self.name)
+            name = socket.if_indextoname(index)
         except OSError:
             self.close()
             return "there is no such link"
+        if not is_utf8(name):  # ours is an alternative name of it
+            self.close()
+            return "its name is not UTF-8"
         if self._ear and self._ear.index != index:
             self.close()
         if not self._ear:

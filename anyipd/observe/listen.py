@@ -70,7 +70,7 @@ class Listener:
         """
         for name, old in list(self._sockets.items()):
             # The name of its link by now: that may have been renamed, or be gone.
-            if name not in uplinks or old.getsockname()[0] != name:
+            if name not in uplinks or _link(old) != name:
                 del self._sockets[name]
                 old.close()
         new = []
@@ -118,10 +118,18 @@ def _open(name: str) -> socket.socket | None:
         if error.errno == errno.ENODEV:
             return None
         raise DeafError(os.strerror(error.errno or 0)) from None
-    if sock.getsockname()[0] != name:  # an alternative name, see ip-link(8): leases and links bear the other
+    if _link(sock) != name:  # an alternative name, see ip-link(8): leases and links bear the other
         sock.close()
         return None
     return sock
+
+
+def _link(sock: socket.socket) -> str | None:
+    """Name the link of a socket; None where its name is not text, as none of ours is."""
+    try:
+        return str(sock.getsockname()[0])
+    except UnicodeDecodeError:
+        return None
 
 
 def _packets(sock: socket.socket) -> Iterator[tuple[bytes, bool, bool]]:
@@ -129,7 +137,7 @@ def _packets(sock: socket.socket) -> Iterator[tuple[bytes, bool, bool]]:
     for _ in range(MOST_PACKETS):
         try:
             packet, told, _, address = sock.recvmsg(_LARGEST, socket.CMSG_SPACE(_AUXDATA.size))
-        except BlockingIOError:
+        except (BlockingIOError, UnicodeDecodeError):  # renamed to what is not text, it is ours no more
             return
         except OSError as error:
             if error.errno != errno.ENETDOWN:  # said once: it listens on when the link comes up

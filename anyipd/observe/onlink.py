@@ -14,8 +14,13 @@ from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
 from anyipd.model import Assigned, Prefix
+from anyipd.printable import printable
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
+
+_REDIRECT = 1
+"""A router that has a subnet on-link sends an ICMPv6 Redirect for each of our addresses that we send to by
+way of it. systemd-networkd 257 makes a route of that in table main; those of the kernel are in no table."""
 
 
 def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
@@ -94,6 +99,8 @@ class Routed:
 def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
     if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
         return None
+    if route.protocol == _REDIRECT:
+        return None
     on_link = not route.gateway and route.protocol in _ON_LINK_PROTOCOLS
     if on_link and any(route.prefix.overlaps(each) for each in delegated):
         return Assigned(route.prefix, f"on-link at {_name(route.interface)}")
@@ -104,6 +111,6 @@ def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
 
 def _name(index: int) -> str:
     try:
-        return socket.if_indextoname(index)
+        return printable(socket.if_indextoname(index))
     except OSError:
         return "several links" if index == 0 else f"link {index}"

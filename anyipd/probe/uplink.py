@@ -46,17 +46,17 @@ def find(name: str | None) -> Uplink:
     Raises NoUplinkError.
     """
     with IPRoute() as kernel:
-        index = _index(kernel, name) if name else None
+        index = _index(name) if name else None
         route = _way_out(kernel, index, name)
         index = int(route.get("oif"))
-        link = kernel.link("get", index=index)[0]
+        link, found = kernel.link("get", index=index)[0], socket.if_indextoname(index)
         own = _address(kernel, index, _SCOPE_LINK)
         if own is None:
-            raise NoUplinkError(f"{link.get('ifname')} has no link-local address; is it up?")
+            raise NoUplinkError(f"{found} has no link-local address; is it up?")
         router = route.get("gateway")
         mac = _link_layer_address(kernel, index, router) if router and link.get("address") else b""
         return Uplink(
-            name=link.get("ifname"),
+            name=found,
             index=index,
             router=router,
             mac=mac,
@@ -66,11 +66,11 @@ def find(name: str | None) -> Uplink:
         )
 
 
-def _index(kernel: IPRoute, name: str) -> int:
-    found: list[int] = kernel.link_lookup(ifname=name)
-    if not found:
-        raise NoUplinkError(f"there is no interface {name}, by which the prefix was delegated")
-    return found[0]
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise NoUplinkError(f"there is no interface {name}, by which the prefix was delegated") from None
 
 
 def _address(kernel: IPRoute, index: int, scope: int) -> str | None:

@@ -12,7 +12,11 @@ from tests.lab.programs import need
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make(*words: str) -> str:
+CLOSED = 0o077
+"""The umask of a careful administrator: what he makes is for nobody else."""
+
+
+def make(*words: str, umask: int = -1) -> str:
     """Run make as a user would, not as part of the make that may have started the tests.
 
     The lab has no way out: pip finds here what `make test` fetched before.
@@ -22,11 +26,22 @@ def make(*words: str) -> str:
     python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
     ready_made = "--old-file=.venv"
     return output(
-        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words], env=environment
+        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words],
+        env=environment,
+        umask=umask,
     )
 
 
-def output(command: list[str], env: dict[str, str] | None = None) -> str:
+def closed(directory: Path) -> list[str]:
+    """Give what some user may not read there, or not pass or execute where its owner may."""
+    return [
+        f"{path.relative_to(directory)} {path.lstat().st_mode & 0o777:o}"
+        for path in sorted(directory.rglob("*"))
+        if not path.is_symlink() and path.lstat().st_mode & 0o500 != (path.lstat().st_mode & 0o005) << 6
+    ]
+
+
+def output(command: list[str], env: dict[str, str] | None = None, umask: int = -1) -> str:
     """Run a command that must succeed, and give what it printed."""
     program, *arguments = command
     done = subprocess.run(
@@ -38,6 +53,7 @@ def output(command: list[str], env: dict[str, str] | None = None) -> str:
         text=True,
         timeout=300,
         check=False,
+        umask=umask,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
