@@ -22,6 +22,10 @@ Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true and if false, operand."""
 
 _INSTRUCTION = struct.Struct("=HBBI")
+
+SIZE = _INSTRUCTION.size
+"""Bytes of an assembled instruction."""
+
 _SO_ATTACH_FILTER = 26
 
 
@@ -35,7 +39,7 @@ def attach(to: socket.socket, program: bytes) -> None:
     buffer = array.array("B", program)
     address, size = buffer.buffer_info()
     # struct sock_fprog: number of instructions, pointer
-    fprog = struct.pack("@HP", size // _INSTRUCTION.size, address)
+    fprog = struct.pack("@HP", size // SIZE, address)
     to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 

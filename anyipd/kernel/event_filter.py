@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from anyipd.kernel import bpf, wire
 from anyipd.model import Prefix
@@ -32,12 +33,23 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     and of any route inside `prefixes`, the delegated and the static ones. Of IPv4 that is table local,
     and addresses that lo loses.
     """
+    static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
+    ours = _inside(prefix for prefix in prefixes if prefix.width != 32)  # noqa: PLR2004
+    program = _before_ours(own_port, tuple(protocols), static_ipv4) + bpf.assemble(ours)
+    if len(program) > _MOST_INSTRUCTIONS * bpf.SIZE:
+        program = bpf.assemble([*_own(own_port), bpf.ACCEPT])
+    return program
+
+
+@lru_cache(maxsize=1)
+def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[Prefix]) -> bytes:
+    """Return all but the last test, that of IPv6 in table local: a delegation changes nothing before it."""
     ipv4 = [
         (bpf.LD_BYTE, 0, 0, _TABLE),
         *bpf.drop_unless(wire.TABLE_LOCAL),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
-        *_inside(prefix for prefix in prefixes if prefix.width == 32),  # noqa: PLR2004  the width of IPv4
+        *_inside(static_ipv4),
     ]
     discards = [
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
@@ -53,9 +65,8 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
         *bpf.unless(wire.DISCARDS.values(), [(bpf.JUMP, 0, 0, len(discards))]),
         *discards,
     ]
-    own = [(bpf.LD_WORD, 0, 0, _PORT), *bpf.drop_if(_as_loaded(own_port, 4))]
     program = [
-        *own,
+        *_own(own_port),
         (bpf.LD_HALF, 0, 0, _TYPE),
         *bpf.unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _no_routes()),
         (bpf.LD_BYTE, 0, 0, _FAMILY),
@@ -64,11 +75,13 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
         *bpf.unless([wire.TABLE_LOCAL], main),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
-        *_inside(prefix for prefix in prefixes if prefix.width != 32),  # noqa: PLR2004
     ]
-    if len(program) > _MOST_INSTRUCTIONS:
-        program = [*own, bpf.ACCEPT]
     return bpf.assemble(program)
+
+
+def _own(own_port: int) -> list[bpf.Instruction]:
+    """Drop the echo of what we did ourselves."""
+    return [(bpf.LD_WORD, 0, 0, _PORT), *bpf.drop_if(_as_loaded(own_port, 4))]
 
 
 def _no_routes() -> list[bpf.Instruction]:
