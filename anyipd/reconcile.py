@@ -198,12 +198,16 @@ class Reconciler:
     def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
         """Find out what must change for a decision.
 
-        Table local is looked at always, table main if it is to be `whole`: to find our own few routes there
-        the kernel walks over everybody's.
+        IPv6 in table local is looked at always, IPv4 where a static prefix of it is wanted. Where it is to be
+        `whole`, IPv4 is looked at for what is ours and not wanted, and table main: to find our own few routes
+        there the kernel walks over everybody's.
         """
         local, discard = Sweep(decision.local), Sweep(decision.discard)
         strays: list[Route] = []
+        wanted = {run.first.width for run in decision.local.runs}
         for family, width in wire.WIDTHS.items():
+            if not whole and family != wire.AF_INET6 and width not in wanted:
+                continue
             for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family):
                 bound, others = read_local_routes(chunk)
                 local.see_ours(bound, clock.now(), width)
