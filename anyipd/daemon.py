@@ -175,8 +175,10 @@ class Daemon(Passes):
         decision = reconciler.decide(clock.now())
         whole = Stale.PRESENT in stale
         if decision != before or whole:
+            came = [] if whole else await in_slices(reconciler.add_at_once(before, decision))
             changes = await in_slices(reconciler.compare(decision, whole=whole))
             refused = await in_slices(reconciler.apply(changes))
+            changes.local.add += came
             _tell(delegation_lines(before.delegations, decision.delegations, clock.now()))
             found = verdicts(decision.subnets, changes.local)
             if decision.subnets != before.subnets:

@@ -22,11 +22,11 @@ from anyipd.decide.delegation import (
     is_delegated,
     next_deadline,
 )
-from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
+from anyipd.decide.plan import Plan, Run, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
 from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
-from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
+from anyipd.kernel.routes import BATCH, DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
@@ -194,6 +194,23 @@ class Reconciler:
             discard=discard,
             deadline=min(next_deadline(all_delegations, now), discard_deadline),
         )
+
+    def add_at_once(self, before: Decision, decision: Decision) -> Generator[None, None, list[Run]]:
+        """Add local routes that were not wanted before, if one send takes them; return those that came.
+
+        Somebody waits for them, and an add that is exclusive needs no look at what is there. `compare`, which
+        must follow, finds what stood in the way.
+        """
+        known = {(run.first, run.count) for run in before.local.runs}
+        new = [run for run in decision.local.runs if (run.first, run.count) not in known]
+        if sum(run.count for run in new) > BATCH:
+            return []
+        came = Sweep(Wanted.of(new))
+        for refusals in self.routes.add_local(new, clock.now()):
+            for each in refusals:
+                came.see_foreign(each.prefix)
+            yield
+        return came.plan().add
 
     def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
         """Find out what must change for a decision.
