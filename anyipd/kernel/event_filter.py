@@ -15,7 +15,7 @@ from anyipd.kernel import bpf, wire
 from anyipd.model import Prefix
 
 _MOST_INSTRUCTIONS = 256
-"""Some 30 prefixes. With more all events pass, since the kernel charges a filter, and the one that it
+"""Some 30 prefixes. With more all routes' events pass, since the kernel charges a filter, and the one that it
 replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in net/core/filter.c)."""
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
@@ -37,7 +37,7 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     ours = _inside(prefix for prefix in prefixes if prefix.width != 32)  # noqa: PLR2004
     program = _before_ours(own_port, tuple(protocols), static_ipv4) + bpf.assemble(ours)
     if len(program) > _MOST_INSTRUCTIONS * bpf.SIZE:
-        program = bpf.assemble([*_own(own_port), bpf.ACCEPT])
+        program = bpf.assemble([*_not_routes(own_port), bpf.ACCEPT])
     return program
 
 
@@ -66,9 +66,7 @@ def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[
         *discards,
     ]
     program = [
-        *_own(own_port),
-        (bpf.LD_HALF, 0, 0, _TYPE),
-        *bpf.unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _no_routes()),
+        *_not_routes(own_port),
         (bpf.LD_BYTE, 0, 0, _FAMILY),
         *bpf.unless([wire.AF_INET6], ipv4),
         (bpf.LD_BYTE, 0, 0, _TABLE),
@@ -79,14 +77,13 @@ def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[
     return bpf.assemble(program)
 
 
-def _own(own_port: int) -> list[bpf.Instruction]:
-    """Drop the echo of what we did ourselves."""
-    return [(bpf.LD_WORD, 0, 0, _PORT), *bpf.drop_if(_as_loaded(own_port, 4))]
+def _not_routes(own_port: int) -> list[bpf.Instruction]:
+    """Drop our own echo, and deal with what is about links and addresses; go on with other people's routes.
 
-
-def _no_routes() -> list[bpf.Instruction]:
-    """Links and addresses: a bridge's own family of link messages says nothing to us."""
-    return [
+    A bridge's own family of link messages says nothing to us: that a port left it would be a link gone.
+    """
+    routes = [_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)]
+    others = [
         (bpf.LD_BYTE, 0, 0, _FAMILY),
         *bpf.accept_if(0),
         *bpf.accept_if(wire.AF_INET6),
@@ -96,6 +93,12 @@ def _no_routes() -> list[bpf.Instruction]:
         (bpf.LD_WORD, 0, 0, _INDEX),
         *bpf.accept_if(_as_loaded(wire.LOOPBACK_INDEX, 4)),
         bpf.DROP,
+    ]
+    return [
+        (bpf.LD_WORD, 0, 0, _PORT),
+        *bpf.drop_if(_as_loaded(own_port, 4)),
+        (bpf.LD_HALF, 0, 0, _TYPE),
+        *bpf.unless(routes, others),
     ]
 
 
