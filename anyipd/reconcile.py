@@ -79,10 +79,13 @@ class Reconciler:
         self._routed = Routed()
         self._own_discards: set[Prefix] = set()
 
-    def set_filter(self, monitor: Monitor) -> None:
-        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes."""
-        watched = [*self.delegated, *(each.prefix for each in self.policy.static)]
-        monitor.watch(self.routes.port, self.policy.accept.protocols, watched)
+    def set_filter(self, monitor: Monitor, coming: Iterable[Prefix] = ()) -> None:
+        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes.
+
+        What matters inside of prefixes that may be delegated in a moment, `coming`, may pass as well.
+        """
+        watched = {*self.delegated, *coming, *(each.prefix for each in self.policy.static)}
+        monitor.watch(self.routes.port, self.policy.accept.protocols, sorted(watched))
 
     def reopen(self) -> None:
         """Go on with another socket after a pass that failed: this one may hold answers to the past.

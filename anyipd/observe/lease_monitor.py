@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anyipd import libc
+from anyipd.model import Prefix
 
 _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE, _IN_MOVE_SELF = 0x40, 0x80, 0x100, 0x200, 0x800
 _IN_ONLYDIR = 0x01000000
@@ -25,6 +26,8 @@ class LeaseMonitor:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._watched = False  # the directory itself
+        self.coming: list[Prefix] = []
+        """The prefixes that the files in the making are about, which the last read was told of."""
         self._fd = libc.call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
 
     def fileno(self) -> int:
@@ -49,12 +52,25 @@ class LeaseMonitor:
         What one read leaves keeps the descriptor readable.
         """
         changed = False
+        self.coming = []
         with contextlib.suppress(BlockingIOError):
             for name in _names(os.read(self._fd, _EVENTS)):
                 if not name:  # the directory itself went, or events were lost
                     self._watched = False
-                changed |= not name.startswith(b".")
+                if name.startswith(b"."):
+                    self.coming += _prefix(name[1:])
+                else:
+                    changed = True
         return changed
+
+
+def _prefix(name: bytes) -> list[Prefix]:
+    """Read the prefix in a lease file's name, if there is one: 2001:db8:a::_48@eth0 and so on."""
+    text, _, _ = name.partition(b"@")
+    try:
+        return [Prefix.parse_with_host(text.replace(b"_", b"/").decode("ascii")).masked()]
+    except ValueError:
+        return []
 
 
 def _names(events: bytes) -> Iterator[bytes]:
