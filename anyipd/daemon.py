@@ -176,8 +176,10 @@ class Daemon(Passes):
         decision = reconciler.decide(clock.now())
         whole = Stale.PRESENT in stale
         if decision != before or whole:
+            came = [] if whole else await in_slices(reconciler.add_at_once(before, decision))
             changes = await in_slices(reconciler.compare(decision, whole=whole))
             refused = await in_slices(reconciler.apply(changes))
+            changes.local.add += came
             had_bound = {each.delegation for each in self._verdicts if each.state is SubnetState.BOUND}
             _tell(
                 delegation_lines(

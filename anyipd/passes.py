@@ -106,6 +106,9 @@ class Passes(ABC):
     def _on_lease(self) -> None:
         if self._lease_monitor.read():
             self._look_again(Hint(Stale.LEASES))
+        elif self._lease_monitor.coming:
+            # It is in its place in a millisecond, and attaching a filter is a tenth of the pass that follows.
+            self._reconciler.set_filter(self._monitor, self._lease_monitor.coming)
 
     def _on_alarm(self) -> None:
         self._alarm.clear()

@@ -19,11 +19,11 @@ from anyipd.decide.carve import carve
 from anyipd.decide.gate import accepts_uplink, gate
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.overlap import superseded_assigned, without_overlaps
-from anyipd.decide.plan import Plan, Sweep, Wanted, discard_routes, local_routes
+from anyipd.decide.plan import Plan, Run, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
 from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
-from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
+from anyipd.kernel.routes import BATCH, DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
@@ -85,10 +85,13 @@ class Reconciler:
         self._routed = Routed()
         self._own_discards: set[Prefix] = set()
 
-    def set_filter(self, monitor: Monitor) -> None:
-        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes."""
-        watched = [*self.delegated, *(each.prefix for each in self.policy.static)]
-        monitor.watch(self.routes.port, self.policy.accept.protocols, watched)
+    def set_filter(self, monitor: Monitor, coming: Iterable[Prefix] = ()) -> None:
+        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes.
+
+        What matters inside of prefixes that may be delegated in a moment, `coming`, may pass as well.
+        """
+        watched = {*self.delegated, *coming, *(each.prefix for each in self.policy.static)}
+        monitor.watch(self.routes.port, self.policy.accept.protocols, sorted(watched))
 
     def reopen(self) -> None:
         """Go on with another socket after a pass that failed: this one may hold answers to the past.
@@ -211,15 +214,36 @@ class Reconciler:
             deadline=min(self.ledger.next_deadline(now), discard_deadline),
         )
 
+    def add_at_once(self, before: Decision, decision: Decision) -> Generator[None, None, list[Run]]:
+        """Add local routes that were not wanted before, if one send takes them; return those that came.
+
+        Somebody waits for them, and an add that is exclusive needs no look at what is there. `compare`, which
+        must follow, finds what stood in the way.
+        """
+        known = {(run.first, run.count) for run in before.local.runs}
+        new = [run for run in decision.local.runs if (run.first, run.count) not in known]
+        if sum(run.count for run in new) > BATCH:
+            return []
+        came = Sweep(Wanted.of(new))
+        for refusals in self.routes.add_local(new, clock.now()):
+            for each in refusals:
+                came.see_foreign(each.prefix)
+            yield
+        return came.plan().add
+
     def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
         """Find out what must change for a decision.
 
-        Table local is looked at always, table main if it is to be `whole`: to find our own few routes there
-        the kernel walks over everybody's.
+        IPv6 in table local is looked at always, IPv4 where a static prefix of it is wanted. Where it is to be
+        `whole`, IPv4 is looked at for what is ours and not wanted, and table main: to find our own few routes
+        there the kernel walks over everybody's.
         """
         local, discard = Sweep(decision.local), Sweep(decision.discard)
         strays: list[Route] = []
+        wanted = {run.first.width for run in decision.local.runs}
         for family, width in wire.WIDTHS.items():
+            if not whole and family != wire.AF_INET6 and width not in wanted:
+                continue
             for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family):
                 bound, others = read_local_routes(chunk)
                 local.see_ours(bound, clock.now(), width)

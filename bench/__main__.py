@@ -53,7 +53,8 @@ def _line(row: Row) -> str:
     limit = f"<= {row.limit:g} {row.unit}" if row.limit is not None else ""
     ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
     return (
-        f"{row.name:38} {_span(row.ours):>22} {row.unit:2}  {ratio:>6} {goal:8} {limit:10} {verdict:8}"
+        f"{row.name:38} {_span(row.ours):>22} {row.unit:2} x{len(row.ours):<4} {ratio:>6} {goal:8} {limit:10}"
+        f" {verdict:8}"
         f" {row.peer} {_span(row.theirs)}"
     ).rstrip()
 

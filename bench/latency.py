@@ -32,7 +32,7 @@ def _from_the_hook(runs: int) -> Iterator[Row]:
         256: (3, loop.format(count=256), None),
     }
     for count, (times, script, goal) in scripts.items():
-        figures, theirs = _against_a_shell_hook(count, script, times * runs)
+        figures, theirs = _against_a_shell_hook(count, script, times * runs, goal)
         name = f"hook's start to answering, {count}"
         yield Row(name, "ms", figures, "shell hook, `ip` each", theirs, goal, 20 if count == 1 else None)
     with rig("ours") as ours, rig("peer") as peer:
@@ -53,7 +53,9 @@ def _from_the_hook(runs: int) -> Iterator[Row]:
     yield Row("hook's start to answering, 65,536", "ms", figures, "shell hook, `ip -batch`", theirs)
 
 
-def _against_a_shell_hook(count: int, script: str, runs: int) -> tuple[list[float], list[float]]:
+def _against_a_shell_hook(
+    count: int, script: str, runs: int, goal: float | None
+) -> tuple[list[float], list[float]]:
     last = subnet(OLD, count - 1)
     with rig("ours") as ours, rig("peer") as peer:
         hook = peer.folder / "hook"
@@ -74,7 +76,7 @@ def _against_a_shell_hook(count: int, script: str, runs: int) -> tuple[list[floa
             peer.flush()
             return took
 
-        return in_turn(bind, by_shell, runs)
+        return in_turn(bind, by_shell, runs, goal)
 
 
 def _mending(runs: int) -> Iterator[Row]:

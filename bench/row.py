@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from statistics import median
 
 Measurement = Callable[[], float]
+
+MAX_PAIRS = 8
+"""Times as many pairs as asked for, at most, where noise may decide whether a goal is met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,8 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """Median of the ratios, run by run: what slows the machine down slows both."""
-        ratios = [our / their for our, their in zip(self.ours, self.theirs, strict=False)]
-        return median(ratios) if ratios else None
+        found = ratios(self.ours, self.theirs)
+        return median(found) if found else None
 
     @property
     def reached(self) -> bool | None:
@@ -38,7 +42,34 @@ class Row:
         return all(verdicts) if verdicts else None
 
 
-def in_turn(ours: Measurement, theirs: Measurement, runs: int) -> tuple[list[float], list[float]]:
-    """Measure A B A B ...; the first of each warms up and does not count."""
-    pairs = [(ours(), theirs()) for _ in range(runs + 1)][1:]
-    return [our for our, _ in pairs], [their for _, their in pairs]
+def in_turn(
+    ours: Measurement, theirs: Measurement, runs: int, goal: float | None = None
+) -> tuple[list[float], list[float]]:
+    """Measure A B A B ...; the first of each warms up and does not count.
+
+    There are more than `runs` pairs while it is open on which side of the goal the median of their ratios is.
+    """
+    ours(), theirs()
+    figures: list[float] = []
+    peers: list[float] = []
+    while len(figures) < runs or (
+        goal is not None and len(figures) < MAX_PAIRS * runs and not is_settled(ratios(figures, peers), goal)
+    ):
+        figures.append(ours())
+        peers.append(theirs())
+    return figures, peers
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Divide, pair by pair."""
+    return [our / their for our, their in zip(ours, theirs, strict=False)]
+
+
+def is_settled(found: Sequence[float], goal: float) -> bool:
+    """Whether so many ratios are on one side of the goal that it is hardly their true median.
+
+    If it were, each would be on either side by the toss of a coin (the sign test): this is two standard
+    deviations from as many above as below, and takes nothing for granted of the noise.
+    """
+    below = sum(each <= goal for each in found)
+    return abs(2 * below - len(found)) > 2 * sqrt(len(found))

@@ -83,6 +83,18 @@ def test_a_foreign_route_in_our_place_is_left_alone(running: Daemon, tmp_path: P
     wait_until(lambda: bound(host) == sorted(BOUND), 1)
 
 
+def test_a_place_that_was_taken_before_is_left_out_of_what_is_added_first(daemon: Daemon) -> None:
+    host = daemon.namespace
+    daemon.configure("subnets: [{name: proxies, count: 4}]")
+    daemon.start()
+    host.ip("-6 route add local 2001:db8:100:1::/64 dev lo table local proto static metric 1024")
+    write_lease(daemon.runtime)
+    daemon.wait_for("event=conflict subnet=proxies-1 ")
+    assert bound(host) == sorted([BOUND[0], *BOUND[2:4]])
+    told = [line.partition("event=bound ")[2] for line in daemon.lines() if "event=bound " in line]
+    assert told == [f"subnet=proxies-0 prefix={BOUND[0]}", f"subnet=proxies-2 prefix={BOUND[2]} count=2"]
+
+
 def test_an_on_link_prefix_is_never_bound(daemon: Daemon) -> None:
     host = daemon.namespace
     daemon.configure("subnets: [{name: pinned, id: 1}, {name: automatic, count: 3}]")

@@ -250,6 +250,18 @@ def test_many_prefixes(host: Namespace, routes: Routes, monitor: Monitor, count:
     assert heard(monitor.read()) == (DISCARD if count == 3000 else NOTHING)
 
 
+@pytest.mark.parametrize("count", [1, 3000])
+def test_a_port_that_leaves_its_bridge_is_not_down(
+    host: Namespace, routes: Routes, monitor: Monitor, count: int
+) -> None:
+    monitor.watch(routes.port, [DHCP], [Prefix((0x20020000 + i) << 96, 64) for i in range(count)])
+    host.ip("link add bridge type bridge")
+    host.ip("link set one master bridge")
+    monitor.read()
+    host.ip("link set one nomaster")
+    assert LinkDown(int(host.ip("-o link show one").split(":")[0])) not in monitor.read().news
+
+
 def test_a_small_optmem_is_no_obstacle(host: Namespace, routes: Routes) -> None:
     # The default before Linux 6.7, which has no such thing for each namespace.
     with contextlib.suppress(FileNotFoundError):

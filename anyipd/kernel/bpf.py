@@ -22,6 +22,7 @@ Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true and if false, operand."""
 
 INSTRUCTION = struct.Struct("=HBBI")
+
 _SO_ATTACH_FILTER = 26
 
 

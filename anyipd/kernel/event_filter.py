@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from anyipd.kernel import bpf, wire
 from anyipd.model import Prefix
 
 _MOST_INSTRUCTIONS = 256
-"""Some 30 prefixes. With more all events pass, since the kernel charges a filter, and the one that it
+"""Some 30 prefixes. With more all routes' events pass, since the kernel charges a filter, and the one that it
 replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in net/core/filter.c)."""
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
@@ -32,12 +33,23 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     and of any route inside `prefixes`, the delegated and the static ones. Of IPv4 that is table local,
     and addresses that lo loses.
     """
+    static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
+    ours = _inside(prefix for prefix in prefixes if prefix.width != 32)  # noqa: PLR2004
+    program = _before_ours(own_port, tuple(protocols), static_ipv4) + bpf.assemble(ours)
+    if len(program) > _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:
+        program = bpf.assemble([*_not_routes(own_port), bpf.ACCEPT])
+    return program
+
+
+@lru_cache(maxsize=1)
+def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[Prefix]) -> bytes:
+    """Return all but the last test, that of IPv6 in table local: a delegation changes nothing before it."""
     ipv4 = [
         (bpf.LD_BYTE, 0, 0, _TABLE),
         *bpf.drop_unless(wire.TABLE_LOCAL),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
-        *_inside(prefix for prefix in prefixes if prefix.width == 32),  # noqa: PLR2004  the width of IPv4
+        *_inside(static_ipv4),
     ]
     discards = [
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
@@ -56,27 +68,25 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
         *bpf.unless(wire.DISCARDS.values(), [(bpf.JUMP, 0, 0, len(discards))]),
         *discards,
     ]
-    own = [(bpf.LD_WORD, 0, 0, _PORT), *bpf.drop_if(_as_loaded(own_port, 4))]
     program = [
-        *own,
-        (bpf.LD_HALF, 0, 0, _TYPE),
-        *bpf.unless([_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)], _no_routes()),
+        *_not_routes(own_port),
         (bpf.LD_BYTE, 0, 0, _FAMILY),
         *bpf.unless([wire.AF_INET6], ipv4),
         (bpf.LD_BYTE, 0, 0, _TABLE),
         *bpf.unless([wire.TABLE_LOCAL], main),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
-        *_inside(prefix for prefix in prefixes if prefix.width != 32),  # noqa: PLR2004
     ]
-    if len(program) > _MOST_INSTRUCTIONS:
-        program = [*own, bpf.ACCEPT]
     return bpf.assemble(program)
 
 
-def _no_routes() -> list[bpf.Instruction]:
-    """Links and addresses: a bridge's own family of link messages says nothing to us."""
-    return [
+def _not_routes(own_port: int) -> list[bpf.Instruction]:
+    """Drop our own echo, and deal with what is about links and addresses; go on with other people's routes.
+
+    A bridge's own family of link messages says nothing to us: that a port left it would be a link gone.
+    """
+    routes = [_as_loaded(kind, 2) for kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE)]
+    others = [
         (bpf.LD_BYTE, 0, 0, _FAMILY),
         *bpf.accept_if(0),
         *bpf.accept_if(wire.AF_INET6),
@@ -86,6 +96,12 @@ def _no_routes() -> list[bpf.Instruction]:
         (bpf.LD_WORD, 0, 0, _INDEX),
         *bpf.accept_if(_as_loaded(wire.LOOPBACK_INDEX, 4)),
         bpf.DROP,
+    ]
+    return [
+        (bpf.LD_WORD, 0, 0, _PORT),
+        *bpf.drop_if(_as_loaded(own_port, 4)),
+        (bpf.LD_HALF, 0, 0, _TYPE),
+        *bpf.unless(routes, others),
     ]
 
 

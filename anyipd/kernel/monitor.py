@@ -114,6 +114,7 @@ class Monitor:
         )
         enlarge(self._socket, _RECEIVE_BUFFER)
         self._lo_is_down = False
+        self._filter = b""
 
     def subscribe(self) -> None:
         """Start to listen; what happens from here on is not lost."""
@@ -129,7 +130,10 @@ class Monitor:
 
     def watch(self, own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> None:
         """Filter by what matters now, see `event_filter`. To be called before looking, not after."""
-        bpf.attach(self._socket, event_filter(own_port, protocols, prefixes))
+        wanted = event_filter(own_port, protocols, prefixes)
+        if wanted != self._filter:
+            bpf.attach(self._socket, wanted)
+            self._filter = wanted
 
     def read(self) -> Hint:
         """Take in all events that are there."""

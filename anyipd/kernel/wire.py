@@ -262,9 +262,9 @@ class Overlap:
         self._lowest = min(prefix.address for prefix in prefixes).to_bytes(16)
         self._highest = max(prefix.end - 1 for prefix in prefixes).to_bytes(16)
         self._covering = {
-            (length, prefix._replace(length=length).masked().address.to_bytes(16))
+            (128 - host_bits, (prefix.address >> host_bits << host_bits).to_bytes(16))
             for prefix in prefixes
-            for length in range(1, prefix.length)
+            for host_bits in range(128 - prefix.length + 1, 128)
         }
 
     def find(self, buffer: bytes) -> Iterator[tuple[int, int]]:
