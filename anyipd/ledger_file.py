@@ -117,6 +117,7 @@ def _record(found: dict[str, Any]) -> Record:
         began=float(found["began"]),
         since=float(found["since"]),
         until=_number(found["until"]),
+        instance_since=float(found["instance_since"]),
         superseded_by=_prefix(found["superseded_by"]),
     )
 

@@ -86,7 +86,8 @@ class Record:
     """What one client reports of one prefix on one uplink.
 
     `lease` is the last report that counted, `began` when the series of grants began, `since` when the record
-    came into its state, `until` the deadline, kept when it is withdrawn. Times are seconds of CLOCK_BOOTTIME.
+    came into its state, `until` the deadline, kept when it is withdrawn, `instance_since` when
+    the client's process reported it first. Times are seconds of CLOCK_BOOTTIME.
     """
 
     lease: Lease
@@ -94,6 +95,7 @@ class Record:
     began: float
     since: float
     until: float
+    instance_since: float
     superseded_by: Prefix | None = None
 
     @property
@@ -192,6 +194,7 @@ class Ledger:
         goes_on = granted and before is State.GRANTED
         until = lease.valid_until if granted or record is None else record.until
         since = until if event is Event.END else now
+        same_instance = record and record.lease.instance == lease.instance
         self._put(
             Record(
                 lease=lease,
@@ -199,6 +202,7 @@ class Ledger:
                 began=record.began if record and (goes_on or not granted) else lease.written,
                 since=record.since if record and before is after else since,
                 until=until,
+                instance_since=record.instance_since if record and same_instance else lease.written,
                 superseded_by=by,
             )
         )
@@ -245,10 +249,10 @@ class Ledger:
             return False
         added = self._routes[route]
         for record in self._around(route.prefix):
-            if added <= record.ended:
-                alone = route.metric == ALONE_METRIC and record.state in LIVE
-                if not (alone and added > record.lease.written):
-                    return False
+            # A message that stands alone is as good as the report that could not be written down.
+            reported = route.metric == ALONE_METRIC and record.state is not State.WITHDRAWN
+            if added <= (record.lease.written if reported else record.ended):
+                return False
         return True
 
     # What follows from that as time goes by.
@@ -328,7 +332,7 @@ class Ledger:
 
     def _merged(self, records: list[Record], now: float, *, unknown: bool) -> Delegation:
         """Make one delegation of what several report; with `unknown`, how long it is valid is not known."""
-        shown = min(records, key=lambda r: (not self._exists(r.lease.uplink), r.began, r.key))
+        shown = min(records, key=self._order)
         granted = [record for record in records if record.state is State.GRANTED]
         preferred = _last(record.lease.preferred_until for record in granted) if granted else None
         state, reason = DelegationState.GRANTED, None
@@ -389,6 +393,11 @@ class Ledger:
         self._keys.setdefault(record.lease.prefix, {})[record.key] = None
         self._lengths.add(record.lease.prefix.length)
 
+    def _order(self, record: Record) -> tuple[bool, float, str, str]:
+        """Order the records of a prefix: the series that began first is shown, if its link exists."""
+        lease = record.lease
+        return not self._exists(lease.uplink), record.began, lease.client, lease.uplink or ""
+
     def _exists(self, uplink: str | None) -> bool:
         """Whether a link is there, as far as is known."""
         return uplink is None or not self._links or uplink in self._links
@@ -417,7 +426,7 @@ def _leaves_out(other: Record, record: Record, carrier: float) -> bool:
         return True
     # With other IAIDs it says so only where the exchange began anew.
     restarted = None not in {later.instance, earlier.instance} and later.instance != earlier.instance
-    return earlier.written < carrier < later.written or (restarted and other.began > earlier.written)
+    return earlier.written < carrier < later.written or (restarted and other.instance_since > earlier.written)
 
 
 def _last(deadlines: Iterable[float | None]) -> float | None:
