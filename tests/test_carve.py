@@ -16,7 +16,7 @@ RESERVED, WITHOUT_ROOM = SubnetState.RESERVED, SubnetState.WITHOUT_ROOM
 
 
 def delegated(text: str, uplink: str | None = None) -> Delegation:
-    return Delegation(Prefix.parse(text), "dhclient", DelegationState.LIVE, uplink, valid_until=99.0)
+    return Delegation(Prefix.parse(text), "dhclient", DelegationState.GRANTED, uplink, valid_until=99.0)
 
 
 def in_use(*texts: str) -> list[Assigned]:

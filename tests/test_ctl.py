@@ -159,7 +159,7 @@ def test_status_for_people(delegated: Daemon) -> None:
     delegated.start()
     assert lines(delegated, "status") == [
         "DELEGATED PREFIX   SOURCE  UPLINK  PREFERRED  VALID    STATE",
-        "2001:db8:100::/60  kernel  -       unknown    unknown  live",
+        "2001:db8:100::/60  kernel  -       unknown    unknown  granted",
         "",
         "SUBNET             PREFIX                                     STATE     REASON",
         "web                2001:db8:100:3::/64                        bound",

@@ -60,7 +60,7 @@ def test_after_a_suspend_lifetimes_end_on_time(daemon: Daemon) -> None:
 def test_a_step_of_the_wall_clock_changes_no_lifetime(started: Daemon, step: int) -> None:
     """After it, the file's time stamp and what it says are years off, both alike."""
     then = int(time.time()) - step
-    written = write_lease(started.runtime, modified=then + 0.5, life_starts=then)
+    write_lease(started.runtime, modified=then + 0.5, life_starts=then)
     wait_until(lambda: bound(started.namespace) == WANTED)
     for again in (started.reload, started.kill, started.start):
         again()
@@ -68,7 +68,9 @@ def test_a_step_of_the_wall_clock_changes_no_lifetime(started: Daemon, step: int
         assert 1900 < delegation["valid_lifetime"] <= 2001
         assert bound(started.namespace) == WANTED
         assert all(1900 < seconds <= 2001 for seconds in expires(started.namespace))
-    written.unlink()
+    write_lease(
+        started.runtime, modified=then + 9.5, life_starts=then + 9, preferred_lifetime=0, valid_lifetime=0
+    )
     wait_until(lambda: bound(started.namespace) == set())
 
 
@@ -76,10 +78,10 @@ def test_a_step_of_the_wall_clock_changes_no_lifetime(started: Daemon, step: int
     ("preferred", "valid", "state"),
     [
         (0, 1000, "deprecated"),
-        (1000, 1000, "live"),
+        (1000, 1000, "granted"),
         (0, INFINITE, "deprecated"),
-        (INFINITE, INFINITE, "live"),
-        (INFINITE - 1, INFINITE - 1, "live"),
+        (INFINITE, INFINITE, "granted"),
+        (INFINITE - 1, INFINITE - 1, "granted"),
     ],
 )
 def test_lifetimes_at_the_edge(started: Daemon, preferred: int, valid: int, state: str) -> None:

@@ -52,10 +52,15 @@ ALLOWED = {
     "anyipd.clock": ["anyipd.model", "anyipd.libc"],
     "anyipd.decide": ["anyipd.model", "anyipd.policy", "anyipd.decide"],
     "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
-    "anyipd.heard": ["anyipd.model", "anyipd.observe"],
+    "anyipd.heard": ["anyipd.model", "anyipd.observe", "anyipd.here"],
+    "anyipd.here": [],
+    "anyipd.ledger_file": ["anyipd.model", "anyipd.decide.ledger", "anyipd.here"],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan", "anyipd.libc"],
     "anyipd.printable": [],
-    "anyipd.observe": ["anyipd.model", "anyipd.kernel", "anyipd.observe", "anyipd.libc", "anyipd.printable"],
+    "anyipd.observe": [
+        *("anyipd.model", "anyipd.kernel", "anyipd.observe", "anyipd.libc", "anyipd.printable"),
+        *("anyipd.here", "anyipd.decide.ledger"),
+    ],
     "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.only_one": [],
     "anyipd.probe": ["anyipd.probe", "anyipd.kernel.bpf"],
@@ -83,9 +88,7 @@ def test_deciding_is_pure() -> None:
 
 
 def test_deciding_needs_the_policys_types_alone() -> None:
-    script = (
-        "import sys, anyipd.decide.carve, anyipd.decide.delegation; print('anyipd.policy' in sys.modules)"
-    )
+    script = "import sys, anyipd.decide.carve, anyipd.decide.ledger; print('anyipd.policy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True, cwd=PARENT) == "False\n"
 
 
@@ -127,9 +130,12 @@ def test_only_the_probe_needs_scapy() -> None:
     }
 
 
-def test_what_is_heard_is_written_in_one_place() -> None:
+def test_what_is_heard_and_the_ledger_are_each_written_in_one_place() -> None:
     writers = users("write_bytes") | users("write_text") | users("unlink")
-    assert {name for name in writers if not inside(name, "anyipd.ctl")} == {"anyipd.heard"}
+    assert {name for name in writers if not inside(name, "anyipd.ctl")} == {
+        "anyipd.heard",
+        "anyipd.ledger_file",
+    }
 
 
 def test_only_routes_writes_routes() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from anyipd import clock
 from anyipd.model import INFINITE, Lease, Prefix
-from anyipd.observe.lease import MOST_BYTES, Complaint, Leases, compose, parse
+from anyipd.observe import lease as lease_file
+from anyipd.observe.lease import MOST_BYTES, Complaint, Leases, Where, compose
 
 WRITTEN = 1_700_000_000.5
 UPTIME = 500.25
@@ -39,7 +40,17 @@ LEASE = Lease(
     200,
     UPTIME + 100,
     UPTIME + 200,
+    reply=1_700_000_000,
+    clock=WRITTEN - UPTIME,
 )
+HERE = Where("0b-00", 77, WRITTEN - UPTIME)
+
+
+def parse(text: bytes, modified: float, now: float) -> Lease:
+    """Read a lease file of this boot and network namespace."""
+    found = lease_file.parse(text, modified, now, HERE)
+    assert found
+    return found
 
 
 def written(**changed: str | None) -> bytes:
@@ -83,6 +94,7 @@ def test_a_lease() -> None:
 def test_age_is_counted_from_the_files_own_time(life_starts: str, age: float) -> None:
     found = parse(written(life_starts=life_starts), WRITTEN, NOW)
     assert (found.preferred_until, found.valid_until) == (UPTIME - age + 100, UPTIME - age + 200)
+    assert found.reply == int(life_starts)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +161,48 @@ def test_what_is_no_lease_file(text: bytes) -> None:
         parse(text, WRITTEN, NOW)
 
 
+@pytest.mark.parametrize(
+    ("told", "modified", "counts"),
+    [
+        ({}, WRITTEN, True),
+        ({"netns": "77", "boot": "0b-00"}, WRITTEN, True),
+        ({"netns": "", "boot": ""}, WRITTEN, True),
+        ({"netns": "78", "boot": "0b-00"}, WRITTEN, False),
+        ({"netns": "77", "boot": "0b-01"}, WRITTEN, False),
+        # A file that names its boot may bear any time stamp: the wall clock may step.
+        ({"boot": "0b-00"}, 0.0, True),
+        # Of one that does not, the time stamp tells (C13).
+        ({}, WRITTEN - UPTIME - 59, True),
+        ({}, WRITTEN - UPTIME - 61, False),
+    ],
+)
+def test_another_network_namespaces_or_boots_is_passed_over(
+    told: dict[str, str | None],
+    modified: float,
+    counts: bool,  # noqa: FBT001  a column
+) -> None:
+    found = lease_file.parse(written(**told), modified, NOW, HERE)
+    assert (found is not None) is counts
+
+
+def test_what_the_client_did_is_kept() -> None:
+    told = parse(written(reason="BOUND6", pid="4711"), WRITTEN, NOW)
+    assert (told.anew, told.instance) == (True, "4711")
+    told = parse(written(reason="RENEW6", pid=""), WRITTEN, NOW)
+    assert (told.anew, told.instance) == (False, None)
+
+
+def test_without_life_starts_lifetimes_count_from_the_report() -> None:
+    told = parse(written(life_starts=None), WRITTEN, NOW)
+    assert (told.reply, told.clock, told.valid_until) == (UPTIME, 0.0, UPTIME + 200)
+
+
 def sane(text: bytes) -> None:
     try:
-        found = parse(text, WRITTEN, NOW)
+        found = lease_file.parse(text, WRITTEN, NOW, HERE)
     except ValueError:
+        return
+    if found is None:
         return
     assert found.preferred_until is not None
     assert found.preferred_until <= found.valid_until

@@ -92,7 +92,7 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         ("-4 addr add 192.0.2.1/24 dev one", NOTHING),
         # links
         ("link add three type veth peer name four", ["link down", "link down"]),
-        ("link set one mtu 1400", NOTHING),
+        ("link set one mtu 1400", Hint(Stale.LINKS)),
         ("link set lo mtu 1400", Hint(Stale.ALL, lo_up=True)),
         # what is none of our business
         ("neigh add fe80::7 lladdr 02:00:00:00:00:07 dev one", NOTHING),
@@ -159,7 +159,7 @@ def test_hints_add_up() -> None:
     assert hint == Hint(Stale.ROUTES | Stale.LEASES, {one, other}, [CAME, WENT], lo_up=False)
     hint.add(PRESENT)  # a look at all of them finds each
     assert hint == Hint(Stale.ROUTES | Stale.LEASES | Stale.PRESENT, set(), [CAME, WENT], lo_up=False)
-    hint.add(Hint(Stale.ADDRESSES | Stale.DISCARDS, lost={one}, lo_fell=True, lo_up=True))
+    hint.add(Hint(Stale.ADDRESSES | Stale.DISCARDS | Stale.LINKS, lost={one}, lo_fell=True, lo_up=True))
     assert hint == Hint(Stale.ALL, set(), [CAME, WENT], lo_fell=True, lo_up=True)
     hint.add(Hint())
     assert hint == Hint(Stale.ALL, set(), [CAME, WENT], lo_fell=True, lo_up=True)

@@ -1,5 +1,6 @@
 """The log tells each change once, names what it is about, and is silent where nothing changed."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from anyipd.decide.plan import Plan, Run
@@ -9,7 +10,7 @@ from anyipd.narrate import Line, delegation_lines, moved_lines, state_lines, sub
 NOW = 1000.0
 P = Prefix.parse("2001:db8::/56")
 FIRST = Prefix.parse("2001:db8::/64")
-LEASED = Delegation(P, "dhclient", DelegationState.LIVE, "eth0", "00:00:00:01", NOW + 60, NOW + 90)
+LEASED = Delegation(P, "dhclient", DelegationState.GRANTED, "eth0", "00:00:00:01", NOW + 60, NOW + 90)
 TOLD: dict[str, str | int] = {
     "prefix": "2001:db8::/56",
     "source": "dhclient",
@@ -20,8 +21,8 @@ TOLD: dict[str, str | int] = {
 REFUSED = replace(LEASED, state=DelegationState.REFUSED, reason="too long")
 
 
-def told(before: list[Delegation], after: list[Delegation]) -> list[Line]:
-    return list(delegation_lines(before, after, NOW))
+def told(before: list[Delegation], after: list[Delegation], bound: Collection[Prefix] = ()) -> list[Line]:
+    return list(delegation_lines(before, after, NOW, lambda _: ("expired", "it is over"), bound))
 
 
 def at(place: int, name: str, state: SubnetState, count: int = 1, reason: str | None = None) -> Subnets:
@@ -38,14 +39,13 @@ def test_nothing_changed_nothing_told() -> None:
 
 def test_a_delegation_comes_and_goes() -> None:
     assert told([], [LEASED]) == [Line("delegated", TOLD)]
-    assert told([LEASED], []) == [Line("withdrawn", {"prefix": "2001:db8::/56"})]
-    expired = replace(LEASED, state=DelegationState.EXPIRED)
-    assert [line.event for line in told([LEASED], [expired])] == ["expired"]
-    assert told([expired], []) == []
+    fields = {"prefix": "2001:db8::/56", "source": "dhclient", "uplink": "eth0", "reason": "it is over"}
+    assert told([LEASED], []) == [Line("expired", fields)]
+    assert told([LEASED], [], {P}) == [Line("expired", fields, warning=True)]
 
 
 def test_a_route_alone_tells_no_lifetime() -> None:
-    [line] = told([], [Delegation(P, "kernel", DelegationState.LIVE)])
+    [line] = told([], [Delegation(P, "kernel", DelegationState.GRANTED)])
     assert line == Line("delegated", {"prefix": "2001:db8::/56", "source": "kernel"})
 
 
@@ -58,19 +58,25 @@ def test_states_and_renewals() -> None:
     deprecated = replace(LEASED, state=DelegationState.DEPRECATED)
     assert [line.event for line in told([LEASED], [deprecated])] == ["deprecated"]
     assert [line.event for line in told([deprecated], [LEASED])] == ["delegated"]
-    for renewed in (
-        replace(LEASED, valid_until=NOW + 99),
-        replace(LEASED, uplink="eth1"),
-        replace(LEASED, source="kernel"),
+    superseded = replace(LEASED, state=DelegationState.SUPERSEDED)
+    assert [line.event for line in told([LEASED], [superseded])] == ["superseded"]
+    for event, changed in (
+        ("renewed", replace(LEASED, valid_until=NOW + 99)),
+        ("renewed", replace(LEASED, valid_until=INFINITE)),
+        ("shortened", replace(LEASED, valid_until=NOW + 50)),
+        ("lifetime unknown", replace(LEASED, valid_until=None)),
+        ("reported", replace(LEASED, uplink="eth1")),
+        ("reported", replace(LEASED, source="kernel")),
     ):
-        assert [line.event for line in told([LEASED], [renewed])] == ["renewed"]
+        assert [line.event for line in told([LEASED], [changed])] == [event]
+    assert [line.event for line in told([replace(LEASED, valid_until=None)], [LEASED])] == ["lifetime known"]
+    assert told([LEASED], [replace(LEASED, valid_until=NOW + 91)]) == []
 
 
 def test_what_is_not_carved_is_a_warning_with_its_reason() -> None:
     assert told([], [REFUSED]) == [Line("refused", TOLD | {"reason": "too long"}, warning=True)]
-    overlapped = replace(LEASED, state=DelegationState.OVERLAPPED, reason="overlaps it")
-    assert told([REFUSED], [overlapped])[0].warning
-    assert not told([], [replace(LEASED, state=DelegationState.IGNORED)])[0].warning
+    assert told([REFUSED], [replace(REFUSED, reason="overlaps it")])[0].warning
+    assert told([REFUSED], [REFUSED]) == []
 
 
 def test_bound_names_subnet_and_count() -> None:

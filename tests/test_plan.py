@@ -215,12 +215,23 @@ def test_only_wanted_subnets_become_local_routes() -> None:
 
 
 def test_our_discard_routes_stand_where_the_client_left_none() -> None:
-    found = [Delegation(Prefix(i << 64, 64), "kernel", state) for i, state in enumerate(DelegationState)]
-    live = [each.prefix for each in found[:2]]
-    assert [state.name for state in DelegationState][:2] == ["LIVE", "DEPRECATED"]
-    assert discard_routes(found, [], NOW) == (Wanted(tuple(Run(prefix, 1) for prefix in live)), INFINITE)
-    assert discard_routes(found, [Discard(live[0], 1001)], NOW) == (Wanted((Run(live[1], 1),)), INFINITE)
-    told = [replace(each, told_at=NOW - 0.4) for each in found]
-    assert discard_routes(told, [], NOW) == (Wanted(), NOW + 0.6)
-    assert discard_routes(told, [Discard(prefix, 1025) for prefix in live], NOW) == (Wanted(), INFINITE)
-    assert discard_routes(told, [], NOW + 0.6) == discard_routes(found, [], NOW)
+    granted, superseded, refused = (
+        Delegation(Prefix(i << 64, 64), "dhcpcd", state, began=NOW - 9)
+        for i, state in enumerate(
+            (DelegationState.GRANTED, DelegationState.SUPERSEDED, DelegationState.REFUSED)
+        )
+    )
+    found = [granted, superseded, refused]
+    both = Wanted((Run(granted.prefix, 1), Run(superseded.prefix, 1)))
+    assert discard_routes(found, [], (), NOW) == (both, INFINITE)
+    beside = [Discard(granted.prefix, 1001), Discard(superseded.prefix, 1025)]
+    assert discard_routes(found, beside, (), NOW) == (Wanted((Run(superseded.prefix, 1),)), INFINITE)
+
+
+def test_a_client_has_a_moment_to_add_its_own_and_what_stands_of_ours_stays() -> None:
+    fresh = Delegation(FIRST, "dhcpcd", DelegationState.GRANTED, began=NOW - 0.4)
+    wanted = Wanted((Run(FIRST, 1),))
+    assert discard_routes([fresh], [], (), NOW) == (Wanted(), NOW + 0.6)
+    assert discard_routes([fresh], [], (), NOW + 0.6) == (wanted, INFINITE)
+    assert discard_routes([fresh], [], {FIRST}, NOW) == (wanted, INFINITE)
+    assert discard_routes([replace(fresh, source="dhclient")], [], (), NOW) == (wanted, INFINITE)
