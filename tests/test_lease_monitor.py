@@ -41,18 +41,19 @@ def woken(monitor: LeaseMonitor) -> bool:
 
 
 @pytest.mark.parametrize(
-    "gone",
+    ("gone", "wakes"),
     [
-        lambda leases: leases.rmdir(),
-        lambda leases: leases.rename(leases.parent / "old"),
-        lambda leases: leases.rename(leases.parent.parent / "old"),
+        (lambda leases: leases.rmdir(), True),
+        # Nothing in there went so far.
+        (lambda leases: leases.rename(leases.parent / "old"), False),
+        (lambda leases: leases.rename(leases.parent.parent / "old"), False),
     ],
 )
 def test_a_directory_that_was_replaced_is_watched(
-    leases: Path, monitor: LeaseMonitor, gone: Callable[[Path], None]
+    leases: Path, monitor: LeaseMonitor, gone: Callable[[Path], None], *, wakes: bool
 ) -> None:
     gone(leases)
-    assert woken(monitor)
+    assert woken(monitor) is wakes
     leases.mkdir()
     woken(monitor)  # by the directory above
     (leases / NAME).touch()

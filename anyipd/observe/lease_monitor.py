@@ -54,12 +54,12 @@ class LeaseMonitor:
         changed = False
         self.coming = []
         with contextlib.suppress(BlockingIOError):
-            for name in _names(os.read(self._fd, _EVENTS)):
+            for mask, name in _events(os.read(self._fd, _EVENTS)):
                 if not name:  # the directory itself went, or events were lost
                     self._watched = False
                 if name.startswith(b"."):
                     self.coming += _prefix(name[1:])
-                else:
+                elif not mask & _IN_MOVE_SELF:  # another one may be about to take its place
                     changed = True
         return changed
 
@@ -73,9 +73,9 @@ def _prefix(name: bytes) -> list[Prefix]:
         return []
 
 
-def _names(events: bytes) -> Iterator[bytes]:
+def _events(events: bytes) -> Iterator[tuple[int, bytes]]:
     start = 0
     while start < len(events):
-        _, _, _, length = _EVENT.unpack_from(events, start)
+        _, mask, _, length = _EVENT.unpack_from(events, start)
         start += _EVENT.size + length
-        yield events[start - length : start]
+        yield mask, events[start - length : start]
