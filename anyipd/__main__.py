@@ -13,6 +13,7 @@ from anyipd import arguments, log, only_one, policy, start
 from anyipd.daemon import Daemon
 from anyipd.kernel.confine import confine
 from anyipd.kernel.routes import Routes
+from anyipd.model import Prefix
 
 UNTIL_DESCRIPTORS = 1.0
 """Seconds until somebody who could not be received is again."""
@@ -75,12 +76,24 @@ class _Answers:
     def answer(self) -> None:
         """Answer whoever is next."""
         try:
-            only_one.answer(self._claimed, self._current())
+            caller = only_one.answer(self._claimed, self._current())
+            if caller:
+                loop = asyncio.get_running_loop()
+                loop.add_reader(caller, self._on_request, caller)
+                loop.call_later(only_one.PATIENCE, _close, caller)
         except OSError:
             # No descriptor is left. Who asks knows who we are without an answer, and can stay in line.
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._claimed)
             loop.call_later(UNTIL_DESCRIPTORS, loop.add_reader, self._claimed, self.answer)
+
+    def _on_request(self, caller: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            verb, _, text = caller.recv(only_one.MAX_REQUEST).decode().strip().partition(" ")
+            if verb == "forget":
+                known = self._daemon.forget(Prefix.parse(text))
+                caller.send(b"forgotten" if known else b"unknown")
+        _close(caller)
 
     def _current(self) -> int:
         in_force = self._daemon.in_force
@@ -90,6 +103,12 @@ class _Answers:
                 os.close(self._news)
             self._news, self._in_force = news, in_force
         return self._news
+
+
+def _close(caller: socket.socket) -> None:
+    if caller.fileno() >= 0:
+        asyncio.get_running_loop().remove_reader(caller)
+        caller.close()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         self.add_argument("--version", action="version", version=f"{prog} {__version__}")
-        _add_shared(self, Path("/etc/anyipd.yaml"), Path(os.environ.get("RUNTIME_DIRECTORY", "/run/anyipd")))
+        _add_shared(self, Path("/etc/anyipd.yaml"), Path("/run/anyipd"))
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and where help is."""
@@ -49,7 +48,7 @@ def _add_shared(parser: argparse.ArgumentParser, config: Path | str, runtime_dir
         type=Path,
         default=runtime_dir,
         metavar="DIR",
-        help="where hooks leave lease files (default: $RUNTIME_DIRECTORY, else /run/anyipd)",
+        help="where hooks leave lease files (default: /run/anyipd)",
     )
 
 

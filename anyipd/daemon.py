@@ -61,6 +61,13 @@ class Daemon(Passes):
         """The policy that it works by, and where that is from."""
         return InForce(configuration=str(self._config.absolute()), policy=self._reconciler.policy)
 
+    def forget(self, prefix: Prefix) -> bool:
+        """End a delegation until it is granted again; say whether there was one."""
+        known = self._reconciler.ledger.forget(prefix, clock.now())
+        if known:
+            self._look_again(Hint(Stale.LEASES))
+        return known
+
     async def _begin(self) -> None:
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._on_packet)
         self._take_policy()

@@ -17,6 +17,9 @@ from contextlib import suppress
 PATIENCE = 2.0
 """Seconds to wait for an answer; a daemon in the middle of a pass has a turn every few milliseconds."""
 
+MAX_REQUEST = 256
+"""Bytes of a request, and of what is answered."""
+
 _NAME = "\0anyipd"
 _USER = "anyipd"  # systemd/anyipd.sysusers
 _UCRED = struct.Struct("=iII")
@@ -57,15 +60,21 @@ def sealed(news: bytes) -> int:
     return descriptor
 
 
-def answer(claimed: socket.socket, news: int) -> None:
+def answer(claimed: socket.socket, news: int) -> socket.socket | None:
     """Receive somebody who asks who we are, which the kernel has told them already, and hand `news` over.
 
     As a file, one for all: however long it is, however many ask and however slowly they read, it is there
-    once, and nobody waits for them here.
+    once, and nobody waits for them here. Returns the connection, for its owner to close, where a request of
+    root's or our own user's may follow.
     """
     caller, _ = claimed.accept()
-    with caller, suppress(OSError):
+    caller.settimeout(0)
+    with suppress(OSError):
         socket.send_fds(caller, [b"\0"], [news])
+        if _peer(caller)[1] in {0, os.geteuid()}:
+            return caller
+    caller.close()
+    return None
 
 
 def holder() -> str | None:
@@ -95,6 +104,27 @@ def ask() -> bytes | None:
     return None
 
 
+def request(text: str) -> str | None:
+    """Have the holder do something; return its answer, "" for none, None where there is no holder."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
+        if _call(caller) is None:
+            return None
+        caller.settimeout(PATIENCE)
+        with suppress(TimeoutError, ConnectionError):
+            caller.sendall(text.encode())
+            _, found, _, _ = socket.recv_fds(caller, 1, 1)
+            for descriptor in found:
+                os.close(descriptor)
+            return caller.recv(MAX_REQUEST).decode(errors="replace")
+        return ""
+
+
+def _peer(caller: socket.socket) -> tuple[int, int]:
+    """Return pid and uid of who is at the other end."""
+    pid, uid, _ = _UCRED.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(pid), int(uid)
+
+
 def _call(caller: socket.socket) -> int | None:
     """Connect to the holder; give its pid, 0 where that is not known, None where nobody holds the name.
 
@@ -105,8 +135,8 @@ def _call(caller: socket.socket) -> int | None:
         caller.connect(_NAME)
     except (ConnectionRefusedError, BlockingIOError):
         return None
-    pid, uid, _ = _UCRED.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid = _peer(caller)
     trusted = {0, os.geteuid()}
     with suppress(KeyError):
         trusted.add(pwd.getpwnam(_USER).pw_uid)
-    return int(pid) if uid in trusted else None
+    return pid if uid in trusted else None

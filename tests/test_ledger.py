@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,7 +56,7 @@ class Story:
         uplink: str | None = "eth0",
         iaid: str | None = "00:00:00:01",
         reply: float | None = None,
-        **more: object,
+        **more: Any,  # noqa: ANN401  fields of a lease
     ) -> Story:
         """Report a prefix as a hook does: a lifetime of 0 takes it back."""
         self.reports[prefix, uplink] = replace(
@@ -178,8 +179,8 @@ def test_a_prefix_left_out_is_called_with_its_old_life_starts(story: Story) -> N
         {"uplink": None},
     ],
 )
-def test_only_the_same_client_uplink_and_iaid_supersede(story: Story, other: dict[str, str | None]) -> None:
-    story.report(OLD).after(100).report(NEW, **other)  # type: ignore[arg-type]  a table of keywords
+def test_only_the_same_client_uplink_and_iaid_supersede(story: Story, other: dict[str, Any]) -> None:
+    story.report(OLD).after(100).report(NEW, **other)
     assert story.after(1).states() == {OLD: GRANTED, NEW: GRANTED}
 
 
@@ -278,7 +279,8 @@ def test_several_that_report_a_prefix_are_one_delegation(story: Story) -> None:
 def test_an_uplink_that_is_not_accepted_counts_where_no_other_reports(story: Story) -> None:
     story.report(OLD, 900, uplink="eth1").report(OLD, uplink="eth0")
     [one] = story.ledger.delegations(story.now, lambda uplink: uplink == "eth0")
-    assert (one.uplinks, one.valid_until) == ({"eth0"}, 1600.0)
+    assert one.uplinks == {"eth0"}
+    assert one.valid_until == 1600.0
     [one] = story.ledger.delegations(story.now, lambda _: False)
     assert one.uplinks == {"eth0", "eth1"}
 

@@ -39,6 +39,7 @@ def test_nothing_changed_nothing_told() -> None:
 
 def test_a_delegation_comes_and_goes() -> None:
     assert told([], [LEASED]) == [Line("delegated", TOLD)]
+    fields: dict[str, str | int]
     fields = {"prefix": "2001:db8::/56", "source": "dhclient", "uplink": "eth0", "reason": "it is over"}
     assert told([LEASED], []) == [Line("expired", fields)]
     assert told([LEASED], [], {P}) == [Line("expired", fields, warning=True)]

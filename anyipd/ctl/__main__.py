@@ -19,13 +19,14 @@ SUBCOMMANDS = {
     "watch": "print what status shows as it changes, a line for each change",
     "probe": "ask whether addresses of bound subnets really answer, and say why if not",
     "random": "print uniformly random addresses inside bound subnets",
+    "forget": "end a delegation now, until it is granted again",
     "flush": "remove every route of anyipd's; a running daemon puts back what belongs there",
     "install": "lay out unit, user, hooks, sysctl, protocol name and manual, around what pipx or uv brought",
     "uninstall": "undo `anyipctl install`; a changed configuration stays",
 }
 
 DEFAULT = "status"
-WITHOUT_DATA = {"check", "install", "uninstall"}
+WITHOUT_DATA = {"check", "forget", "install", "uninstall"}
 
 
 def main() -> None:
@@ -40,6 +41,9 @@ def main() -> None:
         command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         if name == "check":
             command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="instead of --config")
+            continue
+        if name == "forget":
+            command.add_argument("prefix", metavar="PREFIX", help="the delegated prefix")
             continue
         if name in {"install", "uninstall"}:
             command.add_argument(

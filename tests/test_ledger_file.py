@@ -1,0 +1,123 @@
+"""A restart at any moment, whichever client is down: the daemon knows what it knew."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from anyipd import clock, here
+from anyipd.decide.ledger import Ledger
+from anyipd.ledger_file import LedgerFile
+from anyipd.model import INFINITE, Discard, Lease, Prefix
+from tests.lab.daemon import Daemon
+from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
+from tests.lab.namespace import wait_until
+
+WANTED = subnets(PREFIX, 1)
+P, Q = Prefix.parse(PREFIX), Prefix.parse("2001:db8:200::/60")
+LEASE = Lease(
+    P, "dhclient", "eth0", "00:00:00:01", 9.25, 600, INFINITE, INFINITE, Prefix(P.address, 64), 7, 1e9, "1"
+)
+
+
+def filled() -> Ledger:
+    ledger = Ledger()
+    ledger.take([LEASE, Lease(Q, "networkd", None, None, 9.5, None, None, 77.0, reply=9.5)], 10.0)
+    ledger.see_routes({Discard(P, 1001)}, 11.0)
+    ledger.lo_fell()
+    ledger.route_added(Discard(Q, 1024), 12.0)
+    ledger.forget(Q, 13.0)
+    return ledger
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    ledger = filled()
+    LedgerFile(tmp_path).write(ledger)
+    found = LedgerFile(tmp_path).read()
+    assert list(found.records) == list(ledger.records)
+    assert (found.routes, found.fallen) == (ledger.routes, ledger.fallen)
+    path = tmp_path / "daemon" / str(here.network_namespace())
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_it_is_written_no_more_often_than_something_changed(tmp_path: Path) -> None:
+    ledger, file = filled(), LedgerFile(tmp_path)
+    file.write(ledger)
+    before = file.path.stat().st_ino
+    file.write(ledger)
+    assert file.path.stat().st_ino == before
+    ledger.forget(P, 14.0)
+    file.write(ledger)
+    assert file.path.stat().st_ino != before
+
+
+def test_that_of_another_boot_is_of_no_use(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path)
+    file.write(filled())
+    file.path.write_text(file.path.read_text().replace(here.boot(), "0" * 36))
+    assert not file.read().records
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", json.dumps({"boot": "BOOT"}), json.dumps({"boot": "BOOT", "records": [1]})]
+)
+def test_nonsense_is_said_and_is_no_ledger(daemon: Daemon, text: str) -> None:
+    daemon.start()
+    daemon.kill()
+    [file] = (daemon.runtime / "daemon").iterdir()
+    file.write_text(text.replace("BOOT", here.boot()))
+    delegate(daemon.namespace)
+    daemon.start()
+    daemon.wait_for("ledger file dropped")
+    assert bound(daemon.namespace) == WANTED
+
+
+def test_a_directory_that_cannot_be_written_costs_a_warning(daemon: Daemon) -> None:
+    (daemon.runtime / "daemon").touch()
+    daemon.start()
+    delegate(daemon.namespace)
+    daemon.wait_for("ledger file not written")
+    wait_until(lambda: bound(daemon.namespace) == WANTED)
+
+
+def test_a_lease_whose_file_is_gone_ends_on_time_over_a_restart(daemon: Daemon) -> None:
+    written = write_lease(daemon.runtime, preferred_lifetime=2, valid_lifetime=3)
+    end = clock.now() + 4
+    daemon.start()
+    wait_until(lambda: bound(daemon.namespace) == WANTED)
+    daemon.kill()
+    written.unlink()
+    daemon.start()
+    assert bound(daemon.namespace) == WANTED
+    daemon.wait_for("event=expired", 6)
+    assert clock.now() < end + 1
+    wait_until(lambda: bound(daemon.namespace) == set())
+
+
+def test_a_route_that_outlived_its_lease_means_nothing_after_a_restart(daemon: Daemon) -> None:
+    written = write_lease(daemon.runtime, client="dhcpcd", preferred_lifetime=1, valid_lifetime=2)
+    daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1001")
+    daemon.start()
+    daemon.wait_for("event=expired", 6)
+    written.unlink()
+    daemon.kill()
+    daemon.start()
+    time.sleep(0.3)
+    assert bound(daemon.namespace) == set()
+
+
+def test_what_fell_with_lo_is_known_after_a_restart(daemon: Daemon) -> None:
+    daemon.start()
+    delegate(daemon.namespace)
+    wait_until(lambda: bound(daemon.namespace) == WANTED)
+    daemon.namespace.ip("link set lo down")
+    daemon.namespace.ip("link set lo up")
+    wait_until(lambda: bound(daemon.namespace) == WANTED)
+    daemon.kill()
+    daemon.start()
+    assert bound(daemon.namespace) == WANTED
+    assert daemon.status()["delegations"][0]["prefix"] == PREFIX
