@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import PREFIX, delegate, write_lease
+from tests.lab.delegated import PREFIX, delegate, take_back, write_lease
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
 
@@ -246,28 +246,26 @@ def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
     (daemon.runtime / "leases").mkdir()
     daemon.configure(POLICY)
     daemon.start()
-    file = write_lease(daemon.runtime)
+    write_lease(daemon.runtime, client="dhcpcd")
     wait_until(lambda: bound(daemon.namespace) == sorted(BOUND), 1)
     # The client has a second to leave a discard route of its own.
     assert daemon.namespace.ip_json("-6 route show type unreachable") == []
     (discard,) = wait_until(lambda: daemon.namespace.ip_json("-6 route show type unreachable"), 2)
     assert (discard["dst"], discard["protocol"], discard["metric"]) == (PREFIX, "150", 2048)
-    file.unlink()
+    take_back(daemon.runtime, client="dhcpcd")
     wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
 
 
 def test_adjacent_prefixes_that_go_together_leave_nothing(daemon: Daemon) -> None:
     daemon.configure(POLICY)
     long_ago = f"{time.clock_gettime(time.CLOCK_BOOTTIME) - 2:.2f}"
-    files = [
-        write_lease(daemon.runtime, "one", uptime=long_ago),
-        write_lease(daemon.runtime, "two", uptime=long_ago, prefix=NEXT),
-    ]
+    write_lease(daemon.runtime, "one", uptime=long_ago, iaid="00:00:00:01")
+    write_lease(daemon.runtime, "two", uptime=long_ago, iaid="00:00:00:02", prefix=NEXT)
     daemon.start()
     assert len(daemon.namespace.ip_json("-6 route show table main proto 150")) == 2
     daemon.running.send_signal(signal.SIGSTOP)
-    for file in files:
-        file.unlink()
+    take_back(daemon.runtime, "one")
+    take_back(daemon.runtime, "two", prefix=NEXT)
     daemon.running.send_signal(signal.SIGCONT)
     wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
 
@@ -275,15 +273,50 @@ def test_adjacent_prefixes_that_go_together_leave_nothing(daemon: Daemon) -> Non
 def test_a_lease_file_takes_the_place_of_a_route_that_fell_without_one(daemon: Daemon) -> None:
     host = daemon.namespace
     # The hook's, when no file could be written; the next renewal could.
-    host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1026")
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo table 150 proto dhcp metric 1026")
     daemon.configure(POLICY)
-    file = write_lease(daemon.runtime)
+    write_lease(daemon.runtime)
     daemon.start()
     host.ip("link set lo down")
     host.ip("link set lo up")
     wait_until(lambda: bound(host) == sorted(BOUND), 2)
-    file.unlink()
+    take_back(daemon.runtime)
     wait_until(lambda: bound(host) == [], 2)
+
+
+def test_what_the_hooks_of_010_left_in_table_main_goes(daemon: Daemon) -> None:
+    host = daemon.namespace
+    write_lease(daemon.runtime)
+    for metric in (1025, 1026):
+        host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric {metric}")
+    daemon.configure(POLICY)
+    daemon.start()
+    assert bound(host) == sorted(BOUND)
+    (discard,) = host.ip_json("-6 route show type unreachable")
+    assert (discard["protocol"], discard["metric"]) == ("150", 2048)
+
+
+def test_a_discard_route_of_ours_that_stands_stays_at_a_renewal(daemon: Daemon, tmp_path: Path) -> None:
+    """O2: also where a client has a second to add one of its own."""
+    daemon.configure(POLICY)
+    write_lease(daemon.runtime, client="dhcpcd")
+    daemon.start()
+    wait_until(lambda: daemon.namespace.ip_json("-6 route show type unreachable"), 2)
+    monitor = RouteMonitor(daemon.namespace, tmp_path)
+    write_lease(daemon.runtime, client="dhcpcd", valid_lifetime=9000)
+    daemon.wait_for("event=renewed")
+    assert not [line for line in monitor.changes() if "Deleted" in line]
+
+
+def test_a_hooks_message_goes_with_its_lease(daemon: Daemon) -> None:
+    host = daemon.namespace
+    write_lease(daemon.runtime, preferred_lifetime=1, valid_lifetime=2)
+    host.ip(f"-6 route add unreachable {PREFIX} dev lo table 150 proto dhcp metric 1025")
+    daemon.configure(POLICY)
+    daemon.start()
+    assert host.ip_json("-6 route show table 150") != []
+    daemon.wait_for("event=expired")
+    wait_until(lambda: host.ip_json("-6 route show table 150") == [])
 
 
 def test_a_bad_lease_file_costs_one_warning(daemon: Daemon) -> None:

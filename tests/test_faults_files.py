@@ -11,7 +11,7 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
+from tests.lab.delegated import PREFIX, bound, delegate, subnets, take_back, write_lease
 from tests.lab.dhclient import HOOK
 from tests.lab.namespace import wait_until
 from tests.lab.strace import injected
@@ -107,9 +107,8 @@ def test_a_directory_of_leases_that_cannot_be_read(running: Daemon) -> None:
     write_lease(fresh, prefix=SECOND)
     leases.unlink()
     (fresh / "leases").rename(leases)
-    wait_until(
-        lambda: subnets(SECOND, 3) <= bound(running.namespace) and not WANTED & bound(running.namespace), 10
-    )
+    wait_until(lambda: subnets(SECOND, 3) <= bound(running.namespace), 10)
+    assert bound(running.namespace) >= WANTED
 
 
 @pytest.mark.parametrize("call", [1, 2], ids=["directory", "file"])
@@ -162,12 +161,13 @@ def test_a_lease_file_without_permission(daemon: Daemon) -> None:
 def test_ten_thousand_lease_files(running: Daemon) -> None:
     first = Prefix.parse("2001:db9::/60").address
     for number in range(MANY):
-        write_lease(running.runtime, f"many-{number}", prefix=Prefix(first + (number << 68), 60))
+        iaid, prefix = number.to_bytes(4).hex(":"), Prefix(first + (number << 68), 60)
+        write_lease(running.runtime, f"many-{number}", iaid=iaid, prefix=prefix)
     wait_until(lambda: len(bound(running.namespace)) == 3 * (MANY + 1), 120)
     running.namespace.ip("-6 route delete local 2001:db9::/64 dev lo table local proto 150")
     wait_until(lambda: "2001:db9::/64" in bound(running.namespace), 30)
-    for file in (running.runtime / "leases").glob("many-*"):
-        file.unlink()
+    for number in range(MANY):
+        take_back(running.runtime, f"many-{number}", prefix=Prefix(first + (number << 68), 60))
     wait_until(lambda: bound(running.namespace) == WANTED, 120)
 
 

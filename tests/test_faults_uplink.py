@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
+from tests.lab.delegated import PREFIX, bound, delegate, subnets, take_back, write_lease
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import wait_until
 
@@ -93,37 +94,44 @@ def plain(daemon: Daemon) -> Daemon:
 def test_the_same_prefix_from_two_uplinks(plain: Daemon, tmp_path: Path) -> None:
     """It is one delegation, which lasts until both are gone."""
     host = plain.namespace
-    first = write_lease(plain.runtime, "first", uplink="first", iaid="00:00:00:01")
-    second = write_lease(plain.runtime, "second", uplink="second", iaid="00:00:00:02")
+    for link in ("first", "second"):
+        host.ip(f"link add {link} type veth peer name {link}-far")
+    write_lease(plain.runtime, "first", uplink="first", iaid="00:00:00:01")
+    write_lease(plain.runtime, "second", uplink="second", iaid="00:00:00:02")
     plain.start()
     monitor = RouteMonitor(host, tmp_path)
     assert len(plain.status()["delegations"]) == 1
-    first.unlink()
+    take_back(plain.runtime, "first", uplink="first")
     wait_until(lambda: [each["uplink"] for each in plain.status()["delegations"]] == ["second"])
     write_lease(plain.runtime, "first", uplink="first", iaid="00:00:00:01", valid_lifetime=5000)
     plain.wait_for("event=renewed")
+    wait_until(lambda: [each["uplink"] for each in plain.status()["delegations"]] == ["second"])
     plain.reload()
     # Lifetimes may be renewed in place; nothing was removed.
     assert not [line for line in changes_of_ours(monitor) if line.startswith("Deleted")]
-    (plain.runtime / "leases" / "first").unlink()
-    second.unlink()
+    take_back(plain.runtime, "first", uplink="first")
+    take_back(plain.runtime, "second", uplink="second")
     wait_until(lambda: bound(host) == set())
 
 
 def test_overlapping_delegations(plain: Daemon) -> None:
-    """The longer-lived is carved and it is said; when it goes, the other takes its place."""
+    """On one uplink the later one is carved, whatever it is granted for; when it goes, the other."""
     host = plain.namespace
     inner, outer = "2001:db8:100:8::/61", PREFIX
-    short = write_lease(plain.runtime, "outer", prefix=outer)
-    long = write_lease(plain.runtime, "inner", prefix=inner, valid_lifetime=5000)
+    write_lease(plain.runtime, "outer", prefix=outer, iaid="00:00:00:01", valid_lifetime=5000)
+    time.sleep(0.02)  # the hook counts hundredths
+    write_lease(plain.runtime, "inner", prefix=inner, iaid="00:00:00:02")
     plain.start()
     assert bound(host) == subnets(inner, 3)
-    assert inner in plain.wait_for("event=overlapped")
+    assert inner in plain.wait_for("event=refused")
+    write_lease(plain.runtime, "outer", prefix=outer, iaid="00:00:00:01", valid_lifetime=9000)
+    plain.reload()
+    assert bound(host) == subnets(inner, 3)
     delegate(host, "2001:db8:200::/60")
     wait_until(lambda: bound(host) == subnets(inner, 3) | subnets("2001:db8:200::/60", 3))
-    long.unlink()
+    take_back(plain.runtime, "inner", prefix=inner)
     wait_until(lambda: bound(host) == subnets(outer, 3) | subnets("2001:db8:200::/60", 3))
-    short.unlink()
+    take_back(plain.runtime, "outer", prefix=outer)
     wait_until(lambda: bound(host) == subnets("2001:db8:200::/60", 3))
 
 
@@ -132,10 +140,10 @@ def test_what_a_lease_told_does_not_live_on_in_a_fallen_route(daemon: Daemon) ->
     host = daemon.namespace
     daemon.start()
     host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1001")
-    lease = write_lease(daemon.runtime, client="dhcpcd")
+    write_lease(daemon.runtime, client="dhcpcd", preferred_lifetime=1, valid_lifetime=3)
     daemon.wait_for("source=dhcpcd")
     host.ip("link set lo down")
     host.ip("link set lo up")
     wait_until(lambda: bound(host) == subnets(PREFIX, 1))
-    lease.unlink()
+    daemon.wait_for("event=expired")
     wait_until(lambda: bound(host) == set())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.lab.daemon import Daemon
@@ -32,7 +30,7 @@ def test_what_never_expires_is_forgotten_through_restarts(started: Daemon) -> No
         again()
         assert bound(started.namespace) == set()
         assert started.status() == {"delegations": [], "subnets": []}
-    write_lease(started.runtime, life_starts=int(time.time()) + 1)
+    write_lease(started.runtime)
     wait_until(lambda: bound(started.namespace) == WANTED)
 
 

@@ -33,6 +33,12 @@ RESERVED = {
     "prefix": "2001:db8:100:f::/64",
     "reason": "bind: false",
 }
+WITHDRAWN = {
+    "event": "withdrawn",
+    "prefix": PREFIX,
+    "source": "kernel",
+    "reason": "its discard route is gone",
+}
 GONE = [{"event": "gone"} | {key: each[key] for key in ("subnet", "prefix")} for each in (BOUND, RESERVED)]
 
 
@@ -104,7 +110,7 @@ def test_a_prefix_comes_is_held_off_and_goes(daemon: Daemon, start: Callable[...
     watch.tells(BOUND)
     host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp")
     watch.tells(
-        {"event": "withdrawn", "prefix": PREFIX},
+        WITHDRAWN,
         *GONE,
     )
 
@@ -133,7 +139,7 @@ def test_lifetimes_end_without_anybody_telling(daemon: Daemon, start: Callable[.
     watch.tells(lease | {"event": "delegated", "preferred": 1, "valid": 3}, missing, RESERVED)
     watch.tells(lease | {"event": "deprecated", "preferred": 0, "valid": 2})
     watch.tells(
-        lease | {"event": "expired", "preferred": 0, "valid": 0},
+        lease | {"event": "expired", "reason": "its valid lifetime is over"},
         *GONE,
     )
 
@@ -228,7 +234,7 @@ def test_a_look_that_fails_is_repeated(daemon: Daemon, start: Callable[..., Watc
     host = daemon.namespace
     with injected(watch.process.pid, tmp_path, "sendto:error=ENOMEM:when=1"):
         host.ip(f"-6 route delete unreachable {PREFIX} dev lo proto dhcp")
-    watch.tells({"event": "withdrawn", "prefix": PREFIX}, *GONE)
+    watch.tells(WITHDRAWN, *GONE)
     assert watch.err.read_text().count("Cannot allocate memory") == 1
 
 

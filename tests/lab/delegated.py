@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from anyipd import here
 from anyipd.model import Prefix
@@ -29,6 +30,21 @@ def subnets(delegated: str, count: int) -> set[str]:
     return {str(Prefix(first + (number << 64), 64)) for number in range(count)}
 
 
+_last_second = 0
+
+
+def next_second() -> int:
+    """Give the second in which the next Reply comes: two in one would be the same to anyipd."""
+    global _last_second  # noqa: PLW0603  a clock
+    _last_second = max(int(time.time()), _last_second + 1)
+    return _last_second
+
+
+def take_back(runtime: Path, name: str = "one", **changed: Any) -> None:  # noqa: ANN401  as write_lease
+    """Write what the hook does when the client or the server takes a prefix back."""
+    write_lease(runtime, name, preferred_lifetime=0, valid_lifetime=0, reason="RELEASE6", **changed)
+
+
 def write_lease(runtime: Path, name: str = "one", modified: float | None = None, **changed: object) -> Path:
     """Write a lease file as the hook does, whole and renamed into place, without its message.
 
@@ -40,7 +56,7 @@ def write_lease(runtime: Path, name: str = "one", modified: float | None = None,
         "prefix": PREFIX,
         "uplink": "uplink",
         "iaid": "00:00:00:01",
-        "life_starts": int(time.time()),
+        "life_starts": next_second(),
         "preferred_lifetime": 1000,
         "valid_lifetime": 2000,
         "uptime": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}",
