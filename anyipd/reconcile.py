@@ -74,6 +74,7 @@ class Reconciler:
         self.ledger = ledger or Ledger()
         self.complaints: list[Complaint] = []
         self.delegated: list[Prefix] = []
+        self._delegations: list[Delegation] = []
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
         self._leased: list[Lease] = []
@@ -141,7 +142,8 @@ class Reconciler:
         now = clock.now()
         silent = () if self.networkd.understood else ("networkd",)
         self.ledger.take(self._leased + self.networkd.leases, now, silent=silent)
-        delegated = [each.prefix for each in self.delegations(now) if each.is_usable]
+        self._delegations = self.delegations(now)
+        delegated = [each.prefix for each in self._delegations if each.is_usable]
         if delegated != self.delegated:
             if not set(delegated) <= set(self.delegated):
                 stale |= Stale.ADDRESSES | Stale.ROUTES
@@ -190,8 +192,8 @@ class Reconciler:
         return self._routed.look(self.routes, delegated)
 
     def decide(self, now: float) -> Decision:
-        """Say what should be so, by the observations at hand."""
-        all_delegations = self.delegations(now)
+        """Say what should be so, by the last look."""
+        all_delegations = self._delegations
         assigned = self._addressed | self._routed.assigned | static_assigned(self.policy)
         subnets = static_subnets(self.policy)
         subnets += [

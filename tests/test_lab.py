@@ -30,7 +30,7 @@ def test_the_hook_ran_before_its_record(kea: Kea, dhclient: Dhclient, host: Name
     dhclient.start()
     dhclient.wait_for("BOUND6", OLD)
     assert list((dhclient.runtime / "leases").iterdir())
-    assert str(OLD) in host.ip("-6 route show type unreachable proto dhcp")
+    assert str(OLD) in host.ip("-6 route show table 150 type unreachable proto dhcp")
 
 
 def test_renumbering_that_leaves_the_old_prefix_out(kea: Kea, dhclient: Dhclient) -> None:

@@ -268,6 +268,7 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
         "subnets": carved,
         "accept": {
             "uplinks": draw(st.lists(LINKS | st.just("*"), min_size=1, max_size=3)),
+            "shortest": draw(st.integers(1, 128)),
             "within": ["2000::/3", *draw(st.lists(st.sampled_from(["fd00::/8", "2001:db8::/32"])))],
             "protocols": draw(st.lists(protocols, min_size=1, max_size=3)),
         },

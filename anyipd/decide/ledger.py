@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import chain
 
+from anyipd.decide.left_out import LeftOut, left_out
 from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
 
 
@@ -272,24 +273,14 @@ class Ledger:
                 self._judge_at = min(self._judge_at, finished + JUDGED_AFTER)
         self._drop_ended()
 
-    def _left_out(self) -> Iterator[tuple[Record, Record, float]]:
-        """Yield each record that a later Reply left out, one that it granted, and when that was reported."""
+    def _left_out(self) -> Iterator[LeftOut]:
+        """Yield what later Replies left out, exchange by exchange."""
         exchanges: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
         for record in self._records.values():
             if record.state is State.GRANTED and record.lease.uplink is not None:
                 exchanges[record.lease.client, record.lease.uplink].append(record)
-        for granted in exchanges.values():
-            if len({record.lease.reply for record in granted}) < 2:  # noqa: PLR2004  one Reply granted all
-                continue
-            carrier = self._carrier_since.get(granted[0].lease.uplink or "", -INFINITE)
-            for record in granted:
-                later = [other for other in granted if _leaves_out(other, record, carrier)]
-                if later:
-                    latest = max(later, key=lambda other: other.lease.written)
-                    finished = max(
-                        other.lease.written for other in granted if other.lease.reply == latest.lease.reply
-                    )
-                    yield record, latest, finished
+        for (_, uplink), granted in exchanges.items():
+            yield from left_out(granted, self._carrier_since.get(uplink, -INFINITE))
 
     def _drop_ended(self) -> None:
         ended = [record for record in self._records.values() if record.state not in LIVE]
@@ -415,18 +406,6 @@ def _is_later(lease: Lease, record: Record) -> bool:
         and record.state is State.WITHDRAWN
         and lease.written > before.written
     )
-
-
-def _leaves_out(other: Record, record: Record, carrier: float) -> bool:
-    """Whether the Reply that granted `other` is later than `record`, and should have granted that too."""
-    later, earlier = other.lease, record.lease
-    if later.reply == earlier.reply or later.written <= earlier.written:
-        return False
-    if later.client == "networkd" or (later.iaid is not None and later.iaid == earlier.iaid):
-        return True
-    # With other IAIDs it says so only where the exchange began anew.
-    restarted = None not in {later.instance, earlier.instance} and later.instance != earlier.instance
-    return earlier.written < carrier < later.written or (restarted and other.instance_since > earlier.written)
 
 
 def _last(deadlines: Iterable[float | None]) -> float | None:
