@@ -12,7 +12,8 @@ VENV_PIP ?= .venv/bin/python -m pip
 
 VENV = $(PREFIX)/lib/anyipd
 STAGE = $(DESTDIR)$(VENV).new
-WHEEL = dist/install
+DIST = dist
+WHEEL = $(DIST)/install
 
 pip_install = $(VENV_PIP) --python '$(STAGE)/bin/python' install --quiet --no-compile
 # $(call anyipctl,install): the installed one's, which finds itself where it will not be looked for.

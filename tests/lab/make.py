@@ -12,8 +12,10 @@ from tests.lab.programs import need
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make(*words: str) -> str:
+def make(*words: str, dist: Path) -> str:
     """Run make as a user would, not as part of the make that may have started the tests.
+
+    It builds in `dist`, so that it may run several times at once.
 
     The lab has no way out: pip finds here what `make test` fetched before.
     """
@@ -22,7 +24,8 @@ def make(*words: str) -> str:
     python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
     ready_made = "--old-file=.venv"
     return output(
-        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words], env=environment
+        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, f"DIST={dist}", *words],
+        env=environment,
     )
 
 
