@@ -17,7 +17,7 @@ demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answe
 # Only root can lay out another Debian, as only root can boot it.
 DEBIAN13 := $(if $(filter 0,$(shell id -u)),.cache/debian13)
 test: check .cache/debian .cache/wheels .cache/lintian $(DEBIAN13) ## run every check and every test, with real DHCPv6 server and client
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=auto
 
 check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabilities
 	.venv/bin/ruff check

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
 
 from anyipd.kernel.routes import Routes
-from tests.lab import namespace
+from tests.lab import namespace, side_by_side
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
 from tests.lab.hook_caller import SHELLS, Caller, shell_command
@@ -38,9 +39,33 @@ def pytest_configure(config: pytest.Config) -> None:
         if os.environ.get("CI"):
             pytest.exit(config.stash[OBSTACLE], returncode=1)
         return
+    if hasattr(config, "workerinput"):  # of pytest-xdist, started by a pytest that is in the lab
+        namespace.branch_off()
+        return
     # What runs anew must write where this process does, not into pytest's capture.
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         namespace.enter()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return side_by_side.WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> side_by_side.Scheduling | None:
+    return side_by_side.Scheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    side_by_side.sort(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with side_by_side.turn(item):
+        return (yield)
 
 
 @pytest.fixture
