@@ -48,7 +48,7 @@ def look_by(policy: Policy, runtime_dir: Path) -> Look:
     reconciler, dropped = Reconciler(policy, runtime_dir, Routes()), []
     try:
         reconciler.networkd.take(networkd.ask(clock.now()), clock.now())
-    except ValueError as error:
+    except (ValueError, TimeoutError) as error:
         dropped.append(f"dropped: {error}")
     at_once(reconciler.look(Stale.ALL, lambda: None))
     dropped += [f"dropped: {each.path}: {each.reason}" for each in reconciler.complaints]
