@@ -20,7 +20,11 @@ from tests.lab.kea import Kea
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
 
-settings.register_profile("long", max_examples=500, stateful_step_count=40, print_blob=True)
+# A deadline is one of wall time, which the tests on other workers take, too.
+settings.register_profile("default", settings.get_profile("default"), deadline=None)
+settings.register_profile("long", max_examples=500, stateful_step_count=40, print_blob=True, deadline=None)
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("default")
 
 OBSTACLE = pytest.StashKey[str]()
 
