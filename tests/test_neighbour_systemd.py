@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from anyipd.model import Prefix
 from tests.lab.machine import Machine
 from tests.lab.make import make, output
@@ -16,6 +18,7 @@ POLICY = f"subnets: []\nstatic: [{{prefix: '{SUBNET}', neighbours: [uplink]}}]\n
 CAP_NET_RAW = 1 << 13  # linux/capability.h
 
 
+@pytest.mark.long
 def test_the_service(tmp_path: Path) -> None:
     with machine_with_uplink() as (machine, uplink):
         make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}", dist=tmp_path)

@@ -112,7 +112,7 @@ def branch_off() -> None:
 Value = TypeVar("Value")
 
 
-def wait_until(condition: Callable[[], Value | None], timeout: float = 5.0) -> Value:
+def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> Value:
     """Ask `condition` every few milliseconds until it says something true, and give that.
 
     Raises TimeoutError after `timeout` seconds.
