@@ -115,13 +115,15 @@ Value = TypeVar("Value")
 def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> Value:
     """Ask `condition` every few milliseconds until it says something true, and give that.
 
-    Raises TimeoutError after `timeout` seconds.
+    The longer it takes, the rarer it asks, for many conditions start a program. Raises TimeoutError after
+    `timeout` seconds.
     """
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > timeout:
             raise TimeoutError(f"not so within {timeout} s: {getsource(condition).strip()}")
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, waited / 20), 0.1))
     return value
 
 
