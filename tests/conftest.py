@@ -12,7 +12,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 
 from anyipd.kernel.routes import Routes
-from tests.lab import namespace, side_by_side
+from tests.lab import namespace, quick, side_by_side
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
 from tests.lab.hook_caller import SHELLS, Caller, shell_command
@@ -34,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crashes", type=int, default=25, metavar="N", help=text)
     text = "how many neighbours ask, each once, while memory is to stay as it is (default: %(default)s)"
     parser.addoption("--askers", type=int, default=50_000, metavar="N", help=text)
+    text = "run only what needs no other program: no daemon, no client, no server, no machine"
+    parser.addoption("--quick", action="store_true", help=text)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,7 +64,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> side_by
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not quick.is_quick(item)])
+        items[:] = filter(quick.is_quick, items)
     side_by_side.sort(items)
 
 
