@@ -4,7 +4,7 @@ SHELL := /bin/sh
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit format bench fuzz soak clean
+.PHONY: help demo test quick check lint audit format bench fuzz soak clean
 
 help: ## say what there is (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,9 +17,14 @@ demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answe
 # Only root can lay out another Debian, as only root can boot it.
 DEBIAN13 := $(if $(filter 0,$(shell id -u)),.cache/debian13)
 test: check .cache/debian .cache/wheels .cache/lintian $(DEBIAN13) ## run every check and every test, with real DHCPv6 server and client
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=auto
 
-check: .venv .cache/debian audit ## ruff, mypy, shellcheck, and known vulnerabilities
+quick: lint ## ruff, mypy, shellcheck, and the tests that start no other program: an answer within a minute
+	.venv/bin/python -m pytest --numprocesses=$(shell nproc) --quick
+
+check: lint audit ## ruff, mypy, shellcheck, and known vulnerabilities
+
+lint: .venv .cache/debian
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy

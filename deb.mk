@@ -10,7 +10,7 @@ DEB_DATE = $(shell git log -1 --format=%ct)
 # Whoever built it: who wrote the last commit, unless told otherwise.
 MAINTAINER ?= $(shell git log -1 --format='%an <%ae>')
 
-DEB = dist/deb
+DEB = $(DIST)/deb
 DEB_ROOT = $(DEB)/root
 DEB_VENV = $(DEB_ROOT)/usr/lib/anyipd
 DEB_SITE = $(DEB_VENV)/lib/python3.11/site-packages
@@ -67,4 +67,4 @@ deb: wheel ## build a Debian package, in dist/
 	sed -e 's|@VERSION@|$(DEB_VERSION)|' -e 's|@ARCHITECTURE@|$(DEB_ARCHITECTURE)|' \
 		-e 's|@MAINTAINER@|$(MAINTAINER)|' -e "s|@SIZE@|$$(du -k -s $(DEB_ROOT) | cut -f1)|" \
 		debian/control >$(DEB_ROOT)/DEBIAN/control
-	SOURCE_DATE_EPOCH=$(DEB_DATE) dpkg-deb --root-owner-group --build $(DEB_ROOT) dist
+	SOURCE_DATE_EPOCH=$(DEB_DATE) dpkg-deb --root-owner-group --build $(DEB_ROOT) $(DIST)

@@ -12,7 +12,8 @@ VENV_PIP ?= .venv/bin/python -m pip
 
 VENV = $(PREFIX)/lib/anyipd
 STAGE = $(DESTDIR)$(VENV).new
-WHEEL = dist/install
+DIST = dist
+WHEEL = $(DIST)/install
 
 # The service reads this as an ordinary user, whatever the umask of the one who installs it.
 for_all = umask 022;

@@ -90,6 +90,11 @@ class Daemon(Passes):
     async def _ask_networkd(self) -> None:
         try:
             said, misunderstood = await asyncio.to_thread(networkd.ask, clock.now()), ""
+        except TimeoutError:
+            # It may be busy with the routes that we added. What is bound stays, also what stays because
+            # it could not be understood, and it is asked again.
+            self._reconciler.networkd.is_silent()
+            return
         except ValueError as error:
             said, misunderstood = None, str(error)
         if misunderstood and misunderstood != self._misunderstood:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
 
 from anyipd.kernel.routes import Routes
-from tests.lab import namespace
+from tests.lab import namespace, quick, side_by_side
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
 from tests.lab.hook_caller import SHELLS, Caller, shell_command
@@ -19,7 +20,11 @@ from tests.lab.kea import Kea
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
 
-settings.register_profile("long", max_examples=500, stateful_step_count=40, print_blob=True)
+# A deadline is one of wall time, which the tests on other workers take, too.
+settings.register_profile("default", settings.get_profile("default"), deadline=None)
+settings.register_profile("long", max_examples=500, stateful_step_count=40, print_blob=True, deadline=None)
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("default")
 
 OBSTACLE = pytest.StashKey[str]()
 
@@ -29,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crashes", type=int, default=25, metavar="N", help=text)
     text = "how many neighbours ask, each once, while memory is to stay as it is (default: %(default)s)"
     parser.addoption("--askers", type=int, default=50_000, metavar="N", help=text)
+    text = "run only what needs no other program: no daemon, no client, no server, no machine"
+    parser.addoption("--quick", action="store_true", help=text)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,9 +45,36 @@ def pytest_configure(config: pytest.Config) -> None:
         if os.environ.get("CI"):
             pytest.exit(config.stash[OBSTACLE], returncode=1)
         return
+    if hasattr(config, "workerinput"):  # of pytest-xdist, started by a pytest that is in the lab
+        namespace.branch_off()
+        return
     # What runs anew must write where this process does, not into pytest's capture.
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         namespace.enter()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return side_by_side.WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> side_by_side.Scheduling | None:
+    return side_by_side.Scheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not quick.is_quick(item)])
+        items[:] = filter(quick.is_quick, items)
+    side_by_side.sort(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with side_by_side.turn(item):
+        return (yield)
 
 
 @pytest.fixture

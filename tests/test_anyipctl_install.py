@@ -20,13 +20,13 @@ UVS = ("/opt/uv", "/root/uv", "/root/bin", "/usr/local/bin/anyip")
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service(tmp_path: Path) -> Iterator[Service]:
     """A machine that is up, with uv and the wheels, and on which nothing was installed yet."""
-    make("wheel")
+    make("wheel", dist=tmp_path)
     with machine_with_uplink() as (machine, uplink):
         wheels = machine.root / "wheels"
         shutil.copytree(ROOT / ".cache/wheels", wheels)
-        shutil.copytree(ROOT / "dist/install", wheels, dirs_exist_ok=True)
+        shutil.copytree(tmp_path / "install", wheels, dirs_exist_ok=True)
         shutil.copy(Path(sys.executable).parent / "uv", machine.root / "usr/local/bin")
         machine.boot()
         yield Service(machine, uplink)

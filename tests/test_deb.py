@@ -22,11 +22,12 @@ from tests.lab.service import HOOK, Service, machine_with_uplink, subnets
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make deb` builds."""
     need("dpkg-deb")
-    make("deb", "MAINTAINER=anyipd <anyipd@debian.org>", umask=CLOSED)
-    (built,) = (ROOT / "dist").glob(f"anyipd_{__version__}_*.deb")
+    dist = tmp_path_factory.mktemp("dist")
+    make("deb", "MAINTAINER=anyipd <anyipd@debian.org>", dist=dist, umask=CLOSED)
+    (built,) = dist.glob(f"anyipd_{__version__}_*.deb")
     return built
 
 

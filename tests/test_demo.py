@@ -37,6 +37,7 @@ def start(*words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 def test_everything_is_seen() -> None:
     with start("-m", "tests.lab.demo") as demo:
         told, _ = demo.communicate(timeout=40)

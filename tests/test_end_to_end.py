@@ -119,6 +119,7 @@ def test_renew_changes_only_lifetimes(
     assert [line.split("event=")[1].split()[0] for line in daemon.lines()[lines:]] == ["renewed"]
 
 
+@pytest.mark.long
 def test_renumber_with_overlap(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
     daemon.configure(POLICY)
     daemon.start()
@@ -217,7 +218,7 @@ def test_two_prefixes_in_one_ia(routed: Uplink, kea: Kea, daemon: Daemon, dhclie
     daemon.start()
     kea.start(Offer(OLD), Offer(NEW))
     dhclient.start()
-    wait_until(lambda: len(bound(routed.host)) == 6, 5)
+    wait_until(lambda: len(bound(routed.host)) == 6)
     assert routed.answers(subnet(OLD, 1)) == routed.answers(subnet(NEW, 1)) == 8
 
 

@@ -46,6 +46,7 @@ def link(host: Namespace, name: str = "uplink") -> None:
     host.ip(f"link set {name}-peer up")
 
 
+@pytest.mark.alone
 def test_a_flood_of_foreign_routes_passes_by(running: Daemon, tmp_path: Path) -> None:
     host = running.namespace
     link(host)
@@ -203,6 +204,7 @@ def test_foreign_routes_in_all_our_places_are_never_touched(running: Daemon, tmp
     wait_until(lambda: bound(host) == WANTED)
 
 
+@pytest.mark.long
 def test_a_million_foreign_routes(running: Daemon, tmp_path: Path) -> None:
     host = running.namespace
     link(host)

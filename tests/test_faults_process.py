@@ -39,6 +39,7 @@ def test_a_service_manager_that_does_not_listen_holds_nothing_up(daemon: Daemon)
     wait_until(lambda: bound(daemon.namespace) == WANTED)
 
 
+@pytest.mark.long
 def test_a_crash_at_any_moment_of_a_renumbering_is_survived(
     uplink: Uplink, daemon: Daemon, pytestconfig: pytest.Config
 ) -> None:

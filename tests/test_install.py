@@ -43,7 +43,8 @@ def files(directory: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("destination")
-    make("install", f"DESTDIR={directory}", umask=CLOSED)
+    dist = tmp_path_factory.mktemp("dist")
+    make("install", f"DESTDIR={directory}", dist=dist, umask=CLOSED)
     return directory
 
 
@@ -192,16 +193,18 @@ def test_a_changed_configuration_survives_and_nothing_else_does(installed: Path,
     config = directory / "etc/anyipd.yaml"
     config.write_text("unassigned: none\n")
     before = files(directory)
-    make("install", f"DESTDIR={directory}")
+    make("install", f"DESTDIR={directory}", dist=tmp_path / "dist")
     assert config.read_text() == "unassigned: none\n"
     assert files(directory) == before
-    assert f"Kept: {config}, which you changed" in make("uninstall", f"DESTDIR={directory}")
+    assert f"Kept: {config}, which you changed" in make(
+        "uninstall", f"DESTDIR={directory}", dist=tmp_path / "dist"
+    )
     assert files(directory) == {"etc/anyipd.yaml"}
-    make("uninstall", f"DESTDIR={directory}")
+    make("uninstall", f"DESTDIR={directory}", dist=tmp_path / "dist")
 
 
 def test_an_unchanged_configuration_goes_too(installed: Path, tmp_path: Path) -> None:
     directory = tmp_path / "copy"
     shutil.copytree(installed, directory, symlinks=True)
-    make("uninstall", f"DESTDIR={directory}")
+    make("uninstall", f"DESTDIR={directory}", dist=tmp_path / "dist")
     assert files(directory) == set()

@@ -71,7 +71,7 @@ def test_bind(routed: Uplink, kea: Kea, daemon: Daemon, silent: Dhclient) -> Non
     assert len(said.pop("iaid").split(":")) == 4
     assert said == {"prefix": str(OLD), "source": "listen", "uplink": "uplink", "state": "live"}
     # As always where the client leaves no discard route.
-    discards = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"), 5)
+    discards = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"))
     assert [(each["dst"], each["protocol"]) for each in discards] == [(str(OLD), "150")]
     assert not (daemon.runtime / "leases").exists()
 
@@ -87,7 +87,7 @@ def test_renew_and_restart(
     lines = len(daemon.lines())
     daemon.wait_for("renewed", 20, since=lines)
     silent.kill()
-    wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"), 5)
+    wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"))
     before = daemon.status()["delegations"][0]
     monitor = RouteMonitor(routed.host, tmp_path)
     daemon.kill()
@@ -98,6 +98,7 @@ def test_renew_and_restart(
     assert (after["source"], after["uplink"]) == ("listen", "uplink")
 
 
+@pytest.mark.long
 def test_renumber(routed: Uplink, kea: Kea, daemon: Daemon, silent: Dhclient) -> None:
     daemon.configure(POLICY)
     daemon.start()
@@ -106,7 +107,7 @@ def test_renumber(routed: Uplink, kea: Kea, daemon: Daemon, silent: Dhclient) ->
     daemon.wait_for("bound subnet=web")
     kea.offer(Offer(NEW), renew=1, rebind=15)
     daemon.wait_for(f"delegated prefix={NEW}", 15)
-    wait_until(lambda: bound(routed.host) == subnets(str(OLD), 3) | subnets(str(NEW), 3), 5)
+    wait_until(lambda: bound(routed.host) == subnets(str(OLD), 3) | subnets(str(NEW), 3))
     assert first(routed, OLD) == first(routed, NEW) == 8
     daemon.wait_for(f"expired prefix={OLD}", 30)
     daemon.wait_for(f"unbound subnet=web prefix={Prefix(OLD.address, 64)}")
@@ -164,7 +165,7 @@ def test_an_excluded_prefix_is_never_bound(
     pinned = daemon.status()["subnets"][0]
     reason = f"{excluded} is excluded by the delegating router (RFC 6603)"
     assert (pinned["name"], pinned["state"], pinned["reason"]) == ("pinned", "conflict", reason)
-    discards = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"), 5)
+    discards = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"))
     assert [each["dst"] for each in discards] == [str(OLD)]
 
 

@@ -426,6 +426,7 @@ class Host(RuleBasedStateMachine):
         self.world.restart(number)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("lab")
 def test_whatever_happens_the_tables_come_right() -> None:
     short = settings(max_examples=20, stateful_step_count=15, derandomize=True)

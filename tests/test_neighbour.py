@@ -313,11 +313,11 @@ def test_the_end_of_a_lifetime_ends_the_answers(
     """Also where the daemon is dead, and the kernel has not swept the route yet."""
     prefix = Prefix.parse("2001:db8:100::/64")
     daemon.configure(DELEGATED)
-    write_lease(daemon.runtime, valid_lifetime=3, preferred_lifetime=3)
     daemon.start()
-    daemon.kill()
     neighbour.start()
-    assert answered(router, prefix)
+    write_lease(daemon.runtime, valid_lifetime=3, preferred_lifetime=3)
+    wait_until(lambda: answered(router, prefix))
+    daemon.kill()
     wait_until(lambda: not answered(router, prefix))
     assert uplink.host.ip("-6 route show table local proto 150")
 

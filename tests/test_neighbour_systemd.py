@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+
+import pytest
 
 from anyipd.model import Prefix
 from tests.lab.machine import Machine
@@ -16,9 +19,10 @@ POLICY = f"subnets: []\nstatic: [{{prefix: '{SUBNET}', neighbours: [uplink]}}]\n
 CAP_NET_RAW = 1 << 13  # linux/capability.h
 
 
-def test_the_service() -> None:
+@pytest.mark.long
+def test_the_service(tmp_path: Path) -> None:
     with machine_with_uplink() as (machine, uplink):
-        make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}")
+        make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}", dist=tmp_path)
         output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
         (machine.root / "etc/anyipd.yaml").write_text(POLICY)
         uplink.isp.ip(f"-6 route add {SUBNET} dev {uplink.customer}")

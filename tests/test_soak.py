@@ -62,6 +62,7 @@ def start(*options: str, faults: str = "", patience: float = 40) -> subprocess.P
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("lab")
 def test_a_short_run_loses_nothing() -> None:
     with start("--minutes", "0.2", "--seed", "7", "--json") as soak:
@@ -86,6 +87,7 @@ def test_a_loss_that_no_fault_declared_is_reported() -> None:
     assert any(line.startswith("lost ") and "no answer" in line for line in told.splitlines())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("lab")
 def test_a_wrong_table_is_reported() -> None:
     with start(

@@ -125,10 +125,11 @@ class Boot(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def boot() -> Iterator[Boot]:
+def boot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boot]:
     """A machine on which anyipd is installed and enabled; it boots once for all tests."""
     with machine_with_uplink() as (machine, uplink):
-        make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}")
+        destination, python = f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}"
+        make("install", destination, python, dist=tmp_path_factory.mktemp("dist"))
         output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
         for order, prefix in AT_BOOT.items():
             delegate_at_boot(machine, uplink.interface, order, prefix)

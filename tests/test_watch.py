@@ -126,7 +126,7 @@ def test_all_that_is_comes_first_and_a_line_is_readable(daemon: Daemon, start: C
         'event=reserved subnet=docker prefix=2001:db8:100:f::/64 reason="bind: false"',
     ]
     watch.process.send_signal(signal.SIGINT)
-    assert watch.process.wait(5) == -signal.SIGINT
+    assert watch.process.wait(20) == -signal.SIGINT
     assert watch.err.read_text() == ""
 
 

@@ -56,7 +56,7 @@ def look_by(policy: Policy, runtime_dir: Path) -> Look:
     reconciler = Reconciler(policy, runtime_dir, Routes(), ledger)
     try:
         reconciler.networkd.take(networkd.ask(clock.now()))
-    except ValueError as error:
+    except (ValueError, TimeoutError) as error:
         dropped.append(f"dropped: {error}")
     at_once(reconciler.look(Stale.ALL, lambda: None))
     dropped += [f"dropped: {each.path}: {each.reason}" for each in reconciler.complaints]

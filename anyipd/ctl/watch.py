@@ -157,6 +157,10 @@ class _Watch:
             known.take(networkd.ask(now))
             self._misunderstood = []
             self._ask_networkd_at = now + min(known.ask_again_after(now), LONGEST_WAIT)
+        except TimeoutError:
+            known.is_silent()
+            self._ask_networkd_at = now + min(known.ask_again_after(now), LONGEST_WAIT)
+            return
         except ValueError as error:
             self._misunderstood = [f"dropped: {error}"]
             self._ask_networkd_at = now + MISUNDERSTOOD

@@ -99,7 +99,7 @@ class Service(Passes):
             self._asking = asyncio.create_task(self._hear_networkd())
 
     async def _hear_networkd(self) -> None:
-        with contextlib.suppress(ValueError):  # the daemon tells of it
+        with contextlib.suppress(ValueError, TimeoutError):  # the daemon tells of it
             said = await asyncio.to_thread(networkd.ask, clock.now())
             if self._reconciler.networkd.take(said):
                 self._look_again(Hint(Stale.DISCARDS))

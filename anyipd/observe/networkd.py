@@ -40,6 +40,10 @@ class Networkd:
         self.understood = True
         self.found = False  # so far
 
+    def is_silent(self) -> None:
+        """Take note that it did not answer in time: it exists, and all that it said holds as before."""
+        self.found = True
+
     def take(self, said: Said | None) -> bool:
         """Take note of what it said, None where it was not there; say whether that changed anything."""
         if said is None:
@@ -70,8 +74,8 @@ def _as_known(lease: Lease, known: Lease | None) -> Lease:
 def ask(now: float) -> Said | None:
     """Ask networkd at `now`, in CLOCK_BOOTTIME; None where there is none in this network namespace.
 
-    It waits for the answer, a second a step at most. Raises ValueError, with the reason, for one that is
-    not understood.
+    It waits for the answer, a second a step at most. Raises TimeoutError where none comes, from a networkd
+    that is busy or hangs, and ValueError, with the reason, for one that is not understood.
     """
     try:
         with dbus.Bus() as bus:
@@ -79,6 +83,8 @@ def ask(now: float) -> Said | None:
             if dbus.number(where.body) != Path("/proc/self/ns/net").stat().st_ino:
                 return None
             answer = bus.call(_NAME, _PATH, _MANAGER, "Describe")
+    except TimeoutError:
+        raise TimeoutError("networkd does not answer") from None
     except (OSError, dbus.CallError):
         return None
     return Said(answer.sender, parse(dbus.text(answer.body), now))

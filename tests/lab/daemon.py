@@ -91,7 +91,7 @@ class Daemon:
         assert self.process
         return self.process
 
-    def wait_for_ready(self, timeout: float = 5.0) -> None:
+    def wait_for_ready(self, timeout: float = 20.0) -> None:
         """Read notifications up to the next READY=1."""
 
         def ready() -> bool:
@@ -110,7 +110,7 @@ class Daemon:
         """Give its log so far."""
         return self.log.read_text().splitlines()
 
-    def wait_for(self, text: str, timeout: float = 5.0, since: int = 0) -> str:
+    def wait_for(self, text: str, timeout: float = 20.0, since: int = 0) -> str:
         """Wait for a log line that holds `text`, after the first `since` lines, and give it."""
         return wait_until(
             lambda: next((line for line in self.lines()[since:] if text in line), None), timeout

@@ -89,7 +89,7 @@ class Dhclient:
 
     def end(self, option: str) -> None:
         self.namespace.run(*self.command(option), env=debian.environment())
-        self.process.wait(5)
+        self.process.wait(20)
 
     def calls(self) -> list[dict[str, str]]:
         """Give the environment of every call of the hook so far, oldest first."""
@@ -97,7 +97,7 @@ class Dhclient:
         return [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
 
     def wait_for(
-        self, reason: str, prefix: object = None, timeout: float = 10.0, since: int = 0
+        self, reason: str, prefix: object = None, timeout: float = 20.0, since: int = 0
     ) -> dict[str, str]:
         """Wait for a call with this `reason`, and where given about this prefix, and give it.
 

@@ -16,8 +16,10 @@ CLOSED = 0o077
 """The umask of a careful administrator: what he makes is for nobody else."""
 
 
-def make(*words: str, umask: int = -1) -> str:
+def make(*words: str, dist: Path, umask: int = -1) -> str:
     """Run make as a user would, not as part of the make that may have started the tests.
+
+    It builds in `dist`, so that it may run several times at once.
 
     The lab has no way out: pip finds here what `make test` fetched before.
     """
@@ -26,7 +28,7 @@ def make(*words: str, umask: int = -1) -> str:
     python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
     ready_made = "--old-file=.venv"
     return output(
-        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, *words],
+        ["make", "--no-print-directory", ready_made, "-C", str(ROOT), python, f"DIST={dist}", *words],
         env=environment,
         umask=umask,
     )

@@ -26,7 +26,8 @@ INSIDE = "ANYIPD_LAB"
 """Set in the environment of everything that runs in the lab."""
 
 NAMESPACES = Path("/run/netns")
-CLONE_NEWNET = 0x40000000  # linux/sched.h
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000  # linux/sched.h
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -79,33 +80,50 @@ def enter() -> None:
 
 
 def prepare() -> None:
-    """Give the lab a /run and a resolv.conf to scribble on, and a working `lo`."""
+    """Give the lab what it needs on top of new namespaces."""
     os.environ[INSIDE] = "ready"
+    if (debian.CACHE / "bin" / "ip").exists():
+        # Not on this machine: dhclient and its hooks look for it in the system's own places only.
+        layers = f"lowerdir={debian.CACHE / 'bin'}:/usr/sbin"
+        subprocess.run(["mount", "-t", "overlay", "lab", "-o", layers, "/usr/sbin"], check=True)
+    furnish()
+
+
+def furnish() -> None:
+    """Give this process's namespaces a /run and a resolv.conf to scribble on, and a working `lo`."""
     resolver = Path("/etc/resolv.conf").resolve()
     subprocess.run(["mount", "-t", "tmpfs", "lab", "/run"], check=True)
     if resolver.exists():
         Path("/run/resolv.conf").touch()
         subprocess.run(["mount", "--bind", "/run/resolv.conf", resolver], check=True)
-    if (debian.CACHE / "bin" / "ip").exists():
-        # Not on this machine: dhclient and its hooks look for it in the system's own places only.
-        layers = f"lowerdir={debian.CACHE / 'bin'}:/usr/sbin"
-        subprocess.run(["mount", "-t", "overlay", "lab", "-o", layers, "/usr/sbin"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def branch_off() -> None:
+    """Move this process from the lab that it was started in into one of its own, and die with its parent.
+
+    Call it in the main thread, before there are others that shall come along. Raises OSError.
+    """
+    if LIBC.unshare(CLONE_NEWNET | CLONE_NEWNS) or LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no lab for a worker")
+    furnish()
 
 
 Value = TypeVar("Value")
 
 
-def wait_until(condition: Callable[[], Value | None], timeout: float = 5.0) -> Value:
+def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> Value:
     """Ask `condition` every few milliseconds until it says something true, and give that.
 
-    Raises TimeoutError after `timeout` seconds.
+    The longer it takes, the rarer it asks, for many conditions start a program. Raises TimeoutError after
+    `timeout` seconds.
     """
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > timeout:
             raise TimeoutError(f"not so within {timeout} s: {getsource(condition).strip()}")
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, waited / 20), 0.1))
     return value
 
 
