@@ -98,7 +98,7 @@ def test_bind(line: Line, client: Client) -> None:
     line.wait_until_known(client)
     (delegation,) = line.daemon.status()["delegations"]
     assert 7100 < delegation["valid_lifetime"] <= 7200
-    assert delegation["state"] == "live"
+    assert delegation["state"] == "granted"
     assert delegation["uplink"] == ("uplink" if tells_all(client) else None)
 
 

@@ -43,8 +43,9 @@ def test_what_is_kept_is_read(delegated: DelegatedPrefix, uplink: str) -> None:
     told = delegated._replace(iaid="62:9d:01:0a")
     with TemporaryDirectory() as folder:
         leases = tell(Path(folder), told, uplink=uplink)
-    assert len(leases) == bool(told.valid)
+    assert len(leases) == 1
     for lease in leases:
+        assert (lease.lifetime == 0) == (told.valid == 0)
         assert (lease.client, lease.uplink, lease.iaid) == ("listen", uplink, told.iaid)
         assert (lease.prefix, lease.exclude) == (told.prefix, told.exclude)
         for deadline, lifetime in (
@@ -69,11 +70,15 @@ def test_each_prefix_and_uplink_is_a_lease(directory: Path) -> None:
     assert len(tell(directory, DELEGATED, uplink="eth1")) == 3
 
 
-def test_what_is_gone_goes(directory: Path) -> None:
+def test_what_is_taken_back_is_kept_until_more_is_heard(directory: Path) -> None:
     gone = DELEGATED._replace(preferred=0, valid=0)
-    assert tell(directory, gone) == []
+    assert [lease.lifetime for lease in tell(directory, gone)] == [0]
     assert len(tell(directory, DELEGATED, OTHER)) == 2
-    assert [lease.prefix for lease in tell(directory, gone)] == [OTHER.prefix]
+    assert {lease.prefix: lease.lifetime for lease in tell(directory, gone)} == {
+        DELEGATED.prefix: 0,
+        OTHER.prefix: 200,
+    }
+    assert [lease.prefix for lease in tell(directory, OTHER, later=1)] == [OTHER.prefix]
 
 
 def test_what_is_over_is_cleared_up(directory: Path) -> None:

@@ -147,13 +147,13 @@ def test_a_word_taken_back_soon_after_lo_came_back_is_heard(listener: Listener) 
     ):
         listener.host.ip(command)
     listener.heard()
-    assert listener.reconciler._discards.told == set()  # noqa: SLF001  what a decision is made of
+    assert listener.reconciler.ledger.routes == {}
 
 
 def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener) -> None:
     prefix = DELEGATED[0]
     client = f"unreachable {prefix} proto dhcp metric 1024"
-    told = listener.reconciler._discards  # noqa: SLF001  what a decision is made of
+    standing, ledger = listener.reconciler._discards, listener.reconciler.ledger  # noqa: SLF001  what a decision is made of
     for silent in (0, 1):
         listener.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", silent)
         listener.host.ip(f"-6 route add {client}")
@@ -162,9 +162,9 @@ def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener)
         listener.heard()
         listener.host.ip("link set lo up")
         listener.heard()
-        assert (told.standing, told.told) == (set(), {Discard(prefix, 1024)})
+        assert (standing.standing, set(ledger.routes)) == (set(), {Discard(prefix, 1024)})
         listener.host.ip(f"-6 route add {client}")
         listener.heard()
         listener.host.ip(f"-6 route delete {client}")
         listener.heard()
-        assert told.told == set()
+        assert ledger.routes == {}

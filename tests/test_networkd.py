@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from anyipd.model import INFINITE, Lease, Prefix
 from anyipd.observe import dbus, networkd
-from anyipd.observe.networkd import DOUBT, RESTART, RESTFUL, RESTLESS, Said, parse
+from anyipd.observe.networkd import RESTFUL, RESTLESS, Said, parse
 from tests.lab.daemon import Daemon
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace, wait_until
@@ -54,8 +54,8 @@ def described(*interfaces: dict[str, Any], routes: list[dict[str, object]] | Non
     return json.dumps({"Interfaces": [nothing, *interfaces]} | ({"Routes": routes} if routes else {}))
 
 
-LEASE = Lease(P, "networkd", "eth0", None, 900.0, 300.0, 1100.0, 1200.0)
-BARE = Lease(P, "networkd", None, None, NOW, None, None, 1200.5)
+LEASE = Lease(P, "networkd", "eth0", None, 900.0, 300.0, 1100.0, 1200.0, reply=900.0)
+BARE = Lease(P, "networkd", None, None, NOW, None, None, 1200.5, reply=NOW)
 
 
 def test_a_new_one_tells_all() -> None:
@@ -95,70 +95,40 @@ def test_nonsense_in_its_place_does_no_harm(name: str, value: Any) -> None:  # n
 
 
 class Story:
-    """What is known from networkd while time goes on."""
+    """What is known from networkd as it says it."""
 
     def __init__(self) -> None:
-        self.networkd, self.now = networkd.Networkd(), NOW
+        self.networkd = networkd.Networkd()
 
-    def says(self, by: str, *leases: Lease, after: float = 0.0) -> list[Lease]:
-        self.now += after
+    def says(self, by: str, *leases: Lease) -> list[Lease]:
         before = self.networkd.leases
-        assert self.networkd.take(Said(by, list(leases)), self.now) == (before != self.networkd.leases)
+        assert self.networkd.take(Said(by, list(leases))) == (before != self.networkd.leases)
         return self.networkd.leases
 
-    def is_absent(self, after: float) -> list[Lease]:
-        self.now += after
-        assert not self.networkd.take(None, self.now)
+    def is_absent(self) -> list[Lease]:
+        assert not self.networkd.take(None)
         return self.networkd.leases
 
 
-def test_what_it_says_no_more_is_doubted_first() -> None:
+def test_what_it_says_is_reported_and_no_more() -> None:
+    """What it does not say takes nothing back: the ledger remembers."""
     story = Story()
     assert story.says(":1", LEASE) == [LEASE]
-    assert story.says(":1", after=100) == [LEASE]
-    assert story.networkd.ask_again_after(story.now) == RESTLESS
-    assert story.says(":1", after=DOUBT) == [LEASE]
-    assert story.says(":1", after=0.1) == []
-
-
-def test_a_doubt_ends_when_it_says_it_again() -> None:
-    story = Story()
-    story.says(":1", LEASE)
-    story.says(":1")
-    story.says(":1", LEASE, after=DOUBT)
-    assert story.says(":1", after=DOUBT) == [LEASE]
+    assert story.says(":1") == []
 
 
 def test_the_same_again_is_no_news() -> None:
     story = Story()
     story.says(":1", BARE)
-    assert not story.networkd.take(Said(":1", [replace(BARE, written=NOW + 10)]), NOW + 10)
-    assert story.networkd.take(Said(":1", [replace(BARE, written=NOW + 10, valid_until=1300)]), NOW + 10)
+    later = replace(BARE, written=NOW + 10, reply=NOW + 10)
+    assert not story.networkd.take(Said(":1", [later]))
+    assert story.networkd.take(Said(":1", [replace(later, valid_until=1300)]))
 
 
 def test_that_it_is_gone_takes_nothing_back() -> None:
     story = Story()
     story.says(":1", LEASE)
-    assert story.is_absent(after=150) == [LEASE]
-
-
-def test_one_that_came_anew_has_time_to_say_it_again() -> None:
-    story = Story()
-    story.says(":1", LEASE)
-    story.is_absent(after=5)
-    assert story.says(":2") == [LEASE]
-    assert story.says(":2", after=RESTART) == [LEASE]
-    assert story.says(":2", LEASE) == [LEASE]
-    assert story.says(":2") == [LEASE]
-    assert story.says(":2", after=DOUBT + 0.1) == []
-
-
-def test_the_silence_of_one_that_was_about_to_end_is_not_the_next_ones() -> None:
-    story = Story()
-    story.says(":1", LEASE)
-    story.says(":1")
-    story.is_absent(after=RESTART + 10)
-    assert story.says(":2") == [LEASE]
+    assert story.is_absent() == [LEASE]
 
 
 def test_it_is_asked_in_time_for_every_renewal() -> None:
@@ -174,13 +144,13 @@ def test_it_is_asked_in_time_for_every_renewal() -> None:
 def test_one_that_never_was_there_is_not_asked_again_and_again() -> None:
     story = Story()
     assert story.networkd.ask_again_after(NOW) == INFINITE
-    story.is_absent(after=1)
+    story.is_absent()
     assert story.networkd.ask_again_after(NOW) == INFINITE
     story.networkd.understood = False
     assert story.networkd.ask_again_after(NOW) == RESTFUL
     story.networkd.understood = True
     story.says(":1")
-    story.is_absent(after=1)
+    story.is_absent()
     assert story.networkd.ask_again_after(NOW) == RESTFUL
 
 

@@ -122,7 +122,10 @@ def test_discard_routes_of_the_accepted_protocols(machine: Host) -> None:
         "unreachable 2001:db8:1::/56 dev lo proto dhcp metric 1024",
         "unreachable 2001:db8:1::/56 dev lo proto dhcp metric 1001",
         "blackhole 2001:db8:2::/56 proto keepalived metric 7",
-        "prohibit 2001:db8:3::/56 proto dhcp metric 1025",
+        "prohibit 2001:db8:3::/56 proto dhcp metric 1027",
+        "unreachable 2001:db8:8::/56 dev lo proto dhcp metric 1025 table 150",
+        "unreachable 2001:db8:8::/56 dev lo proto static metric 1026 table 150",
+        "unreachable 2001:db8:9::/56 dev lo proto dhcp metric 1026",  # left by 0.1.0
         "unreachable 2001:db8:4::/56 proto static",
         "unreachable 2001:db8:5::/56 proto dhcp table 77",
         "throw 2001:db8:6::/56 proto dhcp",
@@ -134,14 +137,16 @@ def test_discard_routes_of_the_accepted_protocols(machine: Host) -> None:
     def found(*protocols: int) -> set[tuple[str, int]]:
         discards = Discards()
         discards.look(machine.routes, protocols)
-        return {(str(each.prefix), each.metric) for each in discards.told}
+        assert {str(each.prefix) for each in discards.leftover} == {"2001:db8:9::/56"}
+        return {(str(each.prefix), each.metric) for each in discards.standing}
 
     by_dhcp = {
         ("2001:db8:1::/56", 1024),
         ("2001:db8:1::/56", 1001),
-        ("2001:db8:3::/56", 1025),
+        ("2001:db8:3::/56", 1027),
+        ("2001:db8:8::/56", 1025),
         ("::/0", 9),
     }
     assert found(16) == by_dhcp
     assert found(18, 16) == by_dhcp | {("2001:db8:2::/56", 7)}
-    assert found(42) == found() == set()
+    assert found(42) == found() == {("2001:db8:8::/56", 1025)}
