@@ -201,7 +201,7 @@ def test_one_that_is_busy_is_asked_again(real: Networkd, uplink: Uplink, daemon:
     with pytest.raises(TimeoutError):
         ask(uplink.host)
     daemon.start()
-    assert daemon.status()["delegations"][0]["source"] == "networkd"
+    assert daemon.status()["delegations"][0]["source"] == "kernel"
     real.process.send_signal(signal.SIGCONT)
     daemon.wait_for("source=networkd")
 
