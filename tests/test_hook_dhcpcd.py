@@ -9,14 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anyipd import here
 from anyipd.model import Prefix
 from tests.lab.dhclient import HOOK as DHCLIENT_HOOK
 from tests.lab.dhcpcd import HOOK
-from tests.lab.hook_caller import KEYS, LEASE, PREFIX, SHELLS, Caller, shell_command
+from tests.lab.hook_caller import KEYS as DHCLIENT_KEYS
+from tests.lab.hook_caller import LEASE, PREFIX, SHELLS, Caller, discard, shell_command
 from tests.test_hook import NOWHERE_TO_WRITE
 from tests.test_hook_hostile import near
 
 OTHER = "2001:db8:200::_56@eth0"
+KEYS = [key for key in DHCLIENT_KEYS if key != "life_starts"]
+"""dhcpcd does not say when a lifetime began."""
+
 IA, SECOND_IA = "dhcp6_ia_pd1", "dhcp6_ia_pd2"
 
 
@@ -59,10 +64,10 @@ def caller(request: pytest.FixtureRequest, tmp_path: Path) -> Caller:
 
 @pytest.mark.parametrize("reason", ["BOUND6", "RENEW6", "REBIND6", "REBOOT6"])
 def test_a_delegated_prefix_gets_a_lease_file(caller: Caller, reason: str) -> None:
-    earliest, since = int(time.time()), time.clock_gettime(time.CLOCK_BOOTTIME)
-    outcome = caller.run(BOUND | {"reason": reason})
+    since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    outcome = caller.run(BOUND | {"reason": reason, "pid": "4711"}, after="readlink /proc/self/ns/net")
     lease = outcome.lease()
-    written, starts = lease.pop("uptime"), lease.pop("life_starts")
+    written, netns, boot = (lease.pop(key) for key in ("uptime", "netns", "boot"))
     assert list(outcome.leases) == [LEASE]
     assert lease == {
         "client": "dhcpcd",
@@ -71,11 +76,13 @@ def test_a_delegated_prefix_gets_a_lease_file(caller: Caller, reason: str) -> No
         "iaid": "62:9d:01:0a",
         "preferred_lifetime": "300",
         "valid_lifetime": "600",
+        "reason": reason,
+        "pid": "4711",
     }
     assert [line.split("=")[0] for line in outcome.leases[LEASE].splitlines()] == KEYS
-    assert earliest <= int(starts) < earliest + 30
+    assert (outcome.printed, boot) == (f"net:[{netns}]\n", here.boot())
     assert since - 0.02 <= float(written) < since + 30  # hundredths, cut off
-    assert (outcome.routes, outcome.printed, outcome.errors) == ([], "", [])
+    assert (outcome.routes, outcome.main, outcome.errors) == ([discard()], [], [])
 
 
 def test_every_prefix_of_every_ia_is_told(caller: Caller) -> None:
@@ -84,6 +91,7 @@ def test_every_prefix_of_every_ia_is_told(caller: Caller) -> None:
     third = "2001:db8:300::_64@eth0"
     assert set(outcome.leases) == {LEASE, OTHER, third}
     assert (outcome.lease(third)["iaid"], outcome.lease(third)["valid_lifetime"]) == ("00:00:00:02", "8")
+    assert len({outcome.lease(name)["uptime"] for name in outcome.leases}) == 1  # of one Reply
 
 
 def test_a_malformed_one_does_not_stand_in_the_way_of_others(caller: Caller) -> None:
@@ -92,45 +100,54 @@ def test_a_malformed_one_does_not_stand_in_the_way_of_others(caller: Caller) -> 
     assert outcome.errors == [f'anyipd hook: BOUND6: new_{IA}_prefix1 is "../x/60"; nothing done']
 
 
-@pytest.mark.parametrize("reason", ["RELEASE6", "STOP6"])
-def test_what_is_given_back_has_no_lifetime(caller: Caller, reason: str) -> None:
-    # The file says that the discard route, which dhcpcd may leave, means nothing.
-    lease = caller.run(BOUND, RELEASE | {"reason": reason}).lease()
+def test_what_is_given_back_leaves_a_tombstone(caller: Caller) -> None:
+    # It also says that the discard route, which dhcpcd may leave, means nothing.
+    outcome = caller.run(BOUND, RELEASE)
+    lease = outcome.lease()
     assert (lease["client"], lease["preferred_lifetime"], lease["valid_lifetime"]) == ("dhcpcd", "0", "0")
+    assert (lease["reason"], lease["iaid"], outcome.routes) == ("RELEASE6", "62:9d:01:0a", [])
 
 
-def test_what_expired_is_forgotten(caller: Caller) -> None:
-    assert caller.run(BOUND, RELEASE | {"reason": "EXPIRE6"}).leases == {}
+@pytest.mark.parametrize("reason", ["EXPIRE6", "STOP6"])
+def test_a_client_that_gives_up_takes_nothing_back(caller: Caller, reason: str) -> None:
+    outcome = caller.run(BOUND, RELEASE | {"reason": reason})
+    assert (outcome.lease()["valid_lifetime"], outcome.lease()["reason"]) == ("600", "BOUND6")
+    assert (outcome.routes, outcome.errors) == ([discard()], [])
 
 
 def test_a_valid_lifetime_of_zero_withdraws(caller: Caller) -> None:
     other = prefix("new", IA, 2, "2001:db8:200::/56")
     outcome = caller.run(BOUND, BOUND | prefix("new", IA, 1, PREFIX, (0, 0)) | other | {"reason": "RENEW6"})
-    assert (list(outcome.leases), outcome.errors) == ([OTHER], [])
+    assert set(outcome.leases) == {LEASE, OTHER}
+    assert (outcome.lease()["valid_lifetime"], outcome.lease(OTHER)["valid_lifetime"]) == ("0", "600")
+    assert (outcome.routes, outcome.errors) == ([discard("2001:db8:200::/56")], [])
+
+
+def age(change: str) -> str:
+    """Give the command that makes a lease long over, and says something else of it."""
+    edit = f"s/^uptime=.*/uptime=0.00/; s/lifetime=.*/lifetime=1/; {change}"
+    return f"sed -i '{edit}' run/leases/{LEASE}; rm -f run/leases/.swept*"
 
 
 def test_what_a_reply_leaves_out_stays_for_its_lifetime(caller: Caller) -> None:
     left_out = {"reason": "RENEW6", f"old_{IA}_iaid": "629d010a"} | prefix("old", IA, 1, PREFIX)
     renewed = BOUND | prefix("new", IA, 1, "2001:db8:200::/56") | left_out
     assert set(caller.run(BOUND, renewed).leases) == {LEASE, OTHER}
-    aged = f"sed -i 's/^uptime=.*/uptime=0.00/; s/lifetime=.*/lifetime=1/' run/leases/{LEASE}"
-    assert set(caller.run(renewed, before=aged).leases) == {OTHER}
+    assert set(caller.run(renewed, before=age("")).leases) == {OTHER}
 
 
-@pytest.mark.parametrize(
-    "change", ["s/^client=.*/client=dhclient/", "s/^valid_lifetime=.*/valid_lifetime=0/"]
-)
-def test_only_its_own_expired_leases_are_forgotten(caller: Caller, change: str) -> None:
+def test_only_expired_leases_of_this_link_are_cleared_up(caller: Caller) -> None:
     caller.run(BOUND)
-    age = f"sed -i 's/^uptime=.*/uptime=0.00/; s/lifetime=.*/lifetime=1/; {change}' run/leases/{LEASE}"
-    outcome = caller.run(BOUND | prefix("new", IA, 1, "2001:db8:200::/56"), before=age)
+    tombstone = age("s/^valid_lifetime=.*/valid_lifetime=0/")
+    outcome = caller.run(BOUND | prefix("new", IA, 1, "2001:db8:200::/56"), before=tombstone)
     assert set(outcome.leases) == {LEASE, OTHER}
-    assert caller.run(BOUND | {"interface": "eth1"}).lease()["uptime"] == "0.00"
+    elsewhere = BOUND | {"interface": "eth1"} | prefix("new", IA, 1, "2001:db8:300::/56")
+    assert caller.run(elsewhere, before=age("")).lease()["uptime"] == "0.00"
 
 
 def test_a_step_of_the_wall_clock_forgets_nothing(caller: Caller) -> None:
     caller.run(BOUND)
-    stepped = f"sed -i 's/^life_starts=.*/life_starts=1000000000/' run/leases/{LEASE}"
+    stepped = f"touch -d @1000000000 run/leases/{LEASE}; rm -f run/leases/.swept*"
     outcome = caller.run(BOUND | prefix("new", IA, 1, "2001:db8:200::/56"), before=stepped)
     assert set(outcome.leases) == {LEASE, OTHER}
 
@@ -228,8 +245,9 @@ def test_a_call_for_an_address_changes_nothing(caller: Caller, reason: str) -> N
 @pytest.mark.parametrize("obstacle", NOWHERE_TO_WRITE.values(), ids=NOWHERE_TO_WRITE)
 def test_where_no_file_can_be_written_it_says_so(caller: Caller, obstacle: str) -> None:
     told = caller.run(BOUND, before=f"{obstacle}; set -eu", after="echo alive; find run -name '*@*'")
-    assert told.errors[-1] == f"anyipd hook: BOUND6: no lease file for {PREFIX}; lifetime unknown"
+    assert f"anyipd hook: BOUND6: no lease file for {PREFIX}" in told.errors
     assert told.printed == "alive\n"
+    assert (told.routes, told.main) == ([discard(metric=1026)], [])
 
 
 @pytest.mark.parametrize(
@@ -238,7 +256,7 @@ def test_where_no_file_can_be_written_it_says_so(caller: Caller, obstacle: str) 
 @pytest.mark.parametrize("options", ["", "-eu", "-Cf"])
 def test_nothing_is_left_behind_in_the_caller(caller: Caller, env: dict[str, str], options: str) -> None:
     outcome, before, after = caller.run_watched(
-        env, before=f"IFS=:; umask 027; set {options} --", after="echo status:$?", function="tell"
+        env, before=f"IFS=:; umask 027; set {options} --", after="echo status:$?", function="report"
     )
     assert after == before
     assert outcome.printed == "status:0\n"
@@ -275,8 +293,12 @@ def test_both_hooks_check_in_the_same_words() -> None:
         "check_interface",
         "check_number",
         "check_lifetime",
-        "read_uptime",
+        "message",
+        "look_around",
         "publish",
+        "report",
+        "read_lease",
+        "sweep",
     }
     assert {name: ours[name] for name in common} == {name: dhclients[name] for name in common}
 
@@ -309,7 +331,7 @@ def test_no_environment_does_harm(shell: str, env: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         caller = Caller(shell_command(shell), Path(directory), HOOK)
         outcome = caller.run(env, before="set -eu")
-        assert (outcome.printed, outcome.routes) == ("", [])
+        assert (outcome.printed, outcome.main) == ("", [])
         caller.assert_only_leases(outcome, env["interface"])
         for name, content in outcome.leases.items():
             lease = outcome.lease(name)

@@ -25,6 +25,10 @@ KEYS = [
     "preferred_lifetime",
     "valid_lifetime",
     "uptime",
+    "reason",
+    "pid",
+    "netns",
+    "boot",
 ]
 BOUND = {
     "reason": "BOUND6",
@@ -40,6 +44,8 @@ BOUND = {
     "new_rebind": "240",
 }
 RELEASE = {"reason": "RELEASE6", "interface": "eth0", "old_ip6_prefix": PREFIX}
+STAMP = ".swept@"
+"""What the names of files begin with that say when the hook cleared up last."""
 SHELLS = {
     "dash": ["dash"],
     "bash": ["bash"],
@@ -50,11 +56,12 @@ SHELLS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What there is after a call: lines on stderr, routes of table main, lease files by name."""
+    """What there is after a call: lines on stderr, routes of tables 150 and main, lease files by name."""
 
     printed: str
     errors: list[str]
     routes: list[dict[str, object]]
+    main: list[dict[str, object]]
     leases: dict[str, str]
 
     def lease(self, name: str = LEASE) -> dict[str, str]:
@@ -96,7 +103,11 @@ class Caller:
         )
         script = (
             f"{before}\n. {self.hook}\n{again}{after}\n"
-            f"echo --routes--\nexec {need('ip')} -json -6 route show table main\n"
+            "echo --routes--\n"
+            # Until its first route there is no such table.
+            f"messages=$({need('ip')} -json -6 route show table 150 2>/dev/null) || messages='[]'\n"
+            'echo "$messages"\n'
+            f"exec {need('ip')} -json -6 route show table main\n"
         )
         done = subprocess.run(
             in_namespaces([*self.shell, "-c", script]),
@@ -112,11 +123,15 @@ class Caller:
             check=True,
         )
         printed, _, routes = done.stdout.decode().partition("--routes--\n")
+        messages, main = routes.splitlines()
         return Outcome(
             printed,
             done.stderr.decode(errors="backslashreplace").splitlines(),
-            json.loads(routes),
-            {file.name: file.read_text() for file in self.leases.iterdir()} if self.leases.is_dir() else {},
+            json.loads(messages),
+            json.loads(main),
+            {file.name: file.read_text() for file in self.leases.iterdir() if not file.name.startswith(STAMP)}
+            if self.leases.is_dir()
+            else {},
         )
 
     def run_watched(
@@ -145,13 +160,14 @@ class Caller:
         assert set(self.directory.iterdir()) <= {self.runtime_dir}
         if self.runtime_dir.exists():
             assert [path.name for path in self.runtime_dir.iterdir()] == ["leases"]
+            assert all(name.startswith(".") is False for name in outcome.leases)
         for name, content in outcome.leases.items():
             lease = outcome.lease(name)
             assert content.isascii()
             assert content.replace("\n", "").isprintable()
             assert lease["uplink"].encode() == uplink
             assert name == lease["prefix"].replace("/", "_") + "@" + lease["uplink"]
-            assert all(lease[key].isdecimal() for key in KEYS[4:7])
+            assert all(lease[key].isdecimal() for key in KEYS[4:7] if key in lease)
 
 
 def in_namespaces(command: list[str]) -> list[str]:
@@ -167,7 +183,7 @@ def shell_command(name: str) -> list[str]:
 
 
 def discard(prefix: str = PREFIX, metric: int = 1025) -> dict[str, object]:
-    """Give the discard route that the hook leaves, as `ip -json` shows it."""
+    """Give the message that the hook leaves in table 150, as `ip -json` shows it."""
     return {
         "type": "unreachable",
         "dst": prefix,
