@@ -111,7 +111,7 @@ class _Host:
             subnet(OTHER, 1), lambda: self.rig.start_hook("BOUND6", OTHER)
         )
         process.wait()
-        self.rig.hook("EXPIRE6", OTHER)
+        self.rig.hook("RELEASE6", OTHER)
         self.wait_for(2)
         return took
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import next_second
 from tests.lab.dhclient import HOOK
 from tests.lab.namespace import Namespace, wait_until
 
@@ -59,7 +60,8 @@ class Rig:
 
     def flush(self) -> None:
         """Leave no route behind."""
-        for route in ("proto 150 table local", "proto dhcp table main", "proto 150 table main"):
+        ours = "proto 150 table local", "proto 150 table main"
+        for route in (*ours, "proto dhcp table main", "proto dhcp table 150"):
             self.namespace.run("ip", "-6", "route", "flush", *route.split(), check=False)
 
     def until_logged(self, change: Callable[[], object], event: str, timeout: float = 30.0) -> float:
@@ -101,11 +103,11 @@ class Rig:
         self, reason: str, prefix: Prefix, valid: int = 7200, hook: Path = HOOK
     ) -> subprocess.Popen[bytes]:
         """Start our hook, or another in its place: sourced, as dhclient-script does with hooks."""
-        which = "old" if reason in {"EXPIRE6", "RELEASE6"} else "new"
+        which = "old" if reason == "RELEASE6" else "new"
         told = {
             "ip6_prefix": str(prefix),
-            "iaid": "00:00:00:01",
-            "life_starts": str(int(time.time())),
+            "iaid": (prefix.address >> 80 & 0xFFFFFFFF).to_bytes(4).hex(":"),
+            "life_starts": str(next_second()),
             "preferred_life": str(valid // 2),
             "max_life": str(valid),
         }

@@ -45,7 +45,9 @@ def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) 
     `assigned` may hold prefixes from anywhere. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
     """
     prefix = delegation.prefix
-    entries = [entry for entry in policy.subnets if entry.uplink in {None, delegation.uplink}]
+    entries = [
+        entry for entry in policy.subnets if entry.uplink in {None, delegation.uplink, *delegation.uplinks}
+    ]
     excluded = [Assigned(delegation.exclude, EXCLUDED)] if delegation.exclude else []
     obstacles = sorted(
         (each for each in [*assigned, *excluded] if each.prefix.overlaps(prefix)),
@@ -66,7 +68,7 @@ def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) 
 
 def unmatched(policy: Policy, delegations: Iterable[Delegation]) -> list[str]:
     """Tell of subnets whose uplink none of the delegations is known to have come in on."""
-    uplinks = {each.uplink for each in delegations}
+    uplinks = {uplink for each in delegations for uplink in (each.uplink, *each.uplinks)}
     return [
         f"{each.name}: no prefix is known to be delegated on {each.uplink}"
         for each in policy.subnets

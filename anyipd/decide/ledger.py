@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import chain
+from operator import attrgetter
 
 from anyipd.decide.left_out import LeftOut, left_out
 from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
@@ -150,7 +151,8 @@ class Ledger:
 
     def take(self, leases: Iterable[Lease], now: float, *, silent: Collection[str] = ()) -> None:
         """Take in all reports at hand. `silent` are clients that are there, and cannot be understood."""
-        for lease in leases:
+        # A withdrawal may end what was reported on another uplink: before it, but not since.
+        for lease in sorted(leases, key=attrgetter("written")):
             self._report(lease, now)
         self.pass_time(now, silent=silent)
 
@@ -226,8 +228,11 @@ class Ledger:
 
     def route_added(self, route: Discard, now: float) -> None:
         """Take note that a client added a discard route, or replaced it by the same."""
+        again = {each for each in self._fallen if each.prefix == route.prefix}
+        self._fallen -= again
+        for each in again:  # one of another metric is not there any more
+            self._routes.pop(each, None)
         self._routes[route] = now
-        self._fallen = {each for each in self._fallen if each.prefix != route.prefix}
 
     def route_removed(self, route: Discard) -> None:
         """Take note that a discard route went, unless it went with lo."""

@@ -200,10 +200,10 @@ class Demo:
     def overlap(self) -> None:
         self.ping(NEW, "answers in the new prefix")
         self.ping(OLD, "still answers in the old one")
-        with self.story.step("host", "deprecates the old one, its preferred lifetime over") as step:
+        with self.story.step("anyipd", "deprecates the old one: it is superseded") as step:
             step.wait_for(
                 "a line about it in anyipd's log",
-                lambda: f"deprecated prefix={OLD}" in self.daemon.log.read_text(),
+                lambda: f"superseded prefix={OLD}" in self.daemon.log.read_text(),
                 lambda: f"{max(self.left(), 0):.0f} s to live",
                 timeout=VALID,
             )

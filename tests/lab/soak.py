@@ -57,6 +57,8 @@ class Soak:
             name = "the start"
             try:
                 self.stage.wait_until_whole()
+                # What a daemon hands to those who ask is a descriptor, held from the first of them on.
+                self.stage.daemon.control("status")
                 self.look()
                 self.report.start = self.first
                 for fault in order(self.report.seed):
