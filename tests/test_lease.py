@@ -43,7 +43,7 @@ LEASE = Lease(
     reply=1_700_000_000,
     clock=WRITTEN - UPTIME,
 )
-HERE = Where("0b-00", 77, WRITTEN - UPTIME)
+HERE = Where("0b00", 77, WRITTEN - UPTIME)
 
 
 def parse(text: bytes, modified: float, now: float) -> Lease:

@@ -207,7 +207,7 @@ def _is_elsewhere(fields: Mapping[str, str], modified: float, where: Where) -> b
     if fields.get("netns", str(where.network_namespace)) not in {"", str(where.network_namespace)}:
         return True
     if fields.get("boot"):
-        return fields["boot"] != where.boot
+        return here.plain_boot(fields["boot"]) != where.boot
     return modified < where.booted - _LONG_BEFORE
 
 
