@@ -27,7 +27,7 @@ class LedgerFile:
 
     def __init__(self, runtime_dir: Path) -> None:
         self.path = runtime_dir / "daemon" / str(here.network_namespace())
-        self._written = b""
+        self._written = -1
 
     def read(self) -> Ledger:
         """Return the ledger in the file; an empty one where there is none, or one of another boot.
@@ -52,6 +52,8 @@ class LedgerFile:
 
     def write(self, ledger: Ledger) -> None:
         """Write a ledger down, unless the file holds it. Raises OSError."""
+        if ledger.version == self._written:
+            return
         found = {
             "boot": here.boot(),
             "records": [_plain(record) for record in ledger.records],
@@ -62,8 +64,6 @@ class LedgerFile:
             "fallen": [{"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen],
         }
         text = json.dumps(found).encode()
-        if text == self._written:
-            return
         self.path.parent.mkdir(mode=0o755, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}")
         try:
@@ -74,7 +74,7 @@ class LedgerFile:
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
-        self._written = text
+        self._written = ledger.version
 
 
 def _for_all_to_read(path: str, flags: int) -> int:

@@ -22,7 +22,7 @@ from anyipd.observe.lease import Leases
 from fuzz import FOUND, progress
 from tests.lab import debian
 from tests.lab.dhclient import HOOK
-from tests.lab.hook_caller import SHELLS, in_namespaces, shell_command
+from tests.lab.hook_caller import SHELLS, STAMP, in_namespaces, shell_command
 
 BATCH = 250
 """Inputs a shell gets, before it is seen what it did."""
@@ -183,8 +183,9 @@ def wrong_files(folder: Path) -> str | None:
     if odd := left - {"work", "run", "run/leases", "script", "before"}:
         return f"it left {sorted(odd)}"
     leases = folder / "run" / "leases"
-    if leases.is_dir() and (unfinished := [path for path in leases.iterdir() if path.name.startswith(".")]):
-        return f"it left {unfinished} in the making"
+    hidden = [path for path in leases.glob(".*") if not path.name.startswith(STAMP)]
+    if hidden:
+        return f"it left {hidden} in the making"
     _, complaints = Leases(leases).read(clock.now())
     # That is for the daemon to find.
     wrong = [each for each in complaints if "longer than the valid lifetime" not in each.reason]

@@ -311,12 +311,12 @@ def test_a_discard_route_of_ours_that_stands_stays_at_a_renewal(daemon: Daemon, 
 
 def test_a_hooks_message_goes_with_its_lease(daemon: Daemon) -> None:
     host = daemon.namespace
-    write_lease(daemon.runtime, preferred_lifetime=1, valid_lifetime=2)
+    write_lease(daemon.runtime, preferred_lifetime=3, valid_lifetime=6)
     host.ip(f"-6 route add unreachable {PREFIX} dev lo table 150 proto dhcp metric 1025")
     daemon.configure(POLICY)
     daemon.start()
     assert host.ip_json("-6 route show table 150") != []
-    daemon.wait_for("event=expired")
+    daemon.wait_for("event=expired", 10)
     wait_until(lambda: host.ip_json("-6 route show table 150") == [])
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from anyipd.printable import printable
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import write_lease
+from tests.lab.delegated import take_back, write_lease
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
 
@@ -101,13 +101,14 @@ def test_neither_log_nor_tool_passes_it_on(hostile: tuple[Daemon, Daemon, str]) 
 def test_watch_and_probe_show_it_escaped(hostile: tuple[Daemon, Daemon, str], host: Namespace) -> None:
     daemon, _, shown = hostile
     for words in (["watch"], ["watch", "--json"]):
-        command = ["timeout", "1", sys.executable, "-m", "anyipd.ctl", *words, *daemon.files]
+        command = ["timeout", "3", sys.executable, "-m", "anyipd.ctl", *words, *daemon.files]
         with host.entered():
             done = subprocess.run(command, check=False, capture_output=True, env=daemon.environment())
         assert done.stderr == b""
         assert is_safe(done.stdout)
         assert b"conflict" in done.stdout
-    (daemon.runtime / "leases" / "one").unlink()
+    take_back(daemon.runtime, prefix=DELEGATED, uplink="gone0")
+    wait_until(lambda: not daemon.status()["delegations"])
     host.ip(f"-6 route add unreachable {DELEGATED} dev lo proto dhcp")
     wait_until(lambda: any(each["uplink"] is None for each in daemon.status()["delegations"]))
     if "xff" in shown:

@@ -131,6 +131,8 @@ class Ledger:
         self._carrier_since: Mapping[str, float] = {}
         self._seen_routes = routes is not None
         self._judge_at = INFINITE
+        self.version = 0
+        """Changes with everything that must survive."""
 
     @property
     def records(self) -> Collection[Record]:
@@ -218,6 +220,7 @@ class Ledger:
 
     def see_routes(self, standing: Collection[Discard], now: float) -> None:
         """Take note of all discard routes that stand, as read from the kernel."""
+        self.version += 1
         # What was not there at the last reading was added since; at the first, nobody knows when.
         added = now if self._seen_routes else -INFINITE
         self._seen_routes = True
@@ -228,6 +231,7 @@ class Ledger:
 
     def route_added(self, route: Discard, now: float) -> None:
         """Take note that a client added a discard route, or replaced it by the same."""
+        self.version += 1
         again = {each for each in self._fallen if each.prefix == route.prefix}
         self._fallen -= again
         for each in again:  # one of another metric is not there any more
@@ -236,11 +240,13 @@ class Ledger:
 
     def route_removed(self, route: Discard) -> None:
         """Take note that a discard route went, unless it went with lo."""
+        self.version += 1
         if route not in self._fallen:
             self._routes.pop(route, None)
 
     def lo_fell(self) -> None:
         """Take note that lo took the routes along, which is no client's word."""
+        self.version += 1
         self._fallen |= self._routes.keys()
 
     def is_stale(self, route: Discard) -> bool:
@@ -292,6 +298,7 @@ class Ledger:
         # What expired may be reported again, and is over all the same; what was withdrawn must stay so.
         ended.sort(key=lambda record: (record.state is State.WITHDRAWN, record.since))
         for record in ended[:-MAX_ENDED]:
+            self.version += 1
             del self._records[record.key]
             keys = self._keys[record.lease.prefix]
             del keys[record.key]
@@ -385,6 +392,7 @@ class Ledger:
                 yield from self._of(prefix._replace(length=length).masked())
 
     def _put(self, record: Record) -> None:
+        self.version += 1
         self._records[record.key] = record
         self._keys.setdefault(record.lease.prefix, {})[record.key] = None
         self._lengths.add(record.lease.prefix.length)
