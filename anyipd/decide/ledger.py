@@ -120,6 +120,8 @@ class Ledger:
         routes: Mapping[Discard, float] | None = None,
         fallen: Iterable[Discard] = (),
     ) -> None:
+        self.version = 0
+        """Changes with everything that must survive."""
         self._records: dict[Key, Record] = {}
         self._keys: dict[Prefix, dict[Key, None]] = {}
         self._lengths: set[int] = set()
@@ -131,8 +133,6 @@ class Ledger:
         self._carrier_since: Mapping[str, float] = {}
         self._seen_routes = routes is not None
         self._judge_at = INFINITE
-        self.version = 0
-        """Changes with everything that must survive."""
 
     @property
     def records(self) -> Collection[Record]:
