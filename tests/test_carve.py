@@ -192,6 +192,11 @@ def test_an_uplink_is_carved_for_its_own_entries_only() -> None:
         assert str(runs[0].first) == "2001:db8::/64"
 
 
+def test_an_entry_for_an_uplink_is_of_what_any_that_reported_the_prefix_came_in_on() -> None:
+    told = replace(delegated("2001:db8::/60", "eth0"), uplinks=frozenset({"eth0", "eth1"}))
+    assert [each.name for each in carve(told, wanting({"uplink": "eth1"}), [])] == ["s0"]
+
+
 def test_what_is_reserved_collides_with_nothing() -> None:
     policy = wanting({"id": 0, "count": 4, "bind": False})
     runs = carve(delegated("2001:db8::/60"), policy, in_use("2001:db8:0:1::/64"))

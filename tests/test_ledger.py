@@ -352,6 +352,32 @@ def test_what_falls_with_lo_is_no_clients_word(story: Story) -> None:
     assert story.after(0).states() == {}
 
 
+def test_a_route_added_anew_takes_the_place_of_all_that_fell_of_its_prefix(story: Story) -> None:
+    before, after = Discard(OLD, NETWORKD), Discard(OLD, DHCPCD)
+    story.stands(before).ledger.lo_fell()
+    story.ledger.route_removed(before)
+    story.ledger.route_added(after, story.now)
+    story.ledger.route_removed(after)
+    assert story.after(0).states() == {}
+
+
+def test_a_withdrawal_ends_what_was_reported_before_it_in_whatever_order_files_are_read(
+    story: Story,
+) -> None:
+    lasting, later = (Story().report(OLD, uplink=name).reports[OLD, name] for name in ("old", "new"))
+    withdrawn = replace(lasting, uplink="other", lifetime=0, written=1001.0, reply=1001.0)
+    for uplinks in (("old", "other", "new"), ("new", "other", "old")):
+        ledger = Ledger()
+        ledger.see_links({"lo"}, {})
+        reports = {
+            "old": lasting,
+            "other": withdrawn,
+            "new": replace(later, written=1002.0, reply=1002.0),
+        }
+        ledger.take([reports[name] for name in uplinks], 1003.0)
+        assert [each.uplinks for each in ledger.delegations(1003.0)] == [{"new"}]
+
+
 def test_what_a_client_says_that_cannot_be_understood_is_held_while_its_route_stands(story: Story) -> None:
     route = Discard(OLD, NETWORKD)
     story.report(OLD, client="networkd").stands(route).reports.clear()
