@@ -361,9 +361,7 @@ def test_a_route_added_anew_takes_the_place_of_all_that_fell_of_its_prefix(story
     assert story.after(0).states() == {}
 
 
-def test_a_withdrawal_ends_what_was_reported_before_it_in_whatever_order_files_are_read(
-    story: Story,
-) -> None:
+def test_a_withdrawal_ends_what_was_reported_before_it_in_whatever_order_files_are_read() -> None:
     lasting, later = (Story().report(OLD, uplink=name).reports[OLD, name] for name in ("old", "new"))
     withdrawn = replace(lasting, uplink="other", lifetime=0, written=1001.0, reply=1001.0)
     for uplinks in (("old", "other", "new"), ("new", "other", "old")):

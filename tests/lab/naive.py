@@ -7,7 +7,8 @@ test's own bookkeeping; small prefixes keep the loops fast.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Network
 from typing import Any
@@ -21,16 +22,26 @@ LONGEST = (2**31 - 1) // 100
 """Seconds of the longest lifetime that the kernel tells."""
 
 
+JUDGED_AFTER = 0.3
+"""Seconds after the last report of a Reply until what it left out is superseded."""
+
+MESSAGE, ALONE = 1025, 1026
+"""Metrics of the hook's messages: beside a lease file, and without one."""
+
+
 @dataclass(frozen=True)
-class Lease:
-    """A lease file; `written` is the uptime in it, `age` what passed since the lease began by then."""
+class Report:
+    """What the hook wrote; `written` is the uptime in it, `age` what passed since the lease began by then."""
 
     prefix: IPv6Network
     uplink: str
+    iaid: str
+    life_starts: int
     preferred: int
     valid: int
     written: float
     age: float
+    anew: bool = False
 
     def ends(self, lifetime: int) -> float:
         return NEVER if lifetime == INFINITE else self.written - self.age + lifetime
@@ -38,11 +49,141 @@ class Lease:
 
 @dataclass(frozen=True)
 class Discard:
-    """A discard route of a client."""
+    """A discard route of a client, or a message of the hook's."""
 
     prefix: IPv6Network
     metric: int
-    protocol: str
+
+
+@dataclass
+class Account:
+    """What became of what is reported of a prefix on an uplink: granted, superseded, taken back, over."""
+
+    report: Report
+    state: str
+    began: float
+    since: float
+    until: float
+
+    @property
+    def lives(self) -> bool:
+        return self.state in {"granted", "superseded"}
+
+    @property
+    def ended(self) -> float:
+        return self.until if self.lives else self.since
+
+
+class Book:
+    """All that the daemon saw so far, each thing written down when it was seen."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[tuple[IPv6Network, str], Account] = {}
+        self.routes: dict[Discard, float] = {}
+        self.fallen: set[Discard] = set()
+        self.links: set[str] = set()
+        self.at = 0.0
+
+    def hear(self, report: Report, when: float) -> None:
+        account = self.accounts.get((report.prefix, report.uplink))
+        if account and account.report == report:
+            return
+        if report.valid == 0:
+            self.take_back(report, when)
+        elif account is None:
+            self.accounts[report.prefix, report.uplink] = Account(
+                report, "granted", report.written, when, report.ends(report.valid)
+            )
+        elif report.life_starts > account.report.life_starts or (
+            report.life_starts == account.report.life_starts and report.anew and account.state == "taken back"
+        ):
+            if account.state != "granted":
+                account.began, account.state = report.written, "granted"
+            account.report, account.until = report, report.ends(report.valid)
+
+    def take_back(self, report: Report, when: float) -> None:
+        own = self.accounts.setdefault(
+            (report.prefix, report.uplink), Account(report, "over", report.written, when, report.written)
+        )
+        own.report = report
+        if own.state != "taken back":
+            own.state, own.since = "taken back", when
+        for (prefix, uplink), each in self.accounts.items():
+            if prefix == report.prefix and each.lives and uplink not in self.links:
+                each.state, each.since = "taken back", when
+
+    def see_routes(self, standing: set[Discard], again: set[Discard], when: float) -> None:
+        """`again` are those that were added, or replaced by the same, since the last time."""
+        told = {each.prefix for each in standing}
+        self.fallen = {each for each in self.fallen if each.prefix not in told}
+        self.routes = {
+            each: when if each in again or each not in self.routes else self.routes[each]
+            for each in standing | self.fallen
+        }
+
+    def lo_falls(self) -> None:
+        self.fallen |= self.routes.keys()
+
+    def speaks(self, route: Discard) -> bool:
+        """Whether it was added after all that is known of its prefix, and of any around it, had ended."""
+        if route.metric == MESSAGE:
+            return False
+        return all(
+            self.routes[route]
+            > (
+                account.report.written
+                if route.metric == ALONE and account.state != "taken back"
+                else account.ended
+            )
+            for (prefix, _), account in self.accounts.items()
+            if route.prefix.subnet_of(prefix)
+        )
+
+    def is_stale(self, message: Discard) -> bool:
+        if message.metric == ALONE:
+            return not self.speaks(message)
+        return not any(each.lives for (prefix, _), each in self.accounts.items() if prefix == message.prefix)
+
+    def pass_time(self, now: float) -> None:
+        """Time passes while the daemon is awake: each thing happens when it is due."""
+        while due := [at for at in self.deadlines() if self.at < at <= now]:
+            self.wake(min(due))
+        self.wake(now)
+
+    def wake(self, now: float) -> None:
+        """All that is over by now, and was not seen to be."""
+        self.at = now
+        for each in self.accounts.values():
+            if each.lives and each.until <= now:
+                each.state, each.since = "over", each.until
+        for account, at in list(self.left_out()):
+            if at <= now:
+                account.state, account.since = "superseded", now
+
+    def left_out(self) -> Iterator[tuple[Account, float]]:
+        """What the latest Reply for its IAID left out, and when that is judged."""
+        for account in self.accounts.values():
+            mates = [
+                each.report
+                for each in self.accounts.values()
+                if each.state == "granted" and each.report.uplink == account.report.uplink
+            ]
+            latest = max(
+                (each for each in mates if each.iaid == account.report.iaid),
+                key=lambda each: each.written,
+                default=account.report,
+            )
+            if account.state == "granted" and account.report.life_starts != latest.life_starts:
+                same = [each.written for each in mates if each.life_starts == latest.life_starts]
+                yield account, max(same) + JUDGED_AFTER
+
+    def deadlines(self) -> set[float]:
+        """All times at which something changes by itself."""
+        times = {at for _, at in self.left_out()}
+        for each in self.accounts.values():
+            if each.lives:
+                times |= {each.until, each.report.ends(each.report.preferred)}
+        return times
 
 
 @dataclass(frozen=True)
@@ -53,8 +194,8 @@ class Delegation:
     uplink: str | None = None
     preferred_until: float | None = None
     valid_until: float | None = None
-    granted: float = NEVER
-    told: float | None = None
+    began: float = 0.0
+    uplinks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -68,14 +209,13 @@ class Subnet:
 
 @dataclass
 class Facts:
-    """What there is to go by. `fallen` went with lo, and its clients did not say it again since."""
+    """What there is to go by."""
 
     policy: Shown
-    leases: list[Lease]
+    book: Book
     routes: list[Shown]
     addresses: list[Shown]
     lo_up: bool = True
-    fallen: set[Discard] = field(default_factory=set)
 
 
 def network(shown: str) -> IPv6Network:
@@ -92,18 +232,27 @@ def ours(routes: list[Shown]) -> list[Shown]:
 
 def discards(facts: Facts) -> set[Discard]:
     """The clients' discard routes that the policy accepts."""
+    return standing(facts.routes, facts.policy)
+
+
+def standing(routes: list[Shown], policy: Shown) -> set[Discard]:
     return {
-        Discard(network(route["dst"]), route["metric"], route["protocol"])
-        for route in facts.routes
+        Discard(network(route["dst"]), route["metric"])
+        for route in routes
         if route["table"] == "main"
         and route["type"] in {"unreachable", "blackhole", "prohibit"}
-        and route["protocol"] in accept(facts, "protocols")
+        and route["protocol"] in accept(policy, "protocols")
     }
 
 
-def accept(facts: Facts, key: str) -> list[str]:
+def messages(routes: list[Shown]) -> set[Discard]:
+    """What the hook left for the daemon, in a table that no rule looks up."""
+    return {Discard(network(each["dst"]), each["metric"]) for each in routes if each["table"] == "150"}
+
+
+def accept(policy: Shown, key: str) -> list[str]:
     defaults = {"uplinks": ["*"], "within": ["2000::/3", "fc00::/7"], "protocols": ["dhcp"]}
-    found: list[str] = facts.policy.get("accept", {}).get(key, defaults[key])
+    found: list[str] = policy.get("accept", {}).get(key, defaults[key])
     return found
 
 
@@ -114,65 +263,88 @@ def entries(facts: Facts) -> list[Shown]:
 
 def delegations(facts: Facts, now: float) -> list[Delegation]:
     """One for each prefix that anything tells of."""
-    told = [from_lease(facts, lease, now) for lease in facts.leases]
-    leased = {lease.prefix for lease in facts.leases}
-    # A route of the hook's says nothing beside its lease file (1025), or without one only (1026).
-    told += [
-        Delegation(each.prefix, judge(facts, each.prefix, None) or "live", "kernel")
-        for each in discards(facts)
-        | {one for one in facts.fallen if one.protocol in accept(facts, "protocols")}
-        if each.metric != 1025 and not (each.metric == 1026 and each.prefix in leased)
+    book = deepcopy(facts.book)
+    book.pass_time(now)
+    bare: dict[IPv6Network, float] = {}
+    for route, added in book.routes.items():
+        if book.speaks(route):
+            bare[route.prefix] = max(added, bare.get(route.prefix, 0))
+    leased = {prefix for (prefix, _), each in book.accounts.items() if each.lives}
+    found = [leased_one(facts, book, prefix, now, unknown=prefix in bare) for prefix in leased]
+    found += [
+        Delegation(prefix, "granted", "kernel", began=added)
+        for prefix, added in bare.items()
+        if prefix not in leased
     ]
-    best = [
-        min((one for one in told if one.prefix == prefix), key=preference)
-        for prefix in {t.prefix for t in told}
-    ]
-    carved: list[IPv6Network] = []
-    result = []
-    for each in sorted(best, key=lambda one: (-one.granted, one.prefix.prefixlen, one.prefix)):
-        if is_delegated(each):
-            if any(each.prefix.overlaps(one) for one in carved):
-                result.append(Delegation(**{**vars(each), "state": "overlapped"}))
-                continue
-            carved.append(each.prefix)
-        result.append(each)
-    return result
+    found = [refuse(each) if objection(facts, each) else each for each in found]
+    rivals = [each for each in found if each.state in {"granted", "deprecated"}]
+    lost = {
+        loser(one, other, book.links).prefix
+        for one in rivals
+        for other in rivals
+        if one.prefix != other.prefix and one.prefix.overlaps(other.prefix)
+    }
+    return [refuse(each) if each.prefix in lost else each for each in found]
 
 
-def is_delegated(delegation: Delegation) -> bool:
-    return delegation.state in {"live", "deprecated"}
-
-
-def from_lease(facts: Facts, lease: Lease, now: float) -> Delegation:
-    preferred, valid = lease.ends(lease.preferred), lease.ends(lease.valid)
-    state = "deprecated" if preferred <= now else "live"
+def leased_one(facts: Facts, book: Book, prefix: IPv6Network, now: float, *, unknown: bool) -> Delegation:
+    """What all that report a prefix say together: the one that began first is shown."""
+    lives = [each for (of, _), each in book.accounts.items() if of == prefix and each.lives]
+    lives = [each for each in lives if accepts_uplink(facts, each.report.uplink)] or lives
+    shown = min(
+        lives, key=lambda each: (each.report.uplink not in book.links, each.began, each.report.uplink)
+    )
+    granted = [each.report for each in lives if each.state == "granted"]
+    preferred = max((each.ends(each.preferred) for each in granted), default=None)
+    state = "granted"
+    if preferred is not None and preferred <= now:
+        state = "deprecated"
+    if not granted and not unknown:
+        state, preferred = "superseded", max(each.since for each in lives)
     return Delegation(
-        lease.prefix,
-        "expired" if valid <= now else judge(facts, lease.prefix, lease.uplink) or state,
+        prefix,
+        state,
         "dhclient",
-        lease.uplink,
+        shown.report.uplink,
         preferred,
-        valid,
-        NEVER if lease.valid == INFINITE else lease.valid,
-        lease.written,
+        None if unknown else max(each.until for each in lives),
+        shown.began,
+        frozenset(each.report.uplink for each in lives),
     )
 
 
-def judge(facts: Facts, prefix: IPv6Network, uplink: str | None) -> str | None:
-    if not any(prefix.subnet_of(IPv6Network(within)) for within in accept(facts, "within")):
-        return "ignored"
-    if not any(glob == "*" or (uplink and fnmatchcase(uplink, glob)) for glob in accept(facts, "uplinks")):
-        return "ignored"
-    if prefix.prefixlen > max((each.get("length", 64) for each in entries(facts)), default=128):
-        return "refused"
-    return None
+def is_delegated(delegation: Delegation) -> bool:
+    return delegation.state != "refused"
 
 
-def preference(told: Delegation) -> tuple[object, ...]:
-    """Of several that tell of a prefix: what delegates it, a lease file, the one granted for longest."""
-    rank = {"expired": 2, "ignored": 1, "refused": 1}.get(told.state, 0)
-    ends = -(told.valid_until or 0), -(told.preferred_until or 0)
-    return rank, told.source == "kernel", -told.granted, told.uplink or "", ends
+def refuse(delegation: Delegation) -> Delegation:
+    return replace(delegation, state="refused")
+
+
+def accepts_uplink(facts: Facts, uplink: str | None) -> bool:
+    globs = accept(facts.policy, "uplinks")
+    return any(glob == "*" or (uplink and fnmatchcase(uplink, glob)) for glob in globs)
+
+
+def objection(facts: Facts, each: Delegation) -> bool:
+    """Whether the policy does not accept it."""
+    within = [IPv6Network(text) for text in accept(facts.policy, "within")]
+    longest = max((entry.get("length", 64) for entry in entries(facts)), default=128)
+    return (
+        not any(each.prefix.subnet_of(one) for one in within)
+        or not any(accepts_uplink(facts, uplink) for uplink in each.uplinks or [None])
+        or each.prefix.prefixlen > longest
+    )
+
+
+def loser(one: Delegation, other: Delegation, links: set[str]) -> Delegation:
+    """Of two that share addresses: the route without a lease; on one uplink the earlier, else the later."""
+    if (one.source == "kernel") != (other.source == "kernel"):
+        return one if one.source == "kernel" else other
+    earlier, later = sorted((one, other), key=lambda each: (each.began, each.prefix))
+    present = earlier.uplinks & links
+    taken_over = later.source != "kernel" and (not present or present & later.uplinks)
+    return earlier if taken_over else later
 
 
 def assigned(facts: Facts, delegated: list[IPv6Network]) -> Iterator[IPv6Network]:
@@ -196,12 +368,24 @@ def subnets(facts: Facts, now: float) -> list[Subnet]:
     """What the policy makes of all that is delegated: wanted, conflict, reserved, without room."""
     found = [each for each in delegations(facts, now) if is_delegated(each)]
     in_use = list(assigned(facts, [each.prefix for each in found]))
-    return [subnet for each in found for subnet in carve(entries(facts), each, in_use)]
+    return [
+        subnet
+        for each in found
+        for subnet in carve(entries(facts), each, [*in_use, *lost_by_superseded(each, found)])
+    ]
+
+
+def lost_by_superseded(superseded: Delegation, found: list[Delegation]) -> Iterator[IPv6Network]:
+    """What others hold of its addresses; of two superseded ones the later holds them."""
+    for other in found if superseded.state == "superseded" else []:
+        wins = other.state != "superseded" or other.began > superseded.began
+        if wins and other.prefix != superseded.prefix and other.prefix.overlaps(superseded.prefix):
+            yield other.prefix
 
 
 def carve(policy: list[Shown], delegation: Delegation, in_use: list[IPv6Network]) -> list[Subnet]:
     result, taken = [], list(in_use)
-    mine = [entry for entry in policy if entry.get("uplink") in {None, delegation.uplink}]
+    mine = [entry for entry in policy if entry.get("uplink") in {None, *delegation.uplinks}]
     # Pinned ones first, `all` last.
     for entry in sorted(mine, key=lambda one: 0 if "id" in one else 2 if one.get("count") == "all" else 1):
         for number, (place, state) in enumerate(lay(entry, delegation.prefix, in_use, taken)):
@@ -259,7 +443,6 @@ def wanted_routes(facts: Facts, now: float) -> list[tuple[Shown, float | None]]:
         if is_delegated(each)
         and kind != "none"
         and each.prefix not in covered
-        and (each.told is None or each.told + 1 <= now)
         and (each.prefix, 2048) not in main
     ]
     return routes
@@ -301,9 +484,3 @@ def difference(
 
 def text(route: Shown) -> str:
     return " ".join(f"{key}={value}" for key, value in route.items() if key != "expires")
-
-
-def boundaries(facts: Facts) -> set[float]:
-    """All times at which what is wanted may change by itself."""
-    times = {end for each in facts.leases for end in (each.ends(each.preferred), each.ends(each.valid))}
-    return times | {each.written + 1 for each in facts.leases}

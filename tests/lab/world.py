@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from ipaddress import IPv6Network
 from pathlib import Path
 from shutil import rmtree
@@ -17,9 +18,10 @@ from typing import Any
 
 from tests.lab import debian, naive
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import next_second
 from tests.lab.dhclient import HOOK
 from tests.lab.monitor import RouteMonitor
-from tests.lab.naive import Discard, Facts, Lease, Shown
+from tests.lab.naive import Book, Discard, Facts, Report, Shown
 from tests.lab.namespace import Namespace, wait_until
 
 LINK = "link0"
@@ -31,6 +33,9 @@ SETTLED = 5.0
 REST = 0.1
 """Seconds for which they must stay so: longer than the daemon's rest between two passes."""
 
+KEEP_OFF = 0.15
+"""Seconds around a deadline in which nobody could say whether it came before a change."""
+
 
 class World:
     """A namespace with the link `LINK`, anyipd in it, and `ip monitor` as a witness."""
@@ -41,16 +46,22 @@ class World:
         self.host.ip(f"link add {LINK} type veth peer name other")
         for link in (LINK, "other"):
             self.host.ip(f"link set {link} up")
+        for uplink in ("up0", "up1"):
+            self.host.ip(f"link add {uplink} type veth peer name {uplink}-isp")
         folder = Path(mkdtemp(dir="/run"))
         self.stack.callback(rmtree, folder)
         self.daemon = self.stack.enter_context(Daemon(self.host, folder))
         self.leases = self.daemon.runtime / "leases"
         self.leases.mkdir()
         self.monitor = RouteMonitor(self.host, folder)
-        self.written: dict[str, Lease] = {}
+        self.book = Book()
+        self.unseen: dict[str, Report] = {}  # lease files, by name
+        self.again: set[Discard] = set()  # routes added since the daemon's last look
+        self.uncertain: set[str] = set()  # lease files that it may have seen before it was killed
+        self.unsettled = ""
+        self.messages: set[Discard] = set()
         self.policy: Shown = {}  # in force
         self.configuration: Shown | None = {}  # in the file; None where that is not to be used
-        self.fallen: set[Discard] = set()
         self.alive = self.paused = False
         self.lo_up = True
         self.foreign = self.foreign_routes()
@@ -70,18 +81,50 @@ class World:
         return sorted(
             re.sub(r'"flags": \[[^]]*\]', '"flags": []', json.dumps(route))
             for route in naive.foreign(self.routes())
-            if route["type"] != "multicast"
+            if route["type"] != "multicast" and route["table"] != "150"
         )
 
     def facts(self, routes: list[Shown], policy: Shown | None = None) -> Facts:
-        return Facts(
-            policy=self.policy if policy is None else policy,
-            leases=list(self.written.values()),
-            routes=naive.foreign(routes),
-            addresses=self.host.ip_json("-6 addr show"),
-            lo_up=self.lo_up,
-            fallen=set() if policy is not None else self.fallen,
-        )
+        policy = self.policy if policy is None else policy
+        book = deepcopy(self.book)
+        if not self.alive:
+            self.note(book, routes, policy, now())
+        return Facts(policy, book, naive.foreign(routes), self.host.ip_json("-6 addr show"), self.lo_up)
+
+    # What the daemon sees of it.
+
+    def note(self, book: Book, routes: list[Shown], policy: Shown, when: float) -> None:
+        """Write down all that there is to see now."""
+        book.links = {link["ifname"] for link in self.host.ip_json("link show")}
+        book.see_routes(naive.standing(routes, policy) | naive.messages(routes), self.again, when)
+        for report in sorted(self.unseen.values(), key=lambda each: each.written):
+            book.hear(report, when)
+        book.wake(when)
+
+    def changed(self, what: str) -> None:
+        """Take note of a change, which is seen at once, or when the daemon wakes."""
+        self.unsettled = what
+        if self.alive and not self.paused:
+            self.see(now())
+
+    def see(self, when: float) -> None:
+        self.note(self.book, self.routes(), self.policy, when)
+        self.unseen, self.again = {}, set()
+
+    def sync(self, name: str = "") -> None:
+        """Before what must not be seen together with the change before it, nor with a deadline."""
+        if not self.alive and name in self.uncertain:
+            self.start()
+        if not self.alive or self.paused:
+            return
+        if self.unsettled:
+            self.settle()
+        self.keep_off()
+
+    def keep_off(self) -> None:
+        while near := [at for at in self.book.deadlines() if abs(at - now()) < KEEP_OFF]:
+            time.sleep(max(near) + KEEP_OFF - now())
+        self.book.pass_time(now())
 
     # What happens to it.
 
@@ -96,12 +139,6 @@ class World:
         yield
         self.foreign = self.foreign_routes()
         assert_same(before, others(self.foreign))
-        self.forget_fallen()
-
-    def forget_fallen(self) -> None:
-        """What is told again has not fallen any more."""
-        told = {each.prefix for each in naive.discards(self.facts(self.routes()))}
-        self.fallen = {each for each in self.fallen if each.prefix not in told}
 
     def ip(self, words: str) -> None:
         """Run `ip`, which may find that there is nothing to do, or no way to do it."""
@@ -121,37 +158,73 @@ class World:
 
         wait_until(in_place)
 
-    def write_lease(self, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int) -> None:
-        """Write a lease file as the hook does."""
-        uptime, modified = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
-        life_starts = int(modified) - age
+    @contextlib.contextmanager
+    def routing(self, *places: Discard) -> Iterator[None]:
+        """Change clients' discard routes; `places` are added anew where they are there afterwards."""
+        self.sync()
+        yield
+        standing = naive.standing(self.routes(), self.policy) | naive.messages(self.routes())
+        self.again |= standing & set(places)
+        if (self.again and standing & set(places)) or standing != self.book.routes.keys() - self.book.fallen:
+            self.messages = naive.messages(self.routes())
+            self.changed("routes")
+
+    def write_lease(
+        self,
+        prefix: IPv6Network,
+        uplink: str,
+        lifetimes: tuple[int, int],
+        age: int,
+        second: int | None = None,
+    ) -> None:
+        """Write a lease file as the hook does; `second` is that of the Reply, which several may share."""
+        self.sync(lease_name(prefix, uplink))
+        uptime, modified = now(), time.time()
+        life_starts = int(modified) - age if age else second or next_second()
+        # What is older than what came before is not of the same exchange.
+        iaid = "00:00:00:02" if age or prefix.prefixlen in {64, 66} else "00:00:00:01"
         new = self.leases / f".{lease_name(prefix, uplink)}.1"
-        new.write_text(lease_text(prefix, uplink, life_starts, lifetimes, f"{uptime:.2f}"))
+        new.write_text(lease_text(Report(prefix, uplink, iaid, life_starts, *lifetimes, uptime, age)))
         os.utime(new, (modified, modified))
         new.rename(self.leases / lease_name(prefix, uplink))
-        self.note_lease(prefix, uplink, life_starts, lifetimes)
+        self.note_lease(prefix, uplink)
 
-    def note_lease(
-        self, prefix: IPv6Network, uplink: str, life_starts: int, lifetimes: tuple[int, int]
-    ) -> None:
-        """Keep in mind a lease file that was written just now; only its times are read off it."""
+    def note_lease(self, prefix: IPv6Network, uplink: str) -> None:
+        """Keep in mind a lease file that was written just now."""
         file = self.leases / lease_name(prefix, uplink)
-        told, _, uptime = file.read_text().rstrip().rpartition("uptime=")
-        assert told == lease_text(prefix, uplink, life_starts, lifetimes, "").removesuffix("uptime=\n")
+        told = dict(line.split("=", 1) for line in file.read_text().splitlines())
+        assert (told["client"], told["prefix"], told["uplink"]) == ("dhclient", str(prefix), uplink)
+        life_starts = int(told["life_starts"])
         # It may have begun at the end of the second that life_starts names.
         age = max(file.stat().st_mtime - life_starts - 1, 0)
-        self.written[file.name] = Lease(prefix, uplink, *lifetimes, float(uptime), age)
+        self.unseen[file.name] = Report(
+            prefix,
+            uplink,
+            told["iaid"],
+            life_starts,
+            int(told["preferred_lifetime"]),
+            int(told["valid_lifetime"]),
+            float(told["uptime"]),
+            age,
+            anew=told.get("reason") == "BOUND6",
+        )
+        self.changed(file.name)
+
+    def take_back(self, prefix: IPv6Network, uplink: str) -> None:
+        """Write what the hook does when the client or the server takes a prefix back."""
+        self.write_lease(prefix, uplink, (0, 0), 0)
 
     def remove_lease(self, prefix: IPv6Network, uplink: str) -> None:
+        """Remove a lease file, which says nothing."""
+        self.sync(lease_name(prefix, uplink))
         (self.leases / lease_name(prefix, uplink)).unlink(missing_ok=True)
-        self.written.pop(lease_name(prefix, uplink), None)
+        self.unseen.pop(lease_name(prefix, uplink), None)
 
     def call_hook(self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int]) -> None:
         """Have dhclient's script call our hook."""
-        which = (
-            "new" if reason in {"BOUND6", "RENEW6", "REBIND6"} else "cur" if reason == "DEPREF6" else "old"
-        )
-        life_starts = int(time.time())
+        self.sync(lease_name(prefix, uplink))
+        which = "new" if reason in {"BOUND6", "RENEW6", "REBIND6"} else "old"
+        life_starts = next_second()
         variables = {
             "ip6_prefix": prefix,
             "iaid": "00:00:00:01",
@@ -166,15 +239,22 @@ class World:
             "interface": uplink,
             **{f"{which}_{key}": str(value) for key, value in variables.items()},
         }
-        with self.touching(lambda route: route["dst"] == str(prefix) and route["metric"] in {1025, 1026}):
+        file = self.leases / lease_name(prefix, uplink)
+        before = file.stat().st_ino if file.exists() else None
+        with self.touching(lambda _: False):
             self.host.run("dash", "-c", f". {HOOK}", env=environment)
-        if which == "old" or lifetimes[1] == 0:
-            assert not (self.leases / lease_name(prefix, uplink)).exists()
-            self.written.pop(lease_name(prefix, uplink), None)
-        else:
-            self.note_lease(
-                prefix, uplink, life_starts, (0 if which == "cur" else lifetimes[0], lifetimes[1])
-            )
+        self.messages = naive.messages(self.routes())
+        self.again |= self.messages & {Discard(prefix, naive.MESSAGE), Discard(prefix, naive.ALONE)}
+        if reason in {"EXPIRE6", "STOP6", "DEPREF6"}:
+            assert before == (file.stat().st_ino if file.exists() else None)
+            self.changed("routes")
+            return
+        told = dict(line.split("=", 1) for line in file.read_text().splitlines())
+        granted = which == "new" and lifetimes[1] > 0
+        assert (told["valid_lifetime"] != "0") == granted
+        if which == "new":
+            assert told["life_starts"] == str(life_starts)
+        self.note_lease(prefix, uplink)
 
     def configure(self, text: str | None, policy: Shown | None) -> None:
         """Put a configuration in place, or none; `policy` is what it means, None that it is bad."""
@@ -188,10 +268,11 @@ class World:
 
     def reload(self) -> None:
         self.resume()
+        self.sync()
         self.daemon.reload()
         if self.configuration is not None:
             self.policy = self.configuration
-        self.forget_fallen()
+        self.changed("routes")
 
     # The daemon's life.
 
@@ -201,16 +282,26 @@ class World:
             self.configure(json.dumps(self.policy), self.policy)
         assert self.configuration is not None
         self.policy = self.configuration
+        while near := [at for at in self.book.deadlines() if now() < at < now() + 1]:
+            time.sleep(max(near) + KEEP_OFF - now())
+        self.again = set()  # while it was away nobody saw them come
+        begun = now()
         self.daemon.launch()
         self.daemon.wait_for_ready(SETTLED)
         self.alive = True
+        self.see(begun)
+        self.uncertain = set()
+        self.unsettled = "start"
 
     def end(self, number: signal.Signals) -> None:
         self.resume()
+        if self.unsettled in {"routes", "start"}:
+            self.settle()
+        self.keep_off()
+        self.uncertain, self.unsettled = {self.unsettled}, ""
         self.daemon.running.send_signal(number)
         assert self.daemon.running.wait(SETTLED) in {0, -signal.SIGKILL}
         self.alive = False
-        self.fallen = set()
 
     def pause(self) -> None:
         """Keep it from seeing what happens until `settle`, or until something cannot do without it."""
@@ -222,16 +313,17 @@ class World:
         if self.paused:
             self.daemon.running.send_signal(signal.SIGCONT)
             self.paused = False
+            self.see(now())
+            self.unsettled = "routes"
 
     def restart(self, number: signal.Signals) -> None:
         """End it between two quiet moments, and see that its return changes no route."""
         self.settle()
         before, seen = self.outlook(), len(self.monitor.changes())
-        forgets = bool(self.fallen)
         self.end(number)
         self.start()
         self.settle()
-        if not forgets and before == self.outlook():
+        if before == self.outlook():
             changes = [line for line in self.monitor.changes()[seen:] if "proto 150" in line]
             assert changes == []
 
@@ -239,18 +331,27 @@ class World:
 
     def lo_falls(self) -> None:
         """Have lo lose all its routes; a daemon that saw clients' discard routes does not forget them."""
+        self.sync()
         self.settle()
         if self.alive:
-            self.fallen |= naive.discards(self.facts(self.routes()))
+            self.book.lo_falls()
         with self.touching(lambda route: route.get("dev") == "lo"):
             self.host.ip("link set lo down")
             self.lo_up = False
+        self.messages = set()
+        self.changed("routes")
 
     def lo_rises(self) -> None:
         with self.touching(lambda route: route.get("dev") == "lo"):
             self.host.ip("link set lo up")
             self.lo_up = True
             self.await_addresses()
+
+    def uplink(self, name: str, *, there: bool) -> None:
+        """Have an uplink come or go."""
+        self.sync()
+        self.ip(f"link add {name} type veth peer name {name}-isp" if there else f"link delete {name}")
+        self.changed("routes")
 
     def batch(self, lines: list[str]) -> None:
         """Have one `ip` do many things, whatever it can."""
@@ -264,10 +365,11 @@ class World:
             return
         order = self.paused and self.only_ours_in_our_places()
         seen = len(self.monitor.changes()) if order else 0
-        before = self.outlook()
         self.resume()
+        before = self.outlook()
         self.wait()
         assert_same(self.foreign, self.foreign_routes())
+        self.unsettled = ""
         if order and before == self.outlook():
             changes = [line for line in self.monitor.changes()[seen:] if "table local proto 150" in line]
             removals = [number for number, line in enumerate(changes) if line.startswith("Deleted")]
@@ -302,7 +404,21 @@ class World:
             naive.difference(naive.wanted_routes(facts, when), naive.ours(routes), since, until)
             for when in (since, until)
         ]
-        return "" if not all(wrong) else wrong[1]
+        if all(wrong):
+            return wrong[1]
+        # A message that says nothing any more is removed at some time.
+        standing = naive.messages(routes)
+        needed = {
+            each
+            for each in standing | self.messages
+            if each in facts.book.routes and not (facts.book.is_stale(each))
+        } - facts.book.fallen
+        self.messages = self.messages & standing if standing >= needed else self.messages
+        for each in facts.book.routes.keys() - standing:
+            if each.metric in {naive.MESSAGE, naive.ALONE} and each not in self.book.fallen:
+                self.book.routes.pop(each, None)
+        odd = (needed - standing) | (standing - self.messages)
+        return f"messages: {odd}" if odd else ""
 
     def outlook(self) -> list[tuple[Shown, float | None]]:
         return naive.wanted_routes(self.facts(self.routes()), now())
@@ -321,7 +437,7 @@ class World:
     def next_boundary(self, within: float) -> float | None:
         """Give the seconds until the next time at which what is wanted may change by itself."""
         begin = now()
-        coming = [at - begin for at in naive.boundaries(self.facts([])) if begin < at < begin + within]
+        coming = [at - begin for at in self.book.deadlines() if begin < at < begin + within]
         return min(coming, default=None)
 
     def check_status(self) -> None:
@@ -336,7 +452,9 @@ class World:
             until = now()
             facts = self.facts(routes, shown_by)
             expected = [self.expected_status(facts, routes, when) for when in (since, until)]
-            if expected[0] == expected[1] and routes_alike(routes, self.routes()):
+            delegated = [naive.delegations(facts, when) for when in (since, until)]
+            same = expected[0] == expected[1] and states(delegated[0]) == states(delegated[1])
+            if same and routes_alike(routes, self.routes()):
                 break
         else:
             return
@@ -374,14 +492,17 @@ def assert_same(before: list[str], after: list[str]) -> None:
     assert not changes, "foreign routes changed:\n" + "\n".join(changes)
 
 
+def states(delegations: list[naive.Delegation]) -> dict[str, tuple[str, str, str | None]]:
+    return {str(each.prefix): (each.state, each.source, each.uplink) for each in delegations}
+
+
 def assert_delegations(
     shown: list[dict[str, Any]], expected: list[naive.Delegation], since: float, until: float
 ) -> None:
     by_prefix = {one["prefix"]: one for one in shown}
     assert len(by_prefix) == len(shown)
-    assert {prefix: (one["state"], one["source"], one["uplink"]) for prefix, one in by_prefix.items()} == {
-        str(each.prefix): (each.state, each.source, each.uplink) for each in expected
-    }
+    told = {prefix: (one["state"], one["source"], one["uplink"]) for prefix, one in by_prefix.items()}
+    assert told == states(expected)
     for each in expected:
         one = by_prefix[str(each.prefix)]
         for key, end in (("preferred_lifetime", each.preferred_until), ("valid_lifetime", each.valid_until)):
@@ -401,18 +522,16 @@ def lease_name(prefix: IPv6Network, uplink: str) -> str:
     return f"{prefix.network_address}_{prefix.prefixlen}@{uplink}"
 
 
-def lease_text(
-    prefix: IPv6Network, uplink: str, life_starts: int, lifetimes: tuple[int, int], uptime: str
-) -> str:
+def lease_text(report: Report) -> str:
     fields = {
         "client": "dhclient",
-        "prefix": prefix,
-        "uplink": uplink,
-        "iaid": "00:00:00:01",
-        "life_starts": life_starts,
-        "preferred_lifetime": lifetimes[0],
-        "valid_lifetime": lifetimes[1],
-        "uptime": uptime,
+        "prefix": report.prefix,
+        "uplink": report.uplink,
+        "iaid": report.iaid,
+        "life_starts": report.life_starts,
+        "preferred_lifetime": report.preferred,
+        "valid_lifetime": report.valid,
+        "uptime": f"{report.written:.2f}",
     }
     return "".join(f"{key}={value}\n" for key, value in fields.items())
 
