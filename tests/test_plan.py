@@ -85,6 +85,15 @@ def test_a_whole_48_stays_one_run() -> None:
     assert sweep.plan() == Plan(taken=[run.part(1, 2)])
 
 
+@pytest.mark.parametrize("inside", ["2001:db8::/61", "2001:db8:0:8::/61"])
+def test_single_routes_may_overlap(inside: str) -> None:
+    runs = [Run(Prefix.parse(text), 1) for text in ("2001:db8::/60", inside)]
+    sweep = Sweep(Wanted.of(reversed(runs)))
+    assert sweep.plan() == Plan(add=runs)
+    sweep.see_ours(((*run.first[:2], 0) for run in runs), NOW)
+    assert sweep.plan() == Plan()
+
+
 def test_what_nobody_wants_any_more_is_few_runs() -> None:
     sweep = Sweep(Wanted())
     run, other = Run(FIRST, 65536), Run(Prefix.parse("2001:db9::/63"), 3)

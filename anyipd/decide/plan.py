@@ -72,22 +72,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The wanted routes of one table: runs that do not overlap, in the order of their addresses."""
+    """The wanted routes of one table, in the order of their addresses.
+
+    Runs do not overlap, but for single routes: a superseded prefix may lie inside or around another.
+    """
 
     runs: tuple[Run, ...] = ()
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Wanted:
         """Make it of runs in any order."""
-        return cls(tuple(sorted(runs, key=lambda run: run.first.address)))
+        return cls(tuple(sorted(runs, key=lambda run: run.first)))
 
     @cached_property
-    def _starts(self) -> list[int]:
-        return [run.first.address for run in self.runs]
+    def _starts(self) -> list[tuple[int, int]]:
+        return [run.first[:2] for run in self.runs]
 
     def holder(self, address: int, length: int, width: int = 128) -> int | None:
         """Which of `runs` has a route to this destination, if any."""
-        number = bisect_right(self._starts, address) - 1
+        number = bisect_right(self._starts, (address, length)) - 1
         if number < 0:
             return None
         run = self.runs[number]
