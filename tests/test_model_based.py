@@ -455,7 +455,7 @@ class Host(RuleBasedStateMachine):
 @pytest.mark.long
 @pytest.mark.usefixtures("lab")
 def test_whatever_happens_the_tables_come_right() -> None:
-    short = settings(max_examples=6, stateful_step_count=15, derandomize=True)
+    short = settings(max_examples=20, stateful_step_count=15, derandomize=True)
     chosen = short if settings.get_current_profile_name() in {"default", "ci"} else settings()
     run_state_machine_as_test(
         Host, settings=settings(chosen, deadline=None, suppress_health_check=[HealthCheck.too_slow])
