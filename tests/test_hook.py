@@ -10,7 +10,7 @@ import pytest
 
 from anyipd import here
 from anyipd.observe.lease_monitor import LeaseMonitor
-from tests.lab.hook_caller import BOUND, KEYS, LEASE, PREFIX, RELEASE, Caller, Outcome, discard
+from tests.lab.hook_caller import BOUND, KEYS, LEASE, PREFIX, RELEASE, Caller, Outcome, discard, edit
 
 
 @pytest.mark.parametrize("reason", ["BOUND6", "RENEW6", "REBIND6"])
@@ -100,53 +100,23 @@ def test_what_is_granted_after_a_release_counts(caller: Caller, reason: str, sec
     assert granted.routes == [discard()]
 
 
-def age(name: str, **changed: str) -> str:
-    """Give the command that makes a lease file say something else."""
-    edits = "; ".join(f"s/^{key}=.*/{key}={value}/" for key, value in changed.items())
-    return f"sed -i '{edits}' run/leases/{name}; rm -f run/leases/.swept*"
+@pytest.mark.parametrize("reason", ["BOUND6", "RENEW6"])
+@pytest.mark.parametrize("back", [100, 1_000_000])
+def test_a_clock_set_back_after_a_release_hides_no_grant(caller: Caller, reason: str, back: int) -> None:
+    """What starts before the release by the wall clock comes after it by CLOCK_BOOTTIME."""
+    released = int(caller.run(RELEASE).lease()["life_starts"])
+    before_the_step = edit(life_starts=str(released + back))
+    granted = BOUND | {"reason": reason, "new_life_starts": str(released)}
+    assert caller.run(granted, before=before_the_step).lease()["valid_lifetime"] == "600"
 
 
-OTHER = BOUND | {"new_ip6_prefix": "2001:db8:200::/56"}
-OTHER_LEASE = "2001:db8:200::_56@eth0"
-
-
-@pytest.mark.parametrize(
-    ("valid", "swept"), [("1", True), ("4294967295", False), ("999999999", False), ("0", False), ("", False)]
-)
-def test_what_ended_is_cleared_up(caller: Caller, valid: str, swept: bool) -> None:  # noqa: FBT001  a column
-    caller.run(BOUND)
-    outcome = caller.run(OTHER, before=age(LEASE, uptime="0.00", valid_lifetime=valid))
-    assert set(outcome.leases) == ({OTHER_LEASE} if swept else {LEASE, OTHER_LEASE})
-    assert outcome.errors == []
-
-
-def test_it_is_cleared_up_on_its_own_link(caller: Caller) -> None:
-    caller.run(BOUND)
-    old = age(LEASE, uptime="0.00", valid_lifetime="1")
-    assert LEASE in caller.run(OTHER | {"interface": "eth1"}, before=old).leases
-    assert LEASE not in caller.run(OTHER, before=old).leases
-
-
-def test_it_is_cleared_up_once_a_minute(caller: Caller) -> None:
-    caller.run(BOUND)  # clears up, too
-    only_old, _, _ = age(LEASE, uptime="0.00", valid_lifetime="1").partition("; rm")
-    assert LEASE in caller.run(OTHER, before=only_old).leases
-    assert LEASE not in caller.run(OTHER, before="echo 0 >run/leases/.swept@eth0").leases
-
-
-def test_what_explains_a_route_is_kept_while_that_stands(caller: Caller) -> None:
-    caller.run(BOUND)
-    route = f"ip -6 route add unreachable {PREFIX} dev lo table main proto dhcp metric 1001"
-    old = age(LEASE, uptime="0.00", valid_lifetime="1")
-    assert LEASE in caller.run(OTHER, before=f"{old}\n{route}").leases
-
-
-def test_nothing_but_ln_runs_before_a_first_lease_is_published(caller: Caller) -> None:
-    caller.leases.mkdir(parents=True)
-    trace = caller.run(BOUND, before="set -x").errors
-    published = next(i for i, line in enumerate(trace) if re.search(r"\+ ln ", line))
-    programs = re.compile(r"^\++ (?:exec )?(date|readlink|ip|mv|rm|cat|sed|mkdir|tr)\b")
-    assert not [line for line in trace[:published] if programs.match(line)]
+@pytest.mark.parametrize("life_starts", ["", "08", "$(touch executed)", "1700000000"])
+def test_only_a_later_tombstone_holds_a_renewal_up(caller: Caller, life_starts: str) -> None:
+    caller.run(RELEASE)
+    renewed = BOUND | {"reason": "RENEW6", "new_life_starts": "1700000001"}
+    outcome = caller.run(renewed, before=edit(life_starts=life_starts))
+    assert (outcome.lease()["valid_lifetime"], outcome.errors) == ("600", [])
+    assert list(caller.directory.iterdir()) == [caller.runtime_dir]
 
 
 def test_a_renewal_rewrites_the_lease_file(caller: Caller) -> None:

@@ -219,6 +219,7 @@ def test_any_other_iaid_is_left_out(caller: Caller, iaid: str) -> None:
         (f"new_{IA}_prefix1_length", "", f"{PREFIX[:-3]}/"),
         (f"new_{IA}_prefix1_pltime", "a[$(touch executed)]", "a[$(touch executed)]"),
         (f"new_{IA}_prefix1_vltime", "4294967296", "4294967296"),
+        (f"new_{IA}_prefix1_vltime", "0600", "0600"),
         (f"new_{IA}_prefix1_vltime", "", ""),
     ],
 )
@@ -301,6 +302,7 @@ def test_both_hooks_check_in_the_same_words() -> None:
         "read_lease",
         "sweep",
     }
+    assert ours.keys() & dhclients.keys() == common
     assert {name: ours[name] for name in common} == {name: dhclients[name] for name in common}
 
 

@@ -160,7 +160,7 @@ class Caller:
         assert set(self.directory.iterdir()) <= {self.runtime_dir}
         if self.runtime_dir.exists():
             assert [path.name for path in self.runtime_dir.iterdir()] == ["leases"]
-            assert all(name.startswith(".") is False for name in outcome.leases)
+            assert not [name for name in outcome.leases if name.startswith(".")]
         for name, content in outcome.leases.items():
             lease = outcome.lease(name)
             assert content.isascii()
@@ -168,6 +168,12 @@ class Caller:
             assert lease["uplink"].encode() == uplink
             assert name == lease["prefix"].replace("/", "_") + "@" + lease["uplink"]
             assert all(lease[key].isdecimal() for key in KEYS[4:7] if key in lease)
+
+
+def edit(name: str = LEASE, **changed: str) -> str:
+    """Give the command that makes a lease file say something else, and the next call clear up."""
+    edits = "; ".join(f"s/^{key}=.*/{key}={value}/" for key, value in changed.items())
+    return f"sed -i {shlex.quote(edits)} run/leases/{name}; rm -f run/leases/{STAMP}*"
 
 
 def in_namespaces(command: list[str]) -> list[str]:
