@@ -17,8 +17,8 @@ from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from anyipd import clock
-from anyipd.observe.lease import Leases
+from anyipd import clock, here
+from anyipd.observe.lease import Where, parse
 from fuzz import FOUND, progress
 from tests.lab import debian
 from tests.lab.dhclient import HOOK
@@ -28,22 +28,24 @@ BATCH = 250
 """Inputs a shell gets, before it is seen what it did."""
 
 GOOD = {
-    "reason": ["BOUND6", "RENEW6", "REBIND6", "DEPREF6", "EXPIRE6", "RELEASE6", "STOP6"],
+    "reason": ["BOUND6", "RENEW6", "REBIND6", "EXPIRE6", "RELEASE6", "STOP6"],
     "interface": ["eth0", "eth0.7", "br-lan"],
+    "pid": ["4711", "1", ""],
     "ip6_prefix": ["2001:db8:100::/60", "fd00::/8", "1:2:3:4:5:6:7:8/128", "2001:db8::1/56"],
     "iaid": ["62:9d:01:0a", "a:0:1:ff", '"eth0"', '"$(i"', '"""'],
-    "life_starts": ["1700000000", "0", "08"],
-    "preferred_life": ["300", "0", "00"],
-    "max_life": ["600", "300", "0", "4294967295"],
+    "life_starts": ["1700000000", "1700000100", "4000000000", "0"],
+    "preferred_life": ["300", "0"],
+    "max_life": ["600", "300", "1", "0", "4294967295"],
 }
 ODD = {
-    "reason": ["PREINIT6", "x", ""],
+    "reason": ["DEPREF6", "PREINIT6", "x", ""],
     "interface": ["..", ".", "a/b", "lo", "", "*", "-f", "eth0 x"],
+    "pid": ["-1", "01", "99999999999", "1 2"],
     "ip6_prefix": ["::/0", "", "/", "::"],
     "iaid": ["", "0:0:0:0"],
-    "life_starts": ["-1", "99999999999999", "", "1e9"],
-    "preferred_life": ["4294967295", "4294967296", "", "0x10"],
-    "max_life": ["4294967296", "", "000000000000", "-0"],
+    "life_starts": ["-1", "08", "99999999999999", "", "1e9"],
+    "preferred_life": ["4294967295", "00", "0300", "4294967296", "", "0x10"],
+    "max_life": ["4294967296", "0800", "", "000000000000", "-0"],
 }
 USUAL = 0.9
 """Of the values are good ones."""
@@ -84,12 +86,16 @@ state >../before
 unset $variables code
 state | diff ../before -
 echo --routes--
-exec ip -json -6 route show table main
+messages=$(ip -json -6 route show table 150 2>/dev/null) || messages='[]'
+echo "$messages"
+ip -json -6 route show table main
+exec readlink /proc/self/ns/net
 """
 NAMES = [
     "reason",
     "interface",
-    *(f"{which}_{name}" for which in ("new", "old", "cur") for name in list(GOOD)[2:]),
+    "pid",
+    *(f"{which}_{name}" for which in ("new", "old", "cur") for name in list(GOOD)[3:]),
 ]
 
 
@@ -154,13 +160,17 @@ def run_batch(shell: str, inputs: list[dict[str, str]]) -> str | None:
             check=False,
             timeout=300,
         )
-        printed, _, routes = done.stdout.partition(b"--routes--\n")
+        printed, _, rest = done.stdout.partition(b"--routes--\n")
         if done.returncode or printed:
             return f"exit {done.returncode}: {printed[:200]!r} {done.stderr[-200:]!r}"
+        messages, main, netns = rest.decode().splitlines()
+        named = {network for each in inputs for network in networks(each)}
         return (
             wrong_words(done.stderr)
             or wrong_files(folder)
-            or wrong_routes(json.loads(routes), {network for each in inputs for network in networks(each)})
+            or wrong_leases(folder / "run" / "leases", int(netns.strip("net:[]")))
+            or wrong_messages(json.loads(messages), named)
+            or (f"it changed table main: {main}" if json.loads(main) else None)
         )
 
 
@@ -186,18 +196,29 @@ def wrong_files(folder: Path) -> str | None:
     hidden = [path for path in leases.glob(".*") if not path.name.startswith(STAMP)]
     if hidden:
         return f"it left {hidden} in the making"
-    _, complaints = Leases(leases).read(clock.now())
-    # That is for the daemon to find.
-    wrong = [each for each in complaints if "longer than the valid lifetime" not in each.reason]
-    return f"it wrote what is no lease file: {wrong[0]}" if wrong else None
+    return None
 
 
-def wrong_routes(routes: list[dict[str, str]], named: set[IPv6Network]) -> str | None:
-    """Find a route that no input asked for."""
+def wrong_leases(leases: Path, network_namespace: int) -> str | None:
+    """Find a lease file that the daemon of that namespace would not take, or would pass over."""
+    now = clock.now()
+    where = Where(here.boot(), network_namespace, time.time() - now)
+    for path in leases.glob("[!.]*"):
+        try:
+            if parse(path.read_bytes(), path.stat().st_mtime, now, where) is None:
+                return f"it wrote a lease file of somewhere else: {path.read_bytes()!r}"
+        except ValueError as error:
+            # That is for the daemon to find.
+            if "longer than the valid lifetime" not in str(error):
+                return f"it wrote what is no lease file: {path.name}: {error}"
+    return None
+
+
+def wrong_messages(routes: list[dict[str, str]], named: set[IPv6Network]) -> str | None:
+    """Find a message that no input asked for."""
     for route in routes:
         network = IPv6Network("::/0" if route["dst"] == "default" else route["dst"])
-        good = route.get("type") == "unreachable" and route["protocol"] == "dhcp" and network in named
-        if not good and route["protocol"] != "kernel":
+        if route.get("type") != "unreachable" or route["protocol"] != "dhcp" or network not in named:
             return f"it made the route {route}"
     return None
 

@@ -1,4 +1,4 @@
-"""What the dhclient hook tells: lease files and discard routes, made by real shells."""
+"""What the dhclient hook tells: lease files and messages over netlink, written by real shells."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.lab.hook_caller import BOUND, KEYS, LEASE, PREFIX, RELEASE, Caller, O
 
 
 @pytest.mark.parametrize("reason", ["BOUND6", "RENEW6", "REBIND6"])
-def test_a_delegated_prefix_gets_a_lease_file_and_a_discard_route(caller: Caller, reason: str) -> None:
+def test_a_delegated_prefix_gets_a_lease_file_and_a_message(caller: Caller, reason: str) -> None:
     with Path("/proc/uptime").open() as uptime:
         earliest = float(uptime.read().split()[0])
     outcome = caller.run(BOUND | {"reason": reason}, after="readlink /proc/self/ns/net")
