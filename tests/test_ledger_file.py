@@ -85,23 +85,24 @@ def test_a_directory_that_cannot_be_written_costs_a_warning(daemon: Daemon) -> N
 
 
 def test_a_lease_whose_file_is_gone_ends_on_time_over_a_restart(daemon: Daemon) -> None:
-    written = write_lease(daemon.runtime, preferred_lifetime=2, valid_lifetime=3)
-    end = clock.now() + 4
+    written = write_lease(daemon.runtime, preferred_lifetime=8, valid_lifetime=10)
+    end = clock.now() + 11
     daemon.start()
     wait_until(lambda: bound(daemon.namespace) == WANTED)
     daemon.kill()
     written.unlink()
     daemon.start()
     assert bound(daemon.namespace) == WANTED
-    daemon.wait_for("event=expired", 6)
+    daemon.wait_for("event=expired", 15)
     assert clock.now() < end + 1
     wait_until(lambda: bound(daemon.namespace) == set())
 
 
 def test_a_route_that_outlived_its_lease_means_nothing_after_a_restart(daemon: Daemon) -> None:
-    written = write_lease(daemon.runtime, client="dhcpcd", preferred_lifetime=1, valid_lifetime=2)
     daemon.namespace.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1001")
     daemon.start()
+    written = write_lease(daemon.runtime, client="dhcpcd", preferred_lifetime=1, valid_lifetime=2)
+    daemon.wait_for("source=dhcpcd")
     daemon.wait_for("event=expired", 6)
     written.unlink()
     daemon.kill()

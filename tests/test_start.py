@@ -44,15 +44,17 @@ def console_script(program: str) -> str:
 
 def launch(daemon: Daemon, program: str, *words: str) -> subprocess.Popen[str]:
     """Start a program as its console script does, and wait for its own first step."""
-    # Python's own start is no part of this: nothing of ours runs by then.
-    command = [sys.executable, "-c", console_script(program), *words, *daemon.files]
+    # Python's own start is no part of this: nothing of ours runs by then. SIGUSR2 ignored says that it is
+    # over.
+    begun = "import signal; signal.signal(signal.SIGUSR2, signal.SIG_IGN); "
+    command = [sys.executable, "-c", begun + console_script(program), *words, *daemon.files]
     process = daemon.namespace.popen(*command, stderr=subprocess.PIPE, env=daemon.environment())
     wait_until(lambda: took_signals(process.pid, by_default=program == "anyipctl"))
     return process
 
 
 def took_signals(pid: int, *, by_default: bool) -> bool:
-    """Say whether the program settled what SIGINT does: Python itself ignores SIGPIPE and catches SIGINT."""
+    """Say whether the program settled what SIGINT does: Python itself catches it."""
     masks = re.findall(r"^Sig(Ign|Cgt):\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     found = {name: int(mask, 16) for name, mask in masks}
 
@@ -60,7 +62,7 @@ def took_signals(pid: int, *, by_default: bool) -> bool:
         return bool(found[name] >> (number - 1) & 1)
 
     if by_default:
-        return has("Ign", signal.SIGPIPE) and not has("Cgt", signal.SIGINT)
+        return has("Ign", signal.SIGUSR2) and not has("Cgt", signal.SIGINT)
     return has("Cgt", signal.SIGTERM) and has("Ign", signal.SIGHUP)
 
 

@@ -502,7 +502,7 @@ def assert_delegations(
     by_prefix = {one["prefix"]: one for one in shown}
     assert len(by_prefix) == len(shown)
     told = {prefix: (one["state"], one["source"], one["uplink"]) for prefix, one in by_prefix.items()}
-    assert told == states(expected)
+    assert told == states(expected), f"shown {shown}\nexpected {expected}\nfrom {since} to {until}"
     for each in expected:
         one = by_prefix[str(each.prefix)]
         for key, end in (("preferred_lifetime", each.preferred_until), ("valid_lifetime", each.valid_until)):
