@@ -27,7 +27,7 @@ from tests.lab.namespace import Namespace, wait_until
 LINK = "link0"
 """A link of the host that is nobody's uplink."""
 
-SETTLED = 5.0
+SETTLED = 20.0
 """Seconds until the tables must be right; mostly it takes milliseconds."""
 
 REST = 0.1
