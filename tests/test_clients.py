@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from pathlib import Path
@@ -12,72 +11,16 @@ import pytest
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
-from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.dhcpd import Dhcpd
 from tests.lab.kea import Kea, Offer
+from tests.lab.line import CLIENTS, NEW, OLD, Client, Line, subnets, tells_all
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import wait_until
 from tests.lab.network import Uplink
-from tests.lab.networkd import TELLS_ALL, Networkd
+from tests.lab.networkd import Networkd
 from tests.lab.pings import Pings
 
-OLD, NEW = Prefix.parse("2001:db8:100::/60"), Prefix.parse("2001:db8:200::/60")
-POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 2}]"
 INTERVAL = 0.01
-
-Client = Dhclient | Networkd | Dhcpcd
-CLIENTS = ("dhclient", "networkd", "dhcpcd")
-
-
-class Line:
-    """A host whose delegations come over `uplink`, with anyipd on it, and what a test starts."""
-
-    def __init__(self, uplink: Uplink, kea: Kea, daemon: Daemon, folder: Path) -> None:
-        self.uplink, self.kea, self.daemon, self.folder = uplink, kea, daemon, folder
-        uplink.route(OLD, NEW)
-        daemon.configure(POLICY)
-        daemon.start()
-
-    def client(self, name: str) -> Client:
-        """Make a client, which has the host's DUID."""
-        host, interface, runtime = self.uplink.host, self.uplink.interface, self.daemon.runtime
-        folder = self.folder / name
-        folder.mkdir()
-        if name == "networkd":
-            return Networkd(host, interface, folder)
-        return (Dhclient if name == "dhclient" else Dhcpcd)(host, interface, folder, runtime)
-
-    def bound(self) -> list[str]:
-        """Give the subnets that are bound."""
-        routes = self.uplink.host.ip_json("-6 route show table local proto 150")
-        return sorted(route["dst"] for route in routes)
-
-    def routes(self) -> list[str]:
-        """Give all routes of the host, but for what is left of their lifetimes."""
-        lines = self.uplink.host.ip("-6 route show table all").splitlines()
-        return sorted(re.sub(r" expires \d+sec", "", line) for line in lines)
-
-    def wait_until_bound(self, *delegated: Prefix, timeout: float = 20.0) -> None:
-        """Wait until the policy's subnets of these, and no others, are bound."""
-        wanted = sorted(str(subnet) for prefix in delegated for subnet in subnets(prefix))
-        wait_until(lambda: self.bound() == wanted, timeout)
-
-    def wait_until_known(self, client: Client) -> None:
-        """Wait until the lifetime of what `client` was delegated is known, too."""
-        name = type(client).__name__.lower()
-        self.daemon.wait_for(f"source={name}", 20)
-
-    def answers(self, delegated: Prefix) -> list[int]:
-        return [self.uplink.answers(subnet, timeout=2) for subnet in subnets(delegated)]
-
-
-def subnets(delegated: Prefix) -> list[Prefix]:
-    return [Prefix(delegated.address + (number << 64), 64) for number in range(3)]
-
-
-def tells_all(client: Client) -> bool:
-    """Say whether anyipd can learn all from it; systemd 252 tells little, and of a /64 nothing."""
-    return not isinstance(client, Networkd) or client.version() >= TELLS_ALL
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ class Dhclient:
         self.namespace, self.interface, self.runtime = namespace, interface, runtime
         self.leases, self.log, self.record = folder / "leases", folder / "dhclient.log", folder / "calls"
         self.pid_file, self.script, self.configuration = folder / "pid", folder / "script", folder / "conf"
-        exit_hooks = folder / "dhclient-exit-hooks.d"
-        exit_hooks.mkdir()
-        (exit_hooks / "anyipd").symlink_to(hook)
-        (exit_hooks / "record").write_text(RECORD.format(calls=self.record))
+        self.exit_hooks = folder / "dhclient-exit-hooks.d"
+        self.exit_hooks.mkdir()
+        (self.exit_hooks / "anyipd").symlink_to(hook)
+        (self.exit_hooks / "record").write_text(RECORD.format(calls=self.record))
         found = shutil.which("dhclient-script", path=debian.environment()["PATH"])
         assert found, "dhclient brings its script"
         # Debian's own, but for where it looks for hooks: the machine's are none of the lab's.

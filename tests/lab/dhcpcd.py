@@ -91,6 +91,11 @@ class Dhcpcd:
         """End it in order, as `systemctl stop` does: `persistent`, it takes nothing back."""
         stop(self.process, signal.SIGTERM)
 
+    def forget(self) -> None:
+        """Lose the lease file, as a machine without a disk does in a reboot."""
+        for lease in (self.state / "dhcpcd").glob("*.lease6"):
+            lease.unlink()
+
     def calls(self) -> list[dict[str, str]]:
         """Give the environment of every call of the hook so far, oldest first."""
         *blocks, _ = self.record.read_text().split("\n\n")

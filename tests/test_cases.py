@@ -1,0 +1,346 @@
+"""Cases from the field, each with the real client: CASES.md numbers them.
+
+What must stay is never unbound, and what is over is gone at its deadline and does not come back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from anyipd.model import Prefix
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import HOOK, Dhclient
+from tests.lab.dhcpcd import Dhcpcd
+from tests.lab.kea import Kea, Offer
+from tests.lab.line import CLIENTS, NEW, OLD, Client, Line, subnets, wanted
+from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import Namespace, wait_until
+from tests.lab.network import Uplink
+from tests.lab.networkd import Networkd
+from tests.lab.pings import Pings
+
+AROUND = Prefix(OLD.address, 56)
+INTERVAL = 0.02
+EARLY, LATE = 1.5, 1.5
+"""Seconds around a deadline: clients and kernel count whole seconds."""
+
+
+@pytest.fixture
+def line(uplink: Uplink, kea: Kea, daemon: Daemon, tmp_path: Path) -> Line:
+    return Line(uplink, kea, daemon, tmp_path)
+
+
+@contextmanager
+def undisturbed(line: Line, *delegated: Prefix) -> Iterator[None]:
+    """See that meanwhile no route of these subnets is removed, and every ping is answered."""
+    monitor = RouteMonitor(line.uplink.host, line.folder)
+    prefixes = [subnet for prefix in delegated for subnet in subnets(prefix)]
+    with Pings(line.uplink, prefixes, INTERVAL) as pings:
+        yield
+    lost, sent = pings.lost()
+    assert (lost, removed(monitor)) == (0, []), f"of {sent}"
+
+
+def removed(monitor: RouteMonitor) -> list[str]:
+    """Give the removals of anyipd's own routes."""
+    return [each for each in monitor.changes() if each.startswith("Deleted") and "proto 150" in each]
+
+
+def end_of(line: Line, delegated: Prefix) -> float:
+    """Give when a delegation is over, in seconds of `time.monotonic`."""
+    said = next(each for each in line.daemon.status()["delegations"] if each["prefix"] == str(delegated))
+    return time.monotonic() + float(said["valid_lifetime"])
+
+
+def assert_ends(line: Line, delegated: Prefix, end: float, *others: Prefix) -> None:
+    """See that a prefix is bound until `end`, and then the `others` alone."""
+    time.sleep(max(end - EARLY - time.monotonic(), 0))
+    assert set(wanted(delegated)) <= set(line.bound())
+    line.wait_until_bound(*others, timeout=EARLY + LATE)
+    assert line.uplink.answers(subnets(delegated)[0], timeout=0.2) == 0
+
+
+def assert_stays(line: Line, *delegated: Prefix, seconds: float = 2.0) -> None:
+    """See that nothing else is bound for some time."""
+    since = time.monotonic()
+    while time.monotonic() < since + seconds:
+        assert line.bound() == wanted(*delegated)
+        time.sleep(0.1)
+
+
+def states(line: Line) -> dict[str, str]:
+    """Give the state of each delegation."""
+    return {each["prefix"]: each["state"] for each in line.daemon.status()["delegations"]}
+
+
+def start(line: Line, client: Client) -> None:
+    """Start a client and wait until all is known of what it was delegated."""
+    client.start()
+    line.wait_until_bound(OLD)
+    line.wait_until_known(client)
+    client.wait_until_bound()
+
+
+def test_c1_a_persistent_dhcpcd_starts_again_and_is_delegated_another_prefix(line: Line) -> None:
+    line.kea.start(Offer(OLD, 8, 10), renew=6, rebind=7)
+    dhcpcd = line.client("dhcpcd")
+    start(line, dhcpcd)
+    end = end_of(line, OLD)
+    dhcpcd.stop()
+    line.kea.offer(Offer(NEW, 8, 10), renew=1, rebind=5)
+    with undisturbed(line, OLD):
+        dhcpcd.start()
+        line.wait_until_bound(OLD, NEW)
+        wait_until(lambda: states(line)[str(OLD)] == "superseded")
+    with undisturbed(line, NEW):
+        assert time.monotonic() < end - EARLY
+        time.sleep(end - EARLY - time.monotonic())
+    assert_ends(line, OLD, end, NEW)
+    assert_stays(line, NEW, seconds=3)  # a renewal or two
+
+
+def test_c2_networkd_is_killed_and_its_server_is_gone(line: Line) -> None:
+    line.kea.start(Offer(OLD, 8, 10), renew=6, rebind=7)
+    networkd = line.client("networkd")
+    start(line, networkd)
+    end = end_of(line, OLD)
+    line.kea.stop()
+    networkd.kill()
+    networkd.start()
+    assert_ends(line, OLD, end)
+    assert OLD in discarded(line)
+    assert_stays(line, seconds=4)
+
+
+def discarded(line: Line) -> list[Prefix]:
+    """Give what has a client's discard route."""
+    found = line.uplink.host.ip_json("-6 route show table main type unreachable proto dhcp")
+    return [Prefix.parse(each["dst"]) for each in found]
+
+
+@pytest.mark.parametrize("how", ["renew", "restart"])
+@pytest.mark.parametrize("name", CLIENTS)
+def test_c3_a_prefix_inside_the_one_before(line: Line, name: str, how: str) -> None:
+    """Both bind the same subnets, and these go when the inner prefix ends."""
+    line.kea.start(Offer(AROUND, 8, 10), renew=1 if how == "renew" else 7, rebind=8)
+    client = line.client(name)
+    start(line, client)
+    with undisturbed(line, OLD):
+        line.kea.offer(Offer(OLD, 8, 10), renew=7, rebind=8)
+        if how == "restart":
+            client.kill()
+            client.start()
+        line.daemon.wait_for(f"prefix={OLD}", 10)
+        wait_until(lambda: holders(line) == {str(OLD)}, 15)
+        # Some seconds later: no grant of the one around is awaited any more, and none of the inner one.
+        line.kea.stop()
+        end = end_of(line, OLD)
+        time.sleep(max(end - EARLY - time.monotonic(), 0))
+    assert_ends(line, OLD, end)
+    assert_stays(line)
+
+
+def holders(line: Line) -> set[str]:
+    """Give the delegations whose subnets are bound."""
+    return {each["delegation"] for each in line.daemon.status()["subnets"] if each["state"] == "bound"}
+
+
+def test_c4_a_discard_route_inside_a_leased_prefix(line: Line) -> None:
+    delegated = Prefix(OLD.address, 62)
+    line.kea.start(Offer(delegated, 6, 8), renew=5, rebind=6)
+    dhclient = line.client("dhclient")
+    start(line, dhclient)
+    end = end_of(line, delegated)
+    line.kea.stop()
+    with undisturbed(line, OLD):
+        for subnet in subnets(OLD)[1], Prefix(OLD.address + (3 << 64), 64):
+            line.uplink.host.ip(f"-6 route add unreachable {subnet} dev lo proto dhcp metric 1001")
+        assert_stays(line, OLD)
+        assert list(states(line)) == [str(delegated)]
+    assert_ends(line, OLD, end)
+    assert_stays(line)
+
+
+def test_c5_a_dhclient_in_another_network(
+    lab: Callable[[str], Namespace], daemon: Daemon, tmp_path: Path, host: Namespace
+) -> None:
+    """It has the hook and /run of the host's."""
+    isp, guest = lab("other-isp"), lab("guest")
+    uplink = Uplink(isp, guest)
+    Kea(isp, uplink.customer, tmp_path).start(Offer(OLD))
+    daemon.start()
+    dhclient = Dhclient(guest, uplink.interface, tmp_path, daemon.runtime)
+    dhclient.start()
+    dhclient.wait_until_bound()
+    assert list((daemon.runtime / "leases").glob("2*"))
+    time.sleep(1)
+    daemon.reload()
+    assert daemon.status() == {"delegations": [], "subnets": []}
+    assert host.ip("-6 route show table local proto 150") == ""
+
+
+def test_c6_the_uplink_gets_another_name(line: Line) -> None:
+    host = line.uplink.host
+    line.daemon.configure(
+        "subnets: [{name: web, id: 0, uplink: wan}, {name: a, id: 1, uplink: uplink}, {name: b, id: 2}]"
+    )
+    line.daemon.reload()
+    line.kea.start(Offer(OLD, 50, 60))
+    dhclient = line.client("dhclient")
+    dhclient.start()
+    wait_until(lambda: line.bound() == wanted(OLD)[1:])
+    dhclient.kill()
+    host.ip("link set uplink down")
+    host.ip("link set uplink name wan")
+    host.ip("link set wan up")
+    line.uplink.interface = "wan"
+    line.connect()
+    line.kea.offer(Offer(OLD))
+    folder = line.folder / "wan"
+    folder.mkdir()
+    renamed = Dhclient(host, "wan", folder, line.daemon.runtime)
+    renamed.start()
+    line.wait_until_bound(OLD)
+    [delegation] = line.daemon.status()["delegations"]
+    assert (delegation["uplink"], delegation["state"]) == ("wan", "granted")
+    assert delegation["valid_lifetime"] > 7100
+    line.daemon.kill()
+    for subnet in subnets(OLD):
+        expires = line.expires(subnet)
+        assert expires
+        assert expires - time.monotonic() > 7100
+
+
+def test_c7_a_dhcpcd_that_only_the_wire_tells_of(line: Line) -> None:
+    line.daemon.configure(f"{line.daemon.configuration.read_text()}\nlisten: [uplink]")
+    line.daemon.reload()
+    line.kea.start(Offer(OLD, 6, 8), renew=5, rebind=6)
+    folder = line.folder / "dhcpcd"
+    folder.mkdir()
+    dhcpcd = Dhcpcd(line.uplink.host, line.uplink.interface, folder, line.daemon.runtime, hook=None)
+    dhcpcd.start()
+    line.daemon.wait_for("source=listen")
+    dhcpcd.wait_until_bound()
+    wait_until(lambda: OLD in discarded(line))
+    end = end_of(line, OLD)
+    dhcpcd.kill()
+    assert_ends(line, OLD, end)
+    assert OLD in discarded(line)
+    assert_stays(line)
+    assert line.daemon.status()["delegations"] == []
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_c8_the_client_is_killed_and_its_lease_lost(line: Line, name: str) -> None:
+    line.kea.start(Offer(OLD, 8, 10), renew=7, rebind=8)
+    client = line.client(name)
+    start(line, client)
+    end = end_of(line, OLD)
+    client.kill()
+    if not isinstance(client, Networkd):
+        client.forget()
+    line.kea.offer(Offer(NEW))
+    with undisturbed(line, OLD):
+        client.start()
+        line.wait_until_bound(OLD, NEW)
+        time.sleep(1)
+    if not isinstance(client, Networkd):
+        assert states(line) == {str(OLD): "superseded", str(NEW): "granted"}
+    assert_ends(line, OLD, end, NEW)
+    assert_stays(line, NEW)
+
+
+def test_c9_dhcpcd_gives_up_when_t2_is_over(line: Line) -> None:
+    line.kea.start(Offer(OLD, 600, 600), renew=1, rebind=2)
+    dhcpcd = line.client("dhcpcd")
+    assert isinstance(dhcpcd, Dhcpcd)
+    start(line, dhcpcd)
+    line.kea.stop()
+    with undisturbed(line, OLD):
+        wait_until(lambda: any(call["reason"] == "EXPIRE6" for call in dhcpcd.calls()), 40)
+        time.sleep(1)
+    assert 540 < end_of(line, OLD) - time.monotonic() < 600
+
+
+def test_c10_the_wall_clock_steps_under_dhclient(line: Line) -> None:
+    """Ten years on: the hook is called for what is over, and for the same prefix as if it were new."""
+    line.kea.start(Offer(OLD))
+    dhclient = line.client("dhclient")
+    assert isinstance(dhclient, Dhclient)
+    start(line, dhclient)
+    bound = dhclient.wait_for("BOUND6")
+    leased = {name.removeprefix("new_"): value for name, value in bound.items() if name.startswith("new_")}
+    later = str(int(time.time()) + 2)
+
+    def call(reason: str, which: str, **changed: str) -> None:
+        said = {f"{which}_{name}": value for name, value in (leased | changed).items()}
+        environment = {name: value for name, value in bound.items() if not name.startswith("new_")}
+        line.uplink.host.run(
+            *("sh", "-ec", '. "$1"', "sh", HOOK), env=os.environ | environment | said | {"reason": reason}
+        )
+
+    with undisturbed(line, OLD):
+        call("DEPREF6", "cur", preferred_life="0")
+        call("EXPIRE6", "old")
+        time.sleep(1)
+        call("BOUND6", "new", life_starts=later)
+        time.sleep(1)
+    assert states(line) == {str(OLD): "granted"}
+
+
+@pytest.mark.parametrize("name", ["dhcpcd", "networkd"])
+def test_c11_no_carrier_for_three_seconds(line: Line, name: str) -> None:
+    line.kea.start(Offer(OLD))
+    client = line.client(name)
+    start(line, client)
+    monitor = RouteMonitor(line.uplink.host, line.folder)
+    line.uplink.isp.ip(f"link set {line.uplink.customer} down")
+    wait_until(lambda: OLD not in discarded(line))  # the client has taken it back
+    assert_stays(line, OLD, seconds=3)
+    line.uplink.isp.ip(f"link set {line.uplink.customer} up")
+    line.connect()
+    wait_until(lambda: OLD in discarded(line))
+    time.sleep(1)
+    assert [each for each in removed(monitor) if "local" in each] == []
+    assert line.answers(OLD) == [8, 8, 8]
+    assert states(line) == {str(OLD): "granted"}
+
+
+def test_s9_a_release_while_a_renewal_is_held_up(line: Line) -> None:
+    """A slow exit hook before ours."""
+    line.kea.start(Offer(OLD), renew=1)
+    dhclient = line.client("dhclient")
+    assert isinstance(dhclient, Dhclient)
+    begun, ended = line.folder / "begun", line.folder / "ended"
+    dhclient.exit_hooks.joinpath("a-slow").write_text(
+        f'case $reason in RENEW6) : >"{begun}"; sleep 3; : >"{ended}" ;; esac\n'
+    )
+    start(line, dhclient)
+    wait_until(begun.exists)
+    dhclient.release()
+    line.wait_until_bound(timeout=2)
+    assert not ended.exists()
+    wait_until(ended.exists)
+    dhclient.wait_for("RENEW6")
+    assert_stays(line)
+    assert line.daemon.status() == {"delegations": [], "subnets": []}
+
+
+def test_o2_our_discard_route_stays_while_dhcpcd_renews(line: Line) -> None:
+    line.kea.start(Offer(OLD), renew=1)
+    dhcpcd = line.client("dhcpcd")
+    assert isinstance(dhcpcd, Dhcpcd)
+    start(line, dhcpcd)
+    wait_until(lambda: OLD in discarded(line))
+    line.uplink.host.ip(f"-6 route delete unreachable {OLD} proto dhcp metric 1001")
+    ours = f"-6 route show table main type unreachable proto 150 {OLD}"
+    wait_until(lambda: line.uplink.host.ip(ours))
+    since = len(dhcpcd.calls())
+    with undisturbed(line, OLD):
+        wait_until(lambda: sum(call["reason"] == "RENEW6" for call in dhcpcd.calls()[since:]) >= 3)
