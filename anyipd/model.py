@@ -143,7 +143,8 @@ class Delegation:
     `source` is the DHCPv6 client that reported it first, on `uplink`, or `kernel` where only a discard route
     tells of it; `uplinks` are all that it was reported on. `began` is when the series of grants began. Times
     are seconds of CLOCK_BOOTTIME, deadlines may be INFINITE, and None is what is not known. `exclude` is the
-    part that the delegating router keeps for the uplink (RFC 6603).
+    part that the delegating router keeps for the uplink (RFC 6603). `left_out` says that a later Reply left
+    it out so far, and may still grant it.
     """
 
     prefix: Prefix
@@ -157,6 +158,12 @@ class Delegation:
     uplinks: frozenset[str | None] = frozenset({None})
     exclude: Prefix | None = None
     reason: str | None = None
+    left_out: bool = False
+
+    @property
+    def yields(self) -> bool:
+        """Whether it loses to others what they hold of its addresses, and keeps the rest."""
+        return self.left_out or self.state is DelegationState.SUPERSEDED
 
     @property
     def is_usable(self) -> bool:

@@ -18,7 +18,7 @@ from anyipd import clock
 from anyipd.decide.carve import carve
 from anyipd.decide.gate import accepts_uplink, gate
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
-from anyipd.decide.overlap import superseded_assigned, without_overlaps
+from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import Plan, Run, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
@@ -200,9 +200,7 @@ class Reconciler:
             run
             for delegation in all_delegations
             if delegation.is_usable
-            for run in carve(
-                delegation, self.policy, assigned.union(superseded_assigned(delegation, all_delegations))
-            )
+            for run in carve(delegation, self.policy, assigned.union(yielded(delegation, all_delegations)))
         ]
         unassigned = all_delegations if self.policy.unassigned != "none" else []
         discard, discard_deadline = discard_routes(

@@ -147,6 +147,32 @@ def test_c3_a_prefix_inside_the_one_before(line: Line, name: str, how: str) -> N
     assert_stays(line)
 
 
+@pytest.mark.parametrize("how", ["renew", "restart"])
+def test_c3_what_lies_outside_the_inner_prefix_stays(line: Line, how: str) -> None:
+    line.daemon.configure("subnets: [{name: far, id: 0x20}, {name: web, id: 0}, {name: shop, id: 5}]")
+    line.daemon.reload()
+    line.kea.start(Offer(AROUND, 8, 10), renew=1 if how == "renew" else 7, rebind=8)
+    dhclient = line.client("dhclient")
+    dhclient.start()
+    far, web, shop = (Prefix(OLD.address + (number << 64), 64) for number in (0x20, 0, 5))
+    all_of_it = sorted(map(str, (far, web, shop)))
+    wait_until(lambda: line.bound() == all_of_it)
+    dhclient.wait_until_bound()
+    monitor = RouteMonitor(line.uplink.host, line.folder)
+    line.uplink.route(AROUND)
+    with Pings(line.uplink, [far, web, shop], INTERVAL) as pings:
+        line.kea.offer(Offer(OLD), renew=1000)
+        if how == "restart":
+            dhclient.kill()
+            dhclient.start()
+        wait_until(lambda: states(line).get(str(AROUND)) == "superseded")
+        time.sleep(1)
+        assert line.bound() == all_of_it
+    lost, sent = pings.lost()
+    assert (lost, removed(monitor, far, web, shop, AROUND)) == (0, []), f"of {sent}"
+    wait_until(lambda: line.bound() == sorted(map(str, (web, shop))), 12)
+
+
 def holders(line: Line) -> set[str]:
     """Give the delegations whose subnets are bound."""
     return {each["delegation"] for each in line.daemon.status()["subnets"] if each["state"] == "bound"}

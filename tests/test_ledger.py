@@ -22,6 +22,7 @@ from anyipd.decide.ledger import (
     Ledger,
     State,
 )
+from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.model import INFINITE, DelegationState, Discard, Lease, Prefix
 
 OLD, NEW, OTHER = (Prefix.parse(f"2001:db8:{n}00::/60") for n in (1, 2, 3))
@@ -197,6 +198,25 @@ def test_unknown_uplinks_never_equal_each_other(story: Story) -> None:
 def test_what_a_client_that_started_anew_does_not_ask_for_is_superseded(story: Story) -> None:
     story.report(OLD, instance="10").after(100).report(NEW, iaid="00:00:00:02", instance="11")
     assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
+
+
+def test_a_client_that_started_anew_within_a_second_leaves_out_what_it_does_not_grant(story: Story) -> None:
+    """Of life_starts there is one a second."""
+    story.report(OLD, reply=1, instance="10").after(0.3)
+    story.report(OLD, reply=1, instance="11").report(NEW, reply=1, instance="11")
+    assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
+
+
+def test_what_is_left_out_so_far_loses_only_what_the_other_holds(story: Story) -> None:
+    """The rest of a /56 stays while it is not known yet whether the Reply grants it beside the /60 inside."""
+    around, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
+    story.report(around).after(100).report(inner)
+    for left_out, state in ((True, GRANTED), (False, SUPERSEDED)):
+        first, second = without_overlaps(story.ledger.delegations(story.now), {"eth0"})
+        assert (first.prefix, first.state, first.left_out) == (around, state, left_out)
+        assert [each.prefix for each in yielded(first, [first, second])] == [inner]
+        assert list(yielded(second, [first, second])) == []
+        story.after(JUDGED_AFTER)
 
 
 def test_two_processes_on_one_uplink_do_not_supersede_each_other_for_good(story: Story) -> None:

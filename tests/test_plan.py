@@ -113,6 +113,14 @@ def test_a_single_wanted_route_is_found(data: st.DataObject) -> None:
     assert wanted.single(prefix) == (run and Run(prefix, 1, run.valid_until))
 
 
+def test_a_wanted_route_inside_another_is_told_from_it() -> None:
+    runs = [Run(FIRST._replace(length=length), 1) for length in (56, 60)]
+    sweep = Sweep(Wanted.of(runs))
+    assert sweep.plan().add == runs
+    sweep.see_ours([(FIRST.address, 56, 0), (FIRST.address, 60, 0), (FIRST.address, 58, 0)], NOW)
+    assert sweep.plan() == Plan(remove=[Run(FIRST._replace(length=58), 1)])
+
+
 def test_ours_counts_beside_a_foreign_one_whichever_is_seen_first() -> None:
     run = Run(FIRST, 1)
     for first in (True, False):

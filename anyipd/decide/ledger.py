@@ -133,6 +133,7 @@ class Ledger:
         self._carrier_since: Mapping[str, float] = {}
         self._seen_routes = routes is not None
         self._judge_at = INFINITE
+        self._to_judge: set[Key] = set()
 
     @property
     def records(self) -> Collection[Record]:
@@ -277,10 +278,12 @@ class Ledger:
             if record.until <= now and not held:
                 self._change(record, Event.END, record.lease, now)
         self._judge_at = INFINITE
+        self._to_judge = set()
         for record, by, finished in list(self._left_out()):
             if finished + JUDGED_AFTER <= now:
                 self._change(record, Event.LEFT_OUT, record.lease, now, by.lease.prefix)
             else:
+                self._to_judge.add(record.key)
                 self._judge_at = min(self._judge_at, finished + JUDGED_AFTER)
         self._drop_ended()
 
@@ -359,6 +362,7 @@ class Ledger:
             uplinks=frozenset(record.lease.uplink for record in records),
             exclude=max(excluding, key=lambda lease: lease.written).exclude if excluding else None,
             reason=reason,
+            left_out=bool(granted) and not unknown and all(r.key in self._to_judge for r in granted),
         )
 
     def ending(self, prefix: Prefix) -> tuple[str, str]:

@@ -25,17 +25,25 @@ class LeftOut(NamedTuple):
 
 def left_out(granted: Collection[Record], carrier: float) -> Iterator[LeftOut]:
     """Yield what was left out of `granted`; `carrier` is when the uplink got its carrier back."""
-    finished: dict[float, float] = {}
+    finished: dict[_Reply, float] = {}
     for record in granted:
-        lease = record.lease
-        finished[lease.reply] = max(lease.written, finished.get(lease.reply, lease.written))
+        written, reply = record.lease.written, _reply(record.lease)
+        finished[reply] = max(written, finished.get(reply, written))
     if len(finished) == 1:  # one Reply granted all
         return
     later = _Later(granted, carrier)
     for record in granted:
         by = later.than(record)
         if by:
-            yield LeftOut(record, by, finished[by.lease.reply])
+            yield LeftOut(record, by, finished[_reply(by.lease)])
+
+
+_Reply = tuple[float, str | None]
+
+
+def _reply(lease: Lease) -> _Reply:
+    """Return what is the same in all reports of one Reply: dhclient may start twice within one second."""
+    return lease.reply, lease.instance
 
 
 class _Later:
@@ -65,7 +73,7 @@ class _Later:
         later = [
             other
             for other in candidates
-            if other.lease.reply != lease.reply and other.lease.written > lease.written
+            if _reply(other.lease) != _reply(lease) and other.lease.written > lease.written
         ]
         return max(later, key=lambda other: other.lease.written, default=None)
 

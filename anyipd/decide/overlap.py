@@ -1,7 +1,8 @@
 """Overlapping delegations: which of them keeps the addresses that both hold.
 
 A superseded one loses only its subnets inside the other; any other loser is refused whole. A renewal never
-changes the order, since that goes by when a series of grants began.
+changes the order, since that goes by when a series of grants began. One that the latest Reply left out so far
+counts as superseded here: within the time until that is judged nothing else of it may go.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from anyipd.model import Assigned, Delegation, DelegationState, Prefix
 def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) -> list[Delegation]:
     """Mark as REFUSED what lost all its addresses to another delegation; `links` are those that exist.
 
-    What is usable afterwards overlaps at most with superseded delegations: see `superseded_assigned`.
+    What is usable afterwards overlaps at most with delegations that yield: see `yielded`.
     """
-    usable = [each for each in delegations if each.is_usable and each.state is not DelegationState.SUPERSEDED]
+    usable = [each for each in delegations if each.is_usable and not each.yields]
     kept: list[Delegation] = []
     refused: list[Delegation] = []
     # As it happened: a lease goes before a mere route, and then who came first.
@@ -45,12 +46,12 @@ def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) 
     ]
 
 
-def superseded_assigned(delegation: Delegation, delegations: Iterable[Delegation]) -> Iterator[Assigned]:
-    """Yield what a superseded delegation loses: what others hold of its addresses."""
-    if delegation.state is DelegationState.SUPERSEDED:
+def yielded(delegation: Delegation, delegations: Iterable[Delegation]) -> Iterator[Assigned]:
+    """Yield what a delegation that yields loses: what others hold of its addresses."""
+    if delegation.yields:
         for other in delegations:
             later = (other.began, other.prefix) > (delegation.began, delegation.prefix)
-            wins = other.is_usable and (other.state is not DelegationState.SUPERSEDED or later)
+            wins = other.is_usable and (not other.yields or later)
             if wins and other.prefix != delegation.prefix and other.prefix.overlaps(delegation.prefix):
                 yield Assigned(other.prefix, "delegated since")
 

@@ -34,6 +34,7 @@ PATIENCE = 1.0
 ADDS_NONE = {"dhclient", KERNEL}
 """Sources that add none, or none any more."""
 
+_NONE: tuple[list[int], list[int]] = ([], [])
 _MISSING, _RIGHT, _OUTDATED, _TAKEN = range(4)
 _STRETCH = re.compile(b"\0+|\2+|\3+")
 
@@ -72,9 +73,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The wanted routes of one table, in the order of their addresses.
+    """The wanted routes of one table, in the order of their addresses: no route is in two of the runs.
 
-    Runs do not overlap, but for single routes: a superseded prefix may lie inside or around another.
+    A route may lie inside another: a delegation inside the one that it superseded, each with a discard route.
     """
 
     runs: tuple[Run, ...] = ()
@@ -85,17 +86,23 @@ class Wanted:
         return cls(tuple(sorted(runs, key=lambda run: run.first)))
 
     @cached_property
-    def _starts(self) -> list[tuple[int, int]]:
-        return [run.first[:2] for run in self.runs]
+    def _of_length(self) -> dict[tuple[int, int], tuple[list[int], list[int]]]:
+        """Where the runs of each length and width start, and their places in `runs`."""
+        found: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+        for number, run in enumerate(self.runs):
+            starts, numbers = found.setdefault((run.first.length, run.first.width), ([], []))
+            starts.append(run.first.address)
+            numbers.append(number)
+        return found
 
     def holder(self, address: int, length: int, width: int = 128) -> int | None:
         """Which of `runs` has a route to this destination, if any."""
-        number = bisect_right(self._starts, (address, length)) - 1
-        if number < 0:
+        starts, numbers = self._of_length.get((length, width), _NONE)
+        place = bisect_right(starts, address) - 1
+        if place < 0:
             return None
-        run = self.runs[number]
-        inside = address < run.first.address + run.count * run.first.size
-        return number if inside and run.first[1:] == (length, width) else None
+        run = self.runs[numbers[place]]
+        return numbers[place] if address < run.first.address + run.count * run.first.size else None
 
     def single(self, prefix: Prefix) -> Run | None:
         """The wanted route to this destination alone, if any."""

@@ -196,6 +196,11 @@ class Delegation:
     valid_until: float | None = None
     began: float = 0.0
     uplinks: frozenset[str] = frozenset()
+    left_out: bool = False
+
+    @property
+    def yields(self) -> bool:
+        return self.left_out or self.state == "superseded"
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,7 @@ def delegations(facts: Facts, now: float) -> list[Delegation]:
         if prefix not in leased
     ]
     found = [refuse(each) if objection(facts, each) else each for each in found]
-    rivals = [each for each in found if each.state in {"granted", "deprecated"}]
+    rivals = [each for each in found if is_delegated(each) and not each.yields]
     lost = {
         loser(one, other, book.links).prefix
         for one in rivals
@@ -295,6 +300,7 @@ def leased_one(facts: Facts, book: Book, prefix: IPv6Network, now: float, *, unk
         lives, key=lambda each: (each.report.uplink not in book.links, each.began, each.report.uplink)
     )
     granted = [each.report for each in lives if each.state == "granted"]
+    undecided = [account.report for account, _ in book.left_out()]
     preferred = max((each.ends(each.preferred) for each in granted), default=None)
     state = "granted"
     if preferred is not None and preferred <= now:
@@ -310,6 +316,7 @@ def leased_one(facts: Facts, book: Book, prefix: IPv6Network, now: float, *, unk
         None if unknown else max(each.until for each in lives),
         shown.began,
         frozenset(each.report.uplink for each in lives),
+        bool(granted) and not unknown and all(each in undecided for each in granted),
     )
 
 
@@ -369,17 +376,15 @@ def subnets(facts: Facts, now: float) -> list[Subnet]:
     found = [each for each in delegations(facts, now) if is_delegated(each)]
     in_use = list(assigned(facts, [each.prefix for each in found]))
     return [
-        subnet
-        for each in found
-        for subnet in carve(entries(facts), each, [*in_use, *lost_by_superseded(each, found)])
+        subnet for each in found for subnet in carve(entries(facts), each, [*in_use, *yielded(each, found)])
     ]
 
 
-def lost_by_superseded(superseded: Delegation, found: list[Delegation]) -> Iterator[IPv6Network]:
-    """What others hold of its addresses; of two superseded ones the later holds them."""
-    for other in found if superseded.state == "superseded" else []:
-        wins = other.state != "superseded" or other.began > superseded.began
-        if wins and other.prefix != superseded.prefix and other.prefix.overlaps(superseded.prefix):
+def yielded(delegation: Delegation, found: list[Delegation]) -> Iterator[IPv6Network]:
+    """What others hold of its addresses, if it is superseded or about to be; of two such the later."""
+    for other in found if delegation.yields else []:
+        wins = not other.yields or other.began > delegation.began
+        if wins and other.prefix != delegation.prefix and other.prefix.overlaps(delegation.prefix):
             yield other.prefix
 
 
