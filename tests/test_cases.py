@@ -18,7 +18,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.dhclient import HOOK, Dhclient
 from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea, Offer
-from tests.lab.line import CLIENTS, NEW, OLD, Client, Line, subnets, wanted
+from tests.lab.line import CLIENTS, EARLY, NEW, OLD, Client, Line, subnets, wanted
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import Uplink
@@ -27,8 +27,6 @@ from tests.lab.pings import Pings
 
 AROUND = Prefix(OLD.address, 56)
 INTERVAL = 0.02
-EARLY, LATE = 1.5, 1.5
-"""Seconds around a deadline: clients and kernel count whole seconds."""
 
 
 @pytest.fixture
@@ -51,20 +49,6 @@ def removed(monitor: RouteMonitor, *prefixes: Prefix) -> list[str]:
     """Give the removals of anyipd's own routes to these prefixes."""
     starts = tuple(f"Deleted {kind} {each} " for kind in ("local", "unreachable") for each in prefixes)
     return [each for each in monitor.changes() if each.startswith(starts) and "proto 150" in each]
-
-
-def end_of(line: Line, delegated: Prefix) -> float:
-    """Give when a delegation is over, in seconds of `time.monotonic`."""
-    said = next(each for each in line.daemon.status()["delegations"] if each["prefix"] == str(delegated))
-    return time.monotonic() + float(said["valid_lifetime"])
-
-
-def assert_ends(line: Line, delegated: Prefix, end: float, *others: Prefix) -> None:
-    """See that a prefix is bound until `end`, and then the `others` alone."""
-    time.sleep(max(end - EARLY - time.monotonic(), 0))
-    assert set(wanted(delegated)) <= set(line.bound())
-    line.wait_until_bound(*others, timeout=EARLY + LATE)
-    assert line.uplink.answers(subnets(delegated)[0], timeout=0.2) == 0
 
 
 def assert_stays(line: Line, *delegated: Prefix, seconds: float = 2.0) -> None:
@@ -92,7 +76,7 @@ def test_c1_a_persistent_dhcpcd_starts_again_and_is_delegated_another_prefix(lin
     line.kea.start(Offer(OLD, 8, 10), renew=6, rebind=7)
     dhcpcd = line.client("dhcpcd")
     start(line, dhcpcd)
-    end = end_of(line, OLD)
+    end = line.end_of(OLD)
     dhcpcd.stop()
     line.kea.offer(Offer(NEW, 8, 10), renew=1, rebind=5)
     with undisturbed(line, OLD):
@@ -102,7 +86,7 @@ def test_c1_a_persistent_dhcpcd_starts_again_and_is_delegated_another_prefix(lin
     with undisturbed(line, NEW):
         assert time.monotonic() < end - EARLY
         time.sleep(end - EARLY - time.monotonic())
-    assert_ends(line, OLD, end, NEW)
+    line.assert_ends(OLD, end, NEW)
     assert_stays(line, NEW, seconds=3)  # a renewal or two
 
 
@@ -110,11 +94,11 @@ def test_c2_networkd_is_killed_and_its_server_is_gone(line: Line) -> None:
     line.kea.start(Offer(OLD, 8, 10), renew=6, rebind=7)
     networkd = line.client("networkd")
     start(line, networkd)
-    end = end_of(line, OLD)
+    end = line.end_of(OLD)
     line.kea.stop()
     networkd.kill()
     networkd.start()
-    assert_ends(line, OLD, end)
+    line.assert_ends(OLD, end)
     assert OLD in discarded(line)
     assert_stays(line, seconds=4)
 
@@ -141,9 +125,9 @@ def test_c3_a_prefix_inside_the_one_before(line: Line, name: str, how: str) -> N
         wait_until(lambda: holders(line) == {str(OLD)}, 15)
         # Some seconds later: no grant of the one around is awaited any more, and none of the inner one.
         line.kea.stop()
-        end = end_of(line, OLD)
+        end = line.end_of(OLD)
         time.sleep(max(end - EARLY - time.monotonic(), 0))
-    assert_ends(line, OLD, end)
+    line.assert_ends(OLD, end)
     assert_stays(line)
 
 
@@ -183,14 +167,14 @@ def test_c4_a_discard_route_inside_a_leased_prefix(line: Line) -> None:
     line.kea.start(Offer(delegated, 6, 8), renew=5, rebind=6)
     dhclient = line.client("dhclient")
     start(line, dhclient)
-    end = end_of(line, delegated)
+    end = line.end_of(delegated)
     line.kea.stop()
     with undisturbed(line, OLD):
         for subnet in subnets(OLD)[1], Prefix(OLD.address + (3 << 64), 64):
             line.uplink.host.ip(f"-6 route add unreachable {subnet} dev lo proto dhcp metric 1001")
         assert_stays(line, OLD)
         assert list(states(line)) == [str(delegated)]
-    assert_ends(line, OLD, end)
+    line.assert_ends(OLD, end)
     assert_stays(line)
 
 
@@ -255,9 +239,9 @@ def test_c7_a_dhcpcd_that_only_the_wire_tells_of(line: Line) -> None:
     line.daemon.wait_for("source=listen")
     dhcpcd.wait_until_bound()
     wait_until(lambda: OLD in discarded(line))
-    end = end_of(line, OLD)
+    end = line.end_of(OLD)
     dhcpcd.kill()
-    assert_ends(line, OLD, end)
+    line.assert_ends(OLD, end)
     assert OLD in discarded(line)
     assert_stays(line)
     assert line.daemon.status()["delegations"] == []
@@ -268,7 +252,7 @@ def test_c8_the_client_is_killed_and_its_lease_lost(line: Line, name: str) -> No
     line.kea.start(Offer(OLD, 8, 10), renew=7, rebind=8)
     client = line.client(name)
     start(line, client)
-    end = end_of(line, OLD)
+    end = line.end_of(OLD)
     client.kill()
     if not isinstance(client, Networkd):
         client.forget()
@@ -279,7 +263,7 @@ def test_c8_the_client_is_killed_and_its_lease_lost(line: Line, name: str) -> No
         time.sleep(1)
     if not isinstance(client, Networkd):
         assert states(line) == {str(OLD): "superseded", str(NEW): "granted"}
-    assert_ends(line, OLD, end, NEW)
+    line.assert_ends(OLD, end, NEW)
     assert_stays(line, NEW)
 
 
@@ -292,7 +276,7 @@ def test_c9_dhcpcd_gives_up_when_t2_is_over(line: Line) -> None:
     with undisturbed(line, OLD):
         wait_until(lambda: any(call["reason"] == "EXPIRE6" for call in dhcpcd.calls()), 40)
         time.sleep(1)
-    assert 540 < end_of(line, OLD) - time.monotonic() < 600
+    assert 540 < line.end_of(OLD) - time.monotonic() < 600
 
 
 def test_c10_the_wall_clock_steps_under_dhclient(line: Line) -> None:

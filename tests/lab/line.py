@@ -18,6 +18,9 @@ from tests.lab.networkd import TELLS_ALL, Networkd
 OLD, NEW = Prefix.parse("2001:db8:100::/60"), Prefix.parse("2001:db8:200::/60")
 POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 2}]"
 
+EARLY, LATE = 1.5, 2.5
+"""Seconds around a deadline: clients and kernel count whole seconds, and asking for it takes a moment."""
+
 Client = Dhclient | Networkd | Dhcpcd
 CLIENTS = ("dhclient", "networkd", "dhcpcd")
 
@@ -62,6 +65,20 @@ class Line:
     def answers(self, delegated: Prefix) -> list[int]:
         """Ping eight addresses of each subnet; give how many answered."""
         return [self.uplink.answers(subnet, timeout=2) for subnet in subnets(delegated)]
+
+    def end_of(self, delegated: Prefix) -> float:
+        """Give when a delegation is over, in seconds of `time.monotonic`."""
+        now = time.monotonic()
+        said = self.daemon.status()["delegations"]
+        [left] = [each["valid_lifetime"] for each in said if each["prefix"] == str(delegated)]
+        return now + float(left)
+
+    def assert_ends(self, delegated: Prefix, end: float, *others: Prefix) -> None:
+        """See that a prefix is bound until `end`, and then the `others` alone."""
+        time.sleep(max(end - EARLY - time.monotonic(), 0))
+        assert set(wanted(delegated)) <= set(self.bound())
+        self.wait_until_bound(*others, timeout=EARLY + LATE)
+        assert self.uplink.answers(subnets(delegated)[0], timeout=0.2) == 0
 
     def expires(self, prefix: Prefix) -> float | None:
         """Give when the kernel lets a bound subnet go, in seconds of `time.monotonic`."""
