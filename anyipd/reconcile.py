@@ -22,6 +22,7 @@ from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import Plan, Run, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.kernel import wire
+from anyipd.kernel.event_filter import MAX_PREFIXES
 from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
 from anyipd.kernel.routes import BATCH, DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
 from anyipd.kernel.routes import local_routes as read_local_routes
@@ -91,6 +92,9 @@ class Reconciler:
 
         What matters inside of prefixes that may be delegated in a moment, `coming`, may pass as well.
         """
+        if len(self.delegated) > MAX_PREFIXES:
+            monitor.watch(self.routes.port, self.policy.accept.protocols, self.delegated)
+            return
         watched = {*self.delegated, *coming, *(each.prefix for each in self.policy.static)}
         monitor.watch(self.routes.port, self.policy.accept.protocols, sorted(watched))
 

@@ -25,6 +25,10 @@ _INDEX = 20  # of ifaddrmsg
 _KERNEL, _RA = 2, 9  # protocols of on-link routes, which matter also where they cover our prefixes
 
 
+MAX_PREFIXES = _MOST_INSTRUCTIONS // 4
+"""With more there is no use in assembling a filter: each takes four instructions or more."""
+
+
 def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> bytes:
     """Pass what may change a decision: struct sock_filter[], as SO_ATTACH_FILTER wants it.
 
@@ -33,11 +37,14 @@ def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Pre
     and of any route inside `prefixes`, the delegated and the static ones. Of IPv4 that is table local,
     and addresses that lo loses.
     """
+    everything = [*_not_routes(own_port), bpf.ACCEPT]
+    if len(prefixes) > MAX_PREFIXES:
+        return bpf.assemble(everything)
     static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
     ours = _inside(prefix for prefix in prefixes if prefix.width != 32)  # noqa: PLR2004
     program = _before_ours(own_port, tuple(protocols), static_ipv4) + bpf.assemble(ours)
     if len(program) > _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:
-        program = bpf.assemble([*_not_routes(own_port), bpf.ACCEPT])
+        program = bpf.assemble(everything)
     return program
 
 
