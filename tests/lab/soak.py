@@ -49,7 +49,7 @@ class Soak:
         self.terminal = sys.stderr.isatty()
 
     def run(self) -> None:
-        """Cause faults until the time is over; what goes wrong is in the report."""
+        """Cause faults until the time is over, one at least; what goes wrong is in the report."""
         self.stage.start()
         self.begun = time.monotonic()
         rests = Random(self.report.seed)
@@ -62,8 +62,6 @@ class Soak:
                 self.look()
                 self.report.start = self.first
                 for fault in order(self.report.seed):
-                    if time.monotonic() - self.begun > self.seconds:
-                        break
                     name = fault.name
                     self.show(name)
                     lost = len(prober.lost_outside)
@@ -73,6 +71,8 @@ class Soak:
                     time.sleep(rests.uniform(0, LONGEST_REST))
                     if len(prober.lost_outside) > lost:
                         self.tell(f"lost during or after: {name}")
+                    if time.monotonic() - self.begun > self.seconds:
+                        break
                 name = "the end"
                 self.stage.wait_until_whole()
             except KeyboardInterrupt:
