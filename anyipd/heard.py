@@ -66,7 +66,7 @@ class HeardLeases:
         return self._directory / f"{prefix}@{uplink}".replace("/", "_", 1)
 
     def _clear_up(self, now: float) -> None:
-        leases, _ = Leases(self._directory).read(now)
+        leases, _ = Leases(self._directory).read(lambda: now)
         for lease in leases:
             if lease.uplink and lease.valid_until <= now:
                 self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)

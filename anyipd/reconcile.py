@@ -163,7 +163,7 @@ class Reconciler:
         """Read lease files; say whether their directories could be read."""
         self._leased = []
         for directory in self._leases:
-            leased, complaints = directory.read(clock.now())
+            leased, complaints = directory.read(clock.now)
             self._leased += leased
             self.complaints += complaints
         return not any(directory.unreadable for directory in self._leases)

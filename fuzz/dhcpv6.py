@@ -59,6 +59,6 @@ def write_down(prefixes: tuple[DelegatedPrefix, ...]) -> None:
                 continue  # some that lie elsewhere look like IPv4 in writing, and are no lease
             HeardLeases(Path(folder)).take([Told("eth0", each)], NOW)
             (left.add if each.valid else left.discard)(each.prefix)
-        leases, complaints = Leases(Path(folder)).read(NOW)
+        leases, complaints = Leases(Path(folder)).read(lambda: NOW)
         assert not complaints
         assert {lease.prefix for lease in leases} == left

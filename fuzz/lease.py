@@ -36,7 +36,7 @@ def run(data: bytes) -> None:
     if next(_numbers) % FILES == 0:
         with TemporaryDirectory() as folder:
             (Path(folder) / "lease").write_bytes(data)
-            leases, complaints = Leases(Path(folder)).read(NOW)
+            leases, complaints = Leases(Path(folder)).read(lambda: NOW)
             assert len(leases) + len(complaints) <= 1  # none of another boot or network namespace
 
 

@@ -27,7 +27,7 @@ def directory(tmp_path: Path) -> Path:
 def tell(directory: Path, *told: DelegatedPrefix, uplink: str = "eth0.7", later: float = 0) -> list[Lease]:
     """Keep what was told, and give what is there then."""
     HeardLeases(directory).take([Told(uplink, each) for each in told], clock.now() + later)
-    leases, complaints = Leases(directory).read(clock.now() + later)
+    leases, complaints = Leases(directory).read(lambda: clock.now() + later)
     assert complaints == []
     return leases
 

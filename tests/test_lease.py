@@ -242,39 +242,58 @@ def test_a_directory_is_read(directory: Path) -> None:
     put(directory / "one", fresh())
     put(directory / "two", fresh(prefix="2001:db8:ff00::/56"))
     (directory / ".hidden").write_bytes(b"being written")
-    found, complaints = leases.read(clock.now())
+    found, complaints = leases.read(clock.now)
     assert [str(each) for each in sorted(each.prefix for each in found)] == [
         "2001:db8::/56",
         "2001:db8:ff00::/56",
     ]
     assert complaints == []
     (directory / "one").unlink()
-    assert [str(each.prefix) for each in leases.read(clock.now())[0]] == ["2001:db8:ff00::/56"]
+    assert [str(each.prefix) for each in leases.read(clock.now)[0]] == ["2001:db8:ff00::/56"]
     put(directory / "two", fresh(uplink="eth9"))
-    assert [each.uplink for each in leases.read(clock.now())[0]] == ["eth9"]
+    assert [each.uplink for each in leases.read(clock.now)[0]] == ["eth9"]
+
+
+def test_a_file_that_is_replaced_while_others_are_read_is_of_now(directory: Path) -> None:
+    """Ten thousand take seconds, and what was written meanwhile is no file of the future."""
+    for name in ("one", "two"):
+        put(directory / name, fresh())
+    passed = 0.0
+
+    def slow() -> float:
+        nonlocal passed
+        if not passed:
+            passed = 100.0
+            for name in ("one", "two"):
+                put(directory / name, written(uptime=f"{clock.now() + 90:.2f}", uplink="eth9"))
+        return clock.now() + passed
+
+    found, complaints = Leases(directory).read(slow)
+    assert complaints == []
+    assert sorted(each.uplink or "" for each in found) == ["eth0.7", "eth9"]
 
 
 def test_no_directory_no_leases(tmp_path: Path) -> None:
-    assert Leases(tmp_path / "none").read(0) == ([], [])
+    assert Leases(tmp_path / "none").read(clock.now) == ([], [])
 
 
 def test_a_directory_that_cannot_be_read_holds_what_it_held(directory: Path) -> None:
     leases = Leases(directory)
     put(directory / "one", fresh())
-    before, _ = leases.read(clock.now())
+    before, _ = leases.read(clock.now)
     directory.rename(directory.with_name("elsewhere"))
     directory.touch()
-    assert leases.read(clock.now()) == (before, [(str(directory), "Not a directory")])
-    assert leases.read(clock.now()) == (before, [])
+    assert leases.read(clock.now) == (before, [(str(directory), "Not a directory")])
+    assert leases.read(clock.now) == (before, [])
     directory.unlink()
-    assert leases.read(clock.now()) == ([], [])
+    assert leases.read(clock.now) == ([], [])
 
 
 def test_a_lease_stays_what_it_was_while_its_file_does_not_change(directory: Path) -> None:
     leases = Leases(directory)
     put(directory / "one", fresh())
-    [before], _ = leases.read(clock.now())
-    [after], _ = leases.read(clock.now() + 1000)
+    [before], _ = leases.read(clock.now)
+    [after], _ = leases.read(lambda: clock.now() + 1000)
     assert after is before
 
 
@@ -290,7 +309,7 @@ def test_hostile_files_are_told_of_once_and_hold_nothing_up(directory: Path) -> 
     (directory / "empty").touch()
     (directory / os.fsdecode(b"n\xffame\n")).write_bytes(b"what?")
     leases = Leases(directory)
-    found, complaints = leases.read(clock.now())
+    found, complaints = leases.read(clock.now)
     assert [str(each.prefix) for each in found] == ["2001:db8::/56"]
     reasons = {os.path.basename(os.fsencode(path)): reason for path, reason in complaints}  # noqa: PTH119  bytes
     assert sorted(reasons) == sorted(
@@ -299,9 +318,9 @@ def test_hostile_files_are_told_of_once_and_hold_nothing_up(directory: Path) -> 
     assert "symbolic links" in reasons[b"symlink"]
     assert reasons[b"fifo"] == reasons[b"folder"] == "is not a regular file"
     assert reasons[b"huge"] == "has more than 1024 bytes"
-    assert leases.read(clock.now()) == (found, [])
+    assert leases.read(clock.now) == (found, [])
     (directory / "empty").write_bytes(b"something else")
-    assert [path for path, _ in leases.read(clock.now())[1]] == [str(directory / "empty")]
+    assert [path for path, _ in leases.read(clock.now)[1]] == [str(directory / "empty")]
 
 
 READER = """
@@ -335,7 +354,7 @@ def test_a_file_that_goes_is_no_complaint(directory: Path) -> None:
     thread.start()
     leases = Leases(directory)
     try:
-        complaints = [each for _ in range(20_000) for each in leases.read(clock.now() + 1)[1]]
+        complaints = [each for _ in range(20_000) for each in leases.read(clock.now)[1]]
     finally:
         over.set()
         thread.join()

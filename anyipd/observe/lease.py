@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,10 +84,11 @@ class Leases:
         """Whether what `read` gave last is what it held before, and worth another try."""
         return self._unreadable is not None
 
-    def read(self, now: float) -> tuple[list[Lease], list[Complaint]]:
-        """Read all leases, and complaints that were not made before; `now` is CLOCK_BOOTTIME.
+    def read(self, now: Callable[[], float]) -> tuple[list[Lease], list[Complaint]]:
+        """Read all leases, and complaints that were not made before; `now` asks CLOCK_BOOTTIME.
 
-        A directory that is not there holds no leases. One that cannot be read holds those that it held.
+        It is asked after each file, for thousands take seconds, in which hooks write. A directory that is not
+        there holds no leases. One that cannot be read holds those that it held.
         """
         try:
             self._known, complaints = self._read_all(now)
@@ -99,7 +100,7 @@ class Leases:
             self._unreadable = None
         return self._leases(), complaints
 
-    def _read_all(self, now: float) -> tuple[dict[str, _Known], list[Complaint]]:
+    def _read_all(self, now: Callable[[], float]) -> tuple[dict[str, _Known], list[Complaint]]:
         found: dict[str, _Known] = {}
         complaints = []
         for entry in self._entries():
@@ -107,7 +108,7 @@ class Leases:
                 version = _version(entry.stat(follow_symlinks=False))
                 known = self._known.get(entry.name)
                 if known is None or known[0] != version:
-                    known = version, _read(entry.path, now, self._where(now))
+                    known = version, self._read(entry.path, now)
                     if isinstance(known[1], Complaint):
                         complaints.append(known[1])
             except FileNotFoundError:
@@ -115,8 +116,28 @@ class Leases:
             found[entry.name] = known
         return found, complaints
 
-    def _where(self, now: float) -> Where:
-        return Where(here.boot(), self._network_namespace, time.time() - now)
+    def _read(self, path: str, now: Callable[[], float]) -> Lease | Complaint | None:
+        try:
+            # Neither a symlink nor a FIFO may lead us astray or hold us up.
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                status = os.fstat(file)
+                if not stat.S_ISREG(status.st_mode):
+                    return Complaint(path, "is not a regular file")
+                text = os.read(file, MOST_BYTES + 1)
+            finally:
+                os.close(file)
+            read_at = now()
+            where = Where(here.boot(), self._network_namespace, time.time() - read_at)
+            return parse(text, status.st_mtime, read_at, where)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                raise  # not the file's fault: it is not to be forgotten
+            return Complaint(path, os.strerror(error.errno or 0))
+        except ValueError as error:
+            return Complaint(path, str(error))
 
     def _leases(self) -> list[Lease]:
         return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
@@ -132,28 +153,6 @@ class Leases:
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
-
-
-def _read(path: str, now: float, where: Where) -> Lease | Complaint | None:
-    try:
-        # Neither a symlink nor a FIFO may lead us astray or hold us up.
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                return Complaint(path, "is not a regular file")
-            text = os.read(file, MOST_BYTES + 1)
-        finally:
-            os.close(file)
-        return parse(text, status.st_mtime, now, where)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise  # not the file's fault: it is not to be forgotten
-        return Complaint(path, os.strerror(error.errno or 0))
-    except ValueError as error:
-        return Complaint(path, str(error))
 
 
 def compose(fields: Mapping[str, object]) -> bytes:
