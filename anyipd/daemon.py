@@ -186,6 +186,7 @@ class Daemon(Passes):
             _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
         reconciler.complaints.clear()
         decision = reconciler.decide(clock.now())
+        reconciler.remember(decision)
         whole = Stale.PRESENT in stale
         if decision != before or whole:
             came = [] if whole else await in_slices(reconciler.add_at_once(before, decision))
@@ -215,7 +216,7 @@ class Daemon(Passes):
 
     def _write_ledger(self) -> None:
         try:
-            self._ledger_file.write(self._reconciler.ledger)
+            self._ledger_file.write(self._reconciler.ledger, self._reconciler.places)
             self._unwritten = None
         except OSError as error:
             if error.strerror != self._unwritten:

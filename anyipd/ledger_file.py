@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from anyipd import here
 from anyipd.decide.ledger import Ledger, Record, State
-from anyipd.model import INFINITE, Discard, Lease, Prefix
+from anyipd.model import INFINITE, Discard, HoldDown, Lease, Place, Places, Prefix, address_text
 
 MAX_BYTES = 16 << 20
 """Of a file that is read: thousands of records are a few."""
@@ -27,10 +28,10 @@ class LedgerFile:
 
     def __init__(self, runtime_dir: Path) -> None:
         self.path = runtime_dir / "daemon" / str(here.network_namespace())
-        self._written = -1
+        self._written: tuple[int, Mapping[Prefix, Places]] = -1, {}
 
-    def read(self) -> Ledger:
-        """Return the ledger in the file; an empty one where there is none, or one of another boot.
+    def read(self) -> tuple[Ledger, dict[Prefix, Places]]:
+        """Return the ledger and the places in the file, empty where it is missing or of another boot.
 
         Raises ValueError, with the reason, where it cannot be understood, and OSError.
         """
@@ -38,21 +39,22 @@ class LedgerFile:
             with self.path.open("rb") as file:
                 text = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
-            return Ledger()
+            return Ledger(), {}
         if len(text) > MAX_BYTES:
             raise ValueError(f"has more than {MAX_BYTES} bytes")
         try:
             found = json.loads(text)
             if found["boot"] != here.boot():
-                return Ledger()
+                return Ledger(), {}
             routes = {_discard(each): _number(each["added"]) for each in found["routes"]}
-            return Ledger(map(_record, found["records"]), routes, map(_discard, found["fallen"]))
+            ledger = Ledger(map(_record, found["records"]), routes, map(_discard, found["fallen"]))
+            return ledger, {Prefix.parse(each["prefix"]): _places(each) for each in found["places"]}
         except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"is no ledger of this version: {error!r}") from None
 
-    def write(self, ledger: Ledger) -> None:
-        """Write a ledger down, unless the file holds it. Raises OSError."""
-        if ledger.version == self._written:
+    def write(self, ledger: Ledger, places: Mapping[Prefix, Places]) -> None:
+        """Write a ledger and places down, unless the file holds them. Raises OSError."""
+        if (ledger.version, places) == self._written:
             return
         found = {
             "boot": here.boot(),
@@ -62,6 +64,7 @@ class LedgerFile:
                 for route, added in ledger.routes.items()
             ],
             "fallen": [{"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen],
+            "places": [{"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()],
         }
         text = json.dumps(found).encode()
         self.path.parent.mkdir(mode=0o755, exist_ok=True)
@@ -74,7 +77,7 @@ class LedgerFile:
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
-        self._written = ledger.version
+        self._written = ledger.version, places
 
 
 def _for_all_to_read(path: str, flags: int) -> int:
@@ -120,6 +123,32 @@ def _record(found: dict[str, Any]) -> Record:
         instance_since=float(found["instance_since"]),
         superseded_by=_prefix(found["superseded_by"]),
     )
+
+
+def _plain_places(places: Places) -> dict[str, Any]:
+    kept = [
+        {"name": each.name, "number": each.number, "first": str(each.first), "count": each.count}
+        for each in places.kept
+    ]
+    held = [
+        {"start": address_text(start), "last": address_text(end - 1), "until": _finite(until)}
+        for start, end, until in places.hold_downs
+    ]
+    return {"kept": kept, "hold_downs": held}
+
+
+def _places(found: dict[str, Any]) -> Places:
+    return Places(tuple(map(_place, found["kept"])), tuple(map(_hold_down, found["hold_downs"])))
+
+
+def _place(found: dict[str, Any]) -> Place:
+    number = None if found["number"] is None else int(found["number"])
+    return Place(str(found["name"]), number, Prefix.parse(found["first"]), int(found["count"]))
+
+
+def _hold_down(found: dict[str, Any]) -> HoldDown:
+    start, last = Prefix.parse(found["start"]), Prefix.parse(found["last"])
+    return HoldDown(start.address, last.address + 1, _number(found["until"]))
 
 
 def _discard(found: dict[str, Any]) -> Discard:

@@ -202,3 +202,35 @@ class Subnets:
     def subnet_name(self, i: int) -> str:
         """Name the run's i-th subnet."""
         return self.name if self.number is None else f"{self.name}-{self.number + i}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run of adjacent subnets of one automatic entry lies; the fields are as in `Subnets`."""
+
+    name: str
+    number: int | None
+    first: Prefix
+    count: int
+
+
+class HoldDown(NamedTuple):
+    """Addresses from `start` up to but not `end` that `count: all` leaves alone before `until`.
+
+    `until` is INFINITE while an obstacle is there, then CLOCK_BOOTTIME.
+    """
+
+    start: int
+    end: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What is remembered of how a delegated prefix was carved, so that subnets keep their places.
+
+    `hold_downs` do not overlap, and are in the order of their addresses.
+    """
+
+    kept: tuple[Place, ...] = ()
+    hold_downs: tuple[HoldDown, ...] = ()

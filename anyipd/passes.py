@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from anyipd.decide.ledger import Ledger
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.ledger_file import LedgerFile
+from anyipd.model import Places, Prefix
 from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.policy import Policy, PolicyError
 from anyipd.reconcile import Reconciler
@@ -35,7 +37,7 @@ class Passes(ABC):
     def __init__(self, config: Path, runtime_dir: Path, first_policy: Policy, routes: Routes) -> None:
         self._config = config
         self._ledger_file = LedgerFile(runtime_dir)
-        self._reconciler = Reconciler(first_policy, runtime_dir, routes, self._read_ledger())
+        self._reconciler = Reconciler(first_policy, runtime_dir, routes, *self._read_ledger())
         self._monitor = Monitor()
         self._lease_monitor = LeaseMonitor(runtime_dir / "leases")
         self._alarm = clock.Alarm()
@@ -64,13 +66,13 @@ class Passes(ABC):
     def _take_policy(self) -> None:
         """Do at once what another policy asks for besides a pass."""
 
-    def _read_ledger(self) -> Ledger:
+    def _read_ledger(self) -> tuple[Ledger, Mapping[Prefix, Places]]:
         try:
             return self._ledger_file.read()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             _log.warning("ledger file dropped", path=str(self._ledger_file.path), reason=reason)
-            return Ledger()
+            return Ledger(), {}
 
     async def run(self) -> None:
         """Look again and again until cancelled."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
 from anyipd.kernel.routes import BATCH, DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Prefix, Subnets
+from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Places, Prefix, Subnets
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.networkd import Networkd
@@ -42,13 +42,17 @@ SLICE = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What should be so at the time it was made; `deadline` is when that changes by itself."""
+    """What should be so at the time it was made; `deadline` is when that changes by itself.
+
+    `places` is what `remember` takes where the decision is carried out.
+    """
 
     delegations: Sequence[Delegation] = ()
     subnets: Sequence[Subnets] = ()
     local: Wanted = field(default_factory=Wanted)
     discard: Wanted = field(default_factory=Wanted)
     deadline: float = field(default=INFINITE, compare=False)
+    places: Mapping[Prefix, Places] = field(default_factory=dict, compare=False)
 
 
 @dataclass(slots=True)
@@ -68,11 +72,17 @@ class Reconciler:
     """The observations that are still good, and the way from them to routes."""
 
     def __init__(
-        self, policy: Policy, runtime_dir: Path, routes: Routes, ledger: Ledger | None = None
+        self,
+        policy: Policy,
+        runtime_dir: Path,
+        routes: Routes,
+        ledger: Ledger | None = None,
+        places: Mapping[Prefix, Places] | None = None,
     ) -> None:
         self.policy = policy
         self.routes = routes
         self.ledger = ledger or Ledger()
+        self.places = places or {}
         self.complaints: list[Complaint] = []
         self.delegated: list[Prefix] = []
         self._delegations: list[Delegation] = []
@@ -200,12 +210,20 @@ class Reconciler:
         all_delegations = self._delegations
         assigned = self._addressed | self._routed.assigned | static_assigned(self.policy)
         subnets = static_subnets(self.policy)
-        subnets += [
-            run
-            for delegation in all_delegations
-            if delegation.is_usable
-            for run in carve(delegation, self.policy, assigned.union(yielded(delegation, all_delegations)))
-        ]
+        known = {each.prefix for each in all_delegations}
+        places = {
+            prefix: kept
+            for prefix, kept in self.places.items()
+            if prefix in known or self.ledger.remembers(prefix)
+        }
+        places_deadline = INFINITE
+        for each in all_delegations:
+            if each.is_usable:
+                taken = assigned.union(yielded(each, all_delegations))
+                carved = carve(each, self.policy, taken, places.get(each.prefix, Places()), now)
+                subnets += carved.subnets
+                places[each.prefix] = carved.places
+                places_deadline = min(places_deadline, carved.deadline)
         unassigned = all_delegations if self.policy.unassigned != "none" else []
         discard, discard_deadline = discard_routes(
             unassigned, self._discards.standing, self._own_discards, now
@@ -215,8 +233,13 @@ class Reconciler:
             subnets=subnets,
             local=local_routes(subnets),
             discard=discard,
-            deadline=min(self.ledger.next_deadline(now), discard_deadline),
+            deadline=min(self.ledger.next_deadline(now), discard_deadline, places_deadline),
+            places=places,
         )
+
+    def remember(self, decision: Decision) -> None:
+        """Have the next decision start from the places of this one."""
+        self.places = decision.places
 
     def add_at_once(self, before: Decision, decision: Decision) -> Generator[None, None, list[Run]]:
         """Add local routes that were not wanted before, if one send takes them; return those that came.

@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 from anyipd import policy
 from anyipd.decide.carve import carve
 from anyipd.decide.static import static_assigned
-from anyipd.model import Delegation, DelegationState, Prefix, SubnetState
+from anyipd.model import Delegation, DelegationState, Places, Prefix, SubnetState
 
 DICTIONARY = (
     *("subnets:", "name:", "id:", "count:", "length:", "uplink:", "bind:", "neighbours:", "accept:"),
@@ -56,7 +56,7 @@ def check_carving(found: policy.Policy, prefix: Prefix) -> None:
     delegation = Delegation(prefix, "fuzz", DelegationState.GRANTED)
     placed = sorted(
         (each.first.address, each.first.address + each.count * each.first.size)
-        for each in carve(delegation, found, static_assigned(found))
+        for each in carve(delegation, found, static_assigned(found), Places(), 0.0).subnets
         if each.first and each.state in {SubnetState.WANTED, SubnetState.RESERVED}
     )
     ends = prefix.address

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from anyipd.decide.carve import carve
-from anyipd.model import Assigned, Delegation, DelegationState, Prefix, Subnets, SubnetState
+from anyipd.model import Assigned, Delegation, DelegationState, Places, Prefix, Subnets, SubnetState
 from anyipd.policy import DEFAULT, Policy, SubnetPolicy
 
 WANTED, CONFLICT = SubnetState.WANTED, SubnetState.CONFLICT
@@ -29,6 +29,11 @@ def wanting(*entries: dict[str, object]) -> Policy:
             SubnetPolicy.model_validate({"name": f"s{i}"} | entry) for i, entry in enumerate(entries)
         )
     )
+
+
+def first_carve(delegation: Delegation, policy: Policy, assigned: list[Assigned]) -> list[Subnets]:
+    """Carve without memory."""
+    return carve(delegation, policy, assigned, Places(), 0.0).subnets
 
 
 def short(runs: list[Subnets]) -> list[tuple[object, ...]]:
@@ -61,14 +66,14 @@ def test_an_excluded_prefix_is_left_out(
     exclude: str, policy: Policy, expected: list[tuple[object, ...]]
 ) -> None:
     delegation = replace(delegated("2001:db8::/60"), exclude=Prefix.parse(exclude))
-    found = carve(delegation, policy, [])
+    found = first_carve(delegation, policy, [])
     assert short(found) == expected
     reasons = {each.reason for each in found if each.state is CONFLICT}
     assert reasons <= {f"{exclude} is excluded by the delegating router (RFC 6603)"}
 
 
 def test_no_policy_means_the_first_64() -> None:
-    [run] = carve(delegated("2001:db8::/56"), DEFAULT, [])
+    [run] = first_carve(delegated("2001:db8::/56"), DEFAULT, [])
     prefix = Prefix.parse("2001:db8::/56")
     assert run == Subnets("default", prefix, WANTED, Prefix.parse("2001:db8::/64"), valid_until=99.0)
 
@@ -170,12 +175,12 @@ def test_no_policy_means_the_first_64() -> None:
 def test_rules(
     delegation: str, policy: Policy, assigned: list[Assigned], expected: list[tuple[object, ...]]
 ) -> None:
-    assert short(carve(delegated(delegation), policy, assigned)) == expected
+    assert short(first_carve(delegated(delegation), policy, assigned)) == expected
 
 
 def test_reasons_say_what_is_in_the_way() -> None:
     policy = wanting({"id": 1}, {"id": 0x10}, {"count": 5}, {"bind": False, "id": 2})
-    runs = carve(delegated("2001:db8::/62"), policy, in_use("2001:db8:0:1:8000::/80"))
+    runs = first_carve(delegated("2001:db8::/62"), policy, in_use("2001:db8:0:1:8000::/80"))
     assert {each.name: each.reason for each in runs} == {
         "s0": "2001:db8:0:1:8000::/80 is on-link at eth0",
         "s1": "ID 0x10 does not fit into a /62",
@@ -187,19 +192,19 @@ def test_reasons_say_what_is_in_the_way() -> None:
 def test_an_uplink_is_carved_for_its_own_entries_only() -> None:
     policy = wanting({"uplink": "eth1"}, {})
     for uplink, names in [("eth1", ["s0", "s1"]), ("eth0", ["s1"]), (None, ["s1"])]:
-        runs = carve(delegated("2001:db8::/60", uplink), policy, [])
+        runs = first_carve(delegated("2001:db8::/60", uplink), policy, [])
         assert [each.name for each in runs] == names
         assert str(runs[0].first) == "2001:db8::/64"
 
 
 def test_an_entry_for_an_uplink_is_of_what_any_that_reported_the_prefix_came_in_on() -> None:
     told = replace(delegated("2001:db8::/60", "eth0"), uplinks=frozenset({"eth0", "eth1"}))
-    assert [each.name for each in carve(told, wanting({"uplink": "eth1"}), [])] == ["s0"]
+    assert [each.name for each in carve(told, wanting({"uplink": "eth1"}), [], Places(), 0).subnets] == ["s0"]
 
 
 def test_what_is_reserved_collides_with_nothing() -> None:
     policy = wanting({"id": 0, "count": 4, "bind": False})
-    runs = carve(delegated("2001:db8::/60"), policy, in_use("2001:db8:0:1::/64"))
+    runs = first_carve(delegated("2001:db8::/60"), policy, in_use("2001:db8:0:1::/64"))
     assert short(runs) == [("s0", 0, 4, "2001:db8::/64", RESERVED)]
 
 
@@ -207,14 +212,16 @@ def test_what_is_reserved_collides_with_nothing() -> None:
 def test_all_is_few_runs_and_at_most_a_48(length: int) -> None:
     policy = wanting({"count": "all"})
     delegation = replace(delegated("2000::/8"), prefix=Prefix(0x20 << 120, length))
-    [run] = carve(delegation, policy, [])
+    [run] = first_carve(delegation, policy, [])
     assert run.count == 65536
     holes = [Assigned(Prefix((0x20 << 120) + (i << 66), 64), "in use") for i in range(1, 100)]
-    assert len(carve(delegation, policy, holes)) == 100
+    assert len(first_carve(delegation, policy, holes)) == 100
 
 
 def test_pinned_count_is_few_runs() -> None:
-    runs = carve(delegated("2001:db8::/48"), wanting({"id": 0, "count": 65536}), in_use("2001:db8:0:8::/64"))
+    runs = first_carve(
+        delegated("2001:db8::/48"), wanting({"id": 0, "count": 65536}), in_use("2001:db8:0:8::/64")
+    )
     assert [each.count for each in runs] == [8, 1, 65527]
 
 
@@ -296,7 +303,7 @@ def no_pinned_overlap(policy: Policy) -> bool:
 def test_like_the_model(policy: Policy, assigned: list[Assigned]) -> None:
     assume(no_pinned_overlap(policy))
     delegation = replace(delegated("2001:db8::/56"), prefix=BASE)
-    runs = carve(delegation, policy, assigned)
+    runs = first_carve(delegation, policy, assigned)
     found = {
         each.subnet_name(i): (each.state, None)
         if each.first is None
@@ -305,7 +312,7 @@ def test_like_the_model(policy: Policy, assigned: list[Assigned]) -> None:
         for i in range(each.count)
     }
     assert found == Cells(assigned).carve(policy)
-    assert carve(delegation, policy, assigned) == runs
+    assert first_carve(delegation, policy, assigned) == runs
     assert sum(each.count for each in runs) == len(found)
     order = [entry.name for entry in policy.subnets]
     assert [each.name for each in runs] == sorted((each.name for each in runs), key=order.index)
@@ -316,7 +323,7 @@ def test_nothing_is_placed_twice_or_outside(policy: Policy, assigned: list[Assig
     assume(no_pinned_overlap(policy))
     placed = [
         (each, each.first.address, each.first.address + each.count * each.first.size)
-        for each in carve(replace(delegated("2001:db8::/56"), prefix=BASE), policy, assigned)
+        for each in first_carve(replace(delegated("2001:db8::/56"), prefix=BASE), policy, assigned)
         if each.first
     ]
     placed.sort(key=lambda span: span[1])

@@ -11,7 +11,7 @@ import pytest
 from anyipd import clock, here
 from anyipd.decide.ledger import Ledger
 from anyipd.ledger_file import LedgerFile
-from anyipd.model import INFINITE, Discard, Lease, Prefix
+from anyipd.model import INFINITE, Discard, HoldDown, Lease, Place, Places, Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
 from tests.lab.namespace import wait_until
@@ -21,6 +21,14 @@ P, Q = Prefix.parse(PREFIX), Prefix.parse("2001:db8:200::/60")
 LEASE = Lease(
     P, "dhclient", "eth0", "00:00:00:01", 9.25, 600, INFINITE, INFINITE, Prefix(P.address, 64), 7, 1e9, "1"
 )
+
+PLACES = {
+    P: Places(
+        (Place("web", None, Prefix(P.address, 64), 1), Place("all", 3, Prefix(P.address + (5 << 64), 64), 7)),
+        (HoldDown(P.address, P.address + 1, INFINITE), HoldDown(P.end - 9, P.end, 71.5)),
+    ),
+    Q: Places(),
+}
 
 
 def filled() -> Ledger:
@@ -35,8 +43,9 @@ def filled() -> Ledger:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     ledger = filled()
-    LedgerFile(tmp_path).write(ledger)
-    found = LedgerFile(tmp_path).read()
+    LedgerFile(tmp_path).write(ledger, PLACES)
+    found, places = LedgerFile(tmp_path).read()
+    assert places == PLACES
     assert list(found.records) == list(ledger.records)
     assert (found.routes, found.fallen) == (ledger.routes, ledger.fallen)
     path = tmp_path / "daemon" / str(here.network_namespace())
@@ -46,20 +55,20 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_it_is_written_no_more_often_than_something_changed(tmp_path: Path) -> None:
     ledger, file = filled(), LedgerFile(tmp_path)
-    file.write(ledger)
+    file.write(ledger, PLACES)
     before = file.path.stat().st_ino
-    file.write(ledger)
+    file.write(ledger, PLACES)
     assert file.path.stat().st_ino == before
     ledger.forget(P, 14.0)
-    file.write(ledger)
+    file.write(ledger, PLACES)
     assert file.path.stat().st_ino != before
 
 
 def test_that_of_another_boot_is_of_no_use(tmp_path: Path) -> None:
     file = LedgerFile(tmp_path)
-    file.write(filled())
+    file.write(filled(), {})
     file.path.write_text(file.path.read_text().replace(here.boot(), "0" * 36))
-    assert not file.read().records
+    assert not file.read()[0].records
 
 
 @pytest.mark.parametrize(

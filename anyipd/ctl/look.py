@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import Routes
 from anyipd.ledger_file import LedgerFile
-from anyipd.model import Subnets
+from anyipd.model import Places, Prefix, Subnets
 from anyipd.observe import networkd
 from anyipd.policy import Policy, PolicyError
 from anyipd.reconcile import Changes, Decision, Reconciler, at_once
@@ -48,12 +48,13 @@ def look(options: argparse.Namespace) -> Look:
 def look_by(policy: Policy, runtime_dir: Path) -> Look:
     """Observe and compare by a policy."""
     ledger, dropped = Ledger(), []
+    places: Mapping[Prefix, Places] = {}
     ledger_file = LedgerFile(runtime_dir)
     try:
-        ledger = ledger_file.read()
+        ledger, places = ledger_file.read()
     except (OSError, ValueError) as error:
         dropped.append(f"dropped: {ledger_file.path}: {error}")
-    reconciler = Reconciler(policy, runtime_dir, Routes(), ledger)
+    reconciler = Reconciler(policy, runtime_dir, Routes(), ledger, places)
     try:
         reconciler.networkd.take(networkd.ask(clock.now()))
     except (ValueError, TimeoutError) as error:

@@ -62,7 +62,7 @@ class _Watch:
         self._config = options.config
         in_force, _ = policy_in_force(self._config)
         self._reconciler = Reconciler(
-            in_force, options.runtime_dir, Routes(), LedgerFile(options.runtime_dir).read()
+            in_force, options.runtime_dir, Routes(), *LedgerFile(options.runtime_dir).read()
         )
         self._delegations: Sequence[Delegation] = ()
         self._subnets: Sequence[Subnets] = ()
@@ -120,6 +120,7 @@ class _Watch:
         at_once(reconciler.look(reconciler.hear(hint) | Stale.LEASES, self._filter))
         now = self._looked_at = clock.now()
         decision = reconciler.decide(now)
+        reconciler.remember(decision)
         subnets = verdicts(decision.subnets, at_once(reconciler.compare(decision, whole=False)).local)
         self._alarm.set(decision.deadline)
         remarks += [*self._misunderstood, *unmatched(reconciler.policy, decision.delegations)]

@@ -1,8 +1,7 @@
 """From a delegation to its subnets: which ones the policy wants, where they lie, what is in their way.
 
-A delegated prefix is a line of addresses. Pinned subnets are laid on it first, then automatic ones
-into the lowest gaps in file order, `all` last into what is left. Nothing here walks over single
-subnets: a run of thousands is one `Subnets`.
+A delegated prefix is a line of addresses. Pinned subnets are laid on it first, then automatic ones: see
+`places`. Nothing here walks over single subnets: a run of thousands is one `Subnets`.
 """
 
 from __future__ import annotations
@@ -11,59 +10,75 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from anyipd.model import Assigned, Delegation, Prefix, Subnets, SubnetState
+from anyipd.decide.gaps import Gaps
+from anyipd.decide.places import Piece, allocate, hold_downs
+from anyipd.decide.static import STATIC
+from anyipd.model import INFINITE, Assigned, Delegation, HoldDown, Place, Places, Prefix, Subnets, SubnetState
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy, SubnetPolicy
-
-ALL_MOST = 65536
-"""How many subnets `all` takes of one delegated prefix: a /48 whole, and no more of a larger one."""
 
 EXCLUDED = "excluded by the delegating router (RFC 6603)"
 """The holder of a delegation's excluded prefix."""
 
 
-class _Span(NamedTuple):
-    """Addresses from `start` up to but not `end`."""
+class Carved(NamedTuple):
+    """Subnets of a delegated prefix, what to remember of their places, and when to carve again.
 
-    start: int
-    end: int
+    `deadline` is when `all` may take a place that an obstacle left, in CLOCK_BOOTTIME; INFINITE if it waits
+    for none.
+    """
 
-
-class _Piece(NamedTuple):
-    """`number` adjacent subnets of an entry, from its `begin`th on. `start` None: there is no room."""
-
-    begin: int
-    number: int
-    start: int | None
-    reason: str | None = None
+    subnets: list[Subnets]
+    places: Places
+    deadline: float
 
 
-def carve(delegation: Delegation, policy: Policy, assigned: Iterable[Assigned]) -> list[Subnets]:
-    """Lay the policy's subnets on a delegated prefix; runs come in file order.
+def carve(
+    delegation: Delegation, policy: Policy, assigned: Iterable[Assigned], places: Places, now: float
+) -> Carved:
+    """Lay the policy's subnets on a delegated prefix; runs come in file order, then in that of their numbers.
 
-    `assigned` may hold prefixes from anywhere. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
+    `assigned` may hold prefixes from anywhere, `places` is what the last carving of this prefix returned, or
+    empty. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
     """
     prefix = delegation.prefix
-    entries = [
-        entry for entry in policy.subnets if entry.uplink in {None, delegation.uplink, *delegation.uplinks}
-    ]
+    entries = [entry for entry in policy.subnets if _applies(entry, delegation)]
     excluded = [Assigned(delegation.exclude, EXCLUDED)] if delegation.exclude else []
     obstacles = sorted(
         (each for each in [*assigned, *excluded] if each.prefix.overlaps(prefix)),
         key=attrgetter("prefix", "holder"),
     )
-    taken = [_Span(each.prefix.address, each.prefix.end) for each in obstacles]
-    pieces: dict[str, list[_Piece]] = {}
+    free = Gaps(prefix.address, prefix.end)
+    for each in obstacles:
+        free.remove(each.prefix.address, each.prefix.end)
+    pieces: dict[str, list[Piece]] = {}
     for entry in entries:
         if entry.id is not None:
             pieces[entry.name] = list(_pinned(entry, entry.id, prefix, obstacles if entry.bind else []))
-            taken += _spans(entry, pieces[entry.name])
-    for entry in sorted(entries, key=lambda entry: entry.count == "all"):
-        if entry.id is None:
-            pieces[entry.name] = list(_automatic(entry, prefix, taken))
-            taken += _spans(entry, pieces[entry.name])
-    return [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]]
+            for begin, end, start, _ in pieces[entry.name]:
+                if start is not None:
+                    free.remove(start, start + ((end - begin) << (128 - entry.length)))
+    automatic = [entry for entry in entries if entry.id is None]
+    held: tuple[HoldDown, ...] = ()
+    if any(entry.count == "all" for entry in automatic):
+        # A static prefix comes and goes by the policy: no place of its own is held down.
+        others = (each.prefix for each in obstacles if each.holder != STATIC)
+        held = hold_downs(places.hold_downs, prefix, others, now)
+    # What yields goes in a while: there nothing new is begun.
+    keeps_only = delegation.yields and bool(places.kept)
+    pieces |= allocate(automatic, free, places.kept, held, keeps_only=keeps_only)
+    kept = tuple(
+        Place(entry.name, None if entry.count is None else begin, Prefix(start, entry.length), end - begin)
+        for entry in automatic
+        for begin, end, start, _ in pieces[entry.name]
+        if start is not None
+    )
+    return Carved(
+        [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]],
+        Places(kept, held),
+        min((each.until for each in held), default=INFINITE),
+    )
 
 
 def unmatched(policy: Policy, delegations: Iterable[Delegation]) -> list[str]:
@@ -76,14 +91,14 @@ def unmatched(policy: Policy, delegations: Iterable[Delegation]) -> list[str]:
     ]
 
 
-def _spans(entry: SubnetPolicy, pieces: Iterable[_Piece]) -> list[_Span]:
-    size = 1 << (128 - entry.length)
-    return [_Span(each.start, each.start + each.number * size) for each in pieces if each.start is not None]
+def _applies(entry: SubnetPolicy, delegation: Delegation) -> bool:
+    """Whether an entry is carved out of this delegation."""
+    return entry.uplink in {None, delegation.uplink, *delegation.uplinks}
 
 
 def _pinned(
     entry: SubnetPolicy, subnet_id: int, prefix: Prefix, obstacles: Sequence[Assigned]
-) -> Iterator[_Piece]:
+) -> Iterator[Piece]:
     """Place a subnet, or a count of them, at their ID, split where somebody else is in the way."""
     count = entry.count if isinstance(entry.count, int) else 1
     ids = 1 << (entry.length - prefix.length) if entry.length >= prefix.length else 0
@@ -96,15 +111,15 @@ def _pinned(
         if high < begin or low >= fitting:
             continue
         if begin < low:
-            yield _Piece(begin, low - begin, first.address + begin * first.size)
+            yield Piece(begin, low, first.address + begin * first.size)
         begin, end = max(begin, low), min(high + 1, fitting)
-        yield _Piece(begin, end - begin, first.address + begin * first.size, holder)
+        yield Piece(begin, end, first.address + begin * first.size, holder)
         begin = end
     if begin < fitting:
-        yield _Piece(begin, fitting - begin, first.address + begin * first.size)
+        yield Piece(begin, fitting, first.address + begin * first.size)
     if fitting < count:
         reason = f"ID {subnet_id + fitting:#x} does not fit into a /{prefix.length}"
-        yield _Piece(fitting, count - fitting, None, reason)
+        yield Piece(fitting, count, None, reason)
 
 
 def _collisions(first: Prefix, obstacles: Iterable[Assigned]) -> Iterator[tuple[int, int, str]]:
@@ -115,45 +130,26 @@ def _collisions(first: Prefix, obstacles: Iterable[Assigned]) -> Iterator[tuple[
         yield max(low, 0), high, f"{each.prefix} is {each.holder}"
 
 
-def _automatic(entry: SubnetPolicy, prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Piece]:
-    """Fill the lowest gaps."""
-    size = 1 << (128 - entry.length)
-    count = entry.count if isinstance(entry.count, int) else ALL_MOST if entry.count else 1
-    placed = 0
-    for gap in _gaps(prefix, taken):
-        start = -(-gap.start // size) * size
-        number = min((gap.end - start) // size, count - placed)
-        if number > 0:
-            yield _Piece(placed, number, start)
-            placed += number
-    missing = count - placed if entry.count != "all" else int(not placed)
-    if missing:
-        yield _Piece(placed, missing, None, f"no free /{entry.length} left in {prefix}")
+def _lack(entry: SubnetPolicy, delegation: Delegation) -> str:
+    if delegation.yields:
+        return f"{delegation.prefix} is superseded, so nothing new is begun there"
+    return f"no free /{entry.length} left in {delegation.prefix}"
 
 
-def _gaps(prefix: Prefix, taken: Sequence[_Span]) -> Iterator[_Span]:
-    start = prefix.address
-    for span in sorted(taken):
-        if span.start > start:
-            yield _Span(start, span.start)
-        start = max(start, span.end)
-    if start < prefix.end:
-        yield _Span(start, prefix.end)
-
-
-def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: _Piece) -> Subnets:
+def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece) -> Subnets:
+    reason = piece.reason
     if piece.start is None:
-        state, reason = SubnetState.WITHOUT_ROOM, piece.reason
+        state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation)
     elif not entry.bind:
         state, reason = SubnetState.RESERVED, "bind: false"
     else:
-        state, reason = (SubnetState.CONFLICT if piece.reason else SubnetState.WANTED), piece.reason
+        state = SubnetState.CONFLICT if reason else SubnetState.WANTED
     return Subnets(
         name=entry.name,
         delegation=delegation.prefix,
         state=state,
         first=None if piece.start is None else Prefix(piece.start, entry.length),
-        count=piece.number,
+        count=piece.end - piece.begin,
         number=None if entry.count is None else piece.begin,
         valid_until=delegation.valid_until,
         reason=reason,

@@ -365,6 +365,10 @@ class Ledger:
             left_out=bool(granted) and not unknown and all(r.key in self._to_judge for r in granted),
         )
 
+    def remembers(self, prefix: Prefix) -> bool:
+        """Whether anything was reported of a prefix, though it may be over."""
+        return prefix in self._keys
+
     def ending(self, prefix: Prefix) -> tuple[str, str]:
         """Return what became of a prefix that is not delegated any more, and why."""
         ended = max(self._of(prefix), key=lambda record: record.since, default=None)

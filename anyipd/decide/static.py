@@ -9,6 +9,9 @@ from anyipd.model import Assigned, Subnets, SubnetState
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy
 
+STATIC = "static"
+"""The holder of a static prefix."""
+
 
 def static_subnets(policy: Policy) -> list[Subnets]:
     """Every static prefix as a subnet of no delegation, named by its prefix where it has no name."""
@@ -22,4 +25,4 @@ def static_subnets(policy: Policy) -> list[Subnets]:
 
 def static_assigned(policy: Policy) -> set[Assigned]:
     """What the static prefixes use up of delegated ones that they overlap."""
-    return {Assigned(each.prefix, "static") for each in policy.static}
+    return {Assigned(each.prefix, STATIC) for each in policy.static}

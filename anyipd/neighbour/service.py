@@ -85,6 +85,7 @@ class Service(Passes):
             asyncio.get_running_loop().call_later(RETRY, self._look_again, Hint(Stale.LEASES))
         reconciler.complaints.clear()  # the daemon tells of them
         decision = reconciler.decide(clock.now())
+        reconciler.remember(decision)
         changes = await in_slices(reconciler.compare(decision, whole=False))
         self._alarm.set(decision.deadline)
         spans = answered(reconciler.policy, verdicts(decision.subnets, changes.local))
