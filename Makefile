@@ -14,13 +14,16 @@ include setup.mk install.mk deb.mk
 demo: .venv .cache/debian ## see a prefix delegated, bound, renumbered and answering, in a network of its own
 	@.venv/bin/python -m tests.lab.demo
 
+# The tests start hundreds of our programs, and each would compile all of it.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest
+
 # Only root can lay out another Debian, as only root can boot it.
 DEBIAN13 := $(if $(filter 0,$(shell id -u)),.cache/debian13)
 test: check .cache/debian .cache/wheels .cache/lintian $(DEBIAN13) ## run every check and every test, with real DHCPv6 server and client
-	.venv/bin/python -m pytest --numprocesses=auto
+	$(PYTEST) --numprocesses=auto
 
 quick: lint ## ruff, mypy, shellcheck, and the tests that start no other program: an answer within a minute
-	.venv/bin/python -m pytest --numprocesses=$(shell nproc) --quick
+	$(PYTEST) --numprocesses=$(shell nproc) --quick
 
 check: lint audit ## ruff, mypy, shellcheck, and known vulnerabilities
 
@@ -60,4 +63,4 @@ fuzz: .venv/fuzz .cache/debian ## feed every input of anyipd's with what nobody 
 	touch $@
 
 clean: ## remove everything that make made here
-	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(shell find anyipd tests bench fuzz -name __pycache__) .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -208,6 +208,8 @@ class World:
             age,
             anew=told.get("reason") == "BOUND6",
         )
+        if self.alive and not self.paused:  # a hook takes its time, and a deadline may come before its file
+            self.book.pass_time(self.unseen[file.name].written)
         self.changed(file.name)
 
     def take_back(self, prefix: IPv6Network, uplink: str) -> None:
