@@ -75,14 +75,15 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 	$(PYTHON) tests/lab/debian.py .cache/lintian lintian
 	touch $@
 
-# A whole Debian 13, which has another Python and another systemd, for the package to be installed in.
+# A whole Debian 13, which has another Python, systemd and dhcpcd: for the package to be installed in, and
+# for its DHCPv6 clients.
 .cache/debian13: .cache/debian13/stamp
 .cache/debian13/stamp: tests/lab/debian.py setup.mk
 	rm -rf $(@D)
 	mkdir -p $(@D)
 	$(PYTHON) tests/lab/debian.py .cache/debootstrap debootstrap
 	PATH=$(CURDIR)/.cache/debootstrap/bin:$$PATH DEBOOTSTRAP_DIR=.cache/debootstrap/root/usr/share/debootstrap \
-		debootstrap --variant=minbase --include=init-system-helpers,iproute2,procps,python3,systemd \
+		debootstrap --variant=minbase --include=dhcpcd-base,init-system-helpers,iproute2,procps,python3,systemd \
 		trixie $(@D)/root $(if $(QUIET),>$(@D)/log)
 	rm -f $(@D)/root/var/cache/apt/archives/*.deb
 	touch $@

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import secrets
 from bisect import bisect_right
 from itertools import accumulate
 
-from anyipd import arguments
+from anyipd import arguments, clock
+from anyipd.decide.preferred import LEAVING, preferred
 from anyipd.decide.verdict import part
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes, local_routes
-from anyipd.model import Prefix, SubnetState, address_text
+from anyipd.ledger_file import LedgerFile
+from anyipd.model import Prefix, address_text
 
 _FAILED = 1
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print addresses, each of all those that are bound as likely as any other."""
+    """Print addresses, each of those that new connections should use as likely as any other."""
     if options.number < 0:
         arguments.fail(arguments.USAGE, f"anyipctl random: -n {options.number} is below 0")
-    bound = _bound()
-    if options.subnet is not None:
-        is_prefix = re.search("[:./]", options.subnet)
-        bound = _inside(bound, options) if is_prefix else _named(options)
+    if options.subnet is None:
+        bound = _preferred(options) if _is_any_leaving(options) else _bound()
+    elif re.search("[:./]", options.subnet):
+        bound = _inside(_bound(), options)
+    else:
+        bound = _preferred(options)
     if not bound:
         what = f"{options.subnet} is not" if options.subnet else "no subnet is"
         arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
@@ -63,15 +68,26 @@ def _inside(bound: list[Prefix], options: argparse.Namespace) -> list[Prefix]:
     return [prefix for prefix in bound if outer.covers(prefix)]
 
 
-def _named(options: argparse.Namespace) -> list[Prefix]:
+def _is_any_leaving(options: argparse.Namespace) -> bool:
+    """Whether, by the ledger file, some delegation is not for new connections any more."""
+    now = clock.now()
+    with contextlib.suppress(OSError, ValueError):  # `status` says what is wrong with it
+        ledger, _ = LedgerFile(options.runtime_dir).read()
+        ledger.pass_time(now)
+        return any(each.state in LEAVING for each in ledger.delegations(now))
+    return False
+
+
+def _preferred(options: argparse.Namespace) -> list[Prefix]:
     # They read the policy, which takes longer than all else.
     from anyipd.ctl.look import look  # noqa: PLC0415
     from anyipd.ctl.subnets import named  # noqa: PLC0415
 
+    seen = look(options)
+    found = seen.subnets if options.subnet is None else named(seen.subnets, options.subnet)
     return [
         single.first
-        for each in named(look(options).subnets, options.subnet)
-        if each.state is SubnetState.BOUND
+        for each in preferred(found, seen.decision.delegations)
         for single in (part(each, i, 1) for i in range(each.count))
         if single.first
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import debian
@@ -32,13 +33,21 @@ class Dhcpcd:
     """`dhcpcd` on `interface` of `namespace`, with its files in `folder`.
 
     `hook` is ours, and tells `runtime` what is delegated; None is none. Behind it another hook records
-    every call: see `calls`.
+    every call: see `calls`. `command` starts it, and its other files are below one of `roots`.
     """
 
     def __init__(
-        self, namespace: Namespace, interface: str, folder: Path, runtime: Path, hook: Path | None = HOOK
+        self,
+        namespace: Namespace,
+        interface: str,
+        folder: Path,
+        runtime: Path,
+        hook: Path | None = HOOK,
+        *,
+        command: Sequence[str] = ("dhcpcd",),
+        roots: Sequence[Path] = (debian.CACHE / "root", Path("/")),
     ) -> None:
-        self.namespace, self.interface, self.runtime = namespace, interface, runtime
+        self.namespace, self.interface, self.runtime, self.command = namespace, interface, runtime, command
         self.log, self.record = folder / "dhcpcd.log", folder / "dhcpcd-calls"
         self.configuration, self.script = folder / "dhcpcd.conf", folder / "dhcpcd-run-hooks"
         self.run, self.state, hooks = folder / "dhcpcd-run", folder / "lib", folder / "dhcpcd-hooks"
@@ -48,9 +57,7 @@ class Dhcpcd:
             (hooks / "10-anyipd").symlink_to(hook)
         (hooks / "99-record").write_text(RECORD.format(calls=self.record))
         found = next(
-            script
-            for root in (debian.CACHE / "root", Path("/"))
-            if (script := (root / HOOKS).with_name("dhcpcd-run-hooks")).exists()
+            script for root in roots if (script := (root / HOOKS).with_name("dhcpcd-run-hooks")).exists()
         )
         # Debian's own, but for where it looks for hooks: the machine's are none of the lab's.
         text = found.read_text().replace(f"/{HOOKS}", str(hooks)).replace("/etc/dhcpcd", f"{folder}/dhcpcd")
@@ -66,7 +73,7 @@ class Dhcpcd:
         with self.log.open("a") as log:
             self.process = self.namespace.popen(
                 *with_mounts({"/run": self.run, "/var/lib": self.state}),
-                *("dhcpcd", "--debug", "--nobackground"),
+                *(*self.command, "--debug", "--nobackground"),
                 *files,
                 *environment,
                 self.interface,

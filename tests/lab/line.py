@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from anyipd.model import Prefix
+from tests.lab import debian13
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
 from tests.lab.dhcpcd import Dhcpcd
@@ -23,6 +24,8 @@ EARLY, LATE = 1.5, 2.5
 
 Client = Dhclient | Networkd | Dhcpcd
 CLIENTS = ("dhclient", "networkd", "dhcpcd")
+NETWORKD_257, DHCPCD_10 = NEWER = "networkd-257", "dhcpcd-10"
+"""Clients of Debian 13."""
 
 
 class Line:
@@ -39,6 +42,11 @@ class Line:
         host, interface, runtime = self.uplink.host, self.uplink.interface, self.daemon.runtime
         folder = self.folder / name
         folder.mkdir()
+        if name == NETWORKD_257:
+            return Networkd(host, interface, folder, debian13.command("usr/lib/systemd/systemd-networkd"))
+        if name == DHCPCD_10:
+            command = debian13.command("usr/sbin/dhcpcd")
+            return Dhcpcd(host, interface, folder, runtime, command=command, roots=[debian13.ROOT])
         if name == "networkd":
             return Networkd(host, interface, folder)
         return (Dhclient if name == "dhclient" else Dhcpcd)(host, interface, folder, runtime)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import debian
@@ -50,10 +51,19 @@ TELLS_ALL = 255
 
 
 class Networkd:
-    """systemd-networkd, minding `interface` of `namespace` alone, with its files in `folder`."""
+    """systemd-networkd, minding `interface` of `namespace` alone, with its files in `folder`.
 
-    def __init__(self, namespace: Namespace, interface: str, folder: Path) -> None:
-        self.namespace, self.interface = namespace, interface
+    `command` starts it: the machine's own, or another one's.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        interface: str,
+        folder: Path,
+        command: Sequence[str] = ("systemd-networkd",),
+    ) -> None:
+        self.namespace, self.interface, self.command = namespace, interface, command
         self.run, self.log, self.users = folder / "systemd", folder / "networkd.log", folder / "passwd"
         (self.run / "network").mkdir(parents=True)
         (self.run / "network" / "uplink.network").write_text(NETWORK.format(interface=interface))
@@ -67,7 +77,7 @@ class Networkd:
 
     def version(self) -> int:
         """Give its version, such as 252."""
-        printed = self.namespace.run("systemd-networkd", "--version", env=debian.environment()).stdout
+        printed = self.namespace.run(*self.command, "--version", env=debian.environment()).stdout
         return int(printed.split()[1])
 
     def start(self) -> None:
@@ -81,7 +91,7 @@ class Networkd:
             self.process = self.namespace.popen(
                 *with_mounts(mounts),
                 *("sh", "-ec", PLAIN_FILES, "sh"),
-                "systemd-networkd",
+                *self.command,
                 stdout=log,
                 stderr=log,
                 env=debian.environment() | environment,
