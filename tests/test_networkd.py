@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from anyipd.model import INFINITE, Lease, Prefix
 from anyipd.observe import dbus, networkd
-from anyipd.observe.networkd import RESTFUL, RESTLESS, Said, parse
+from anyipd.observe.networkd import RESTFUL, RESTLESS, Link, Said, parse
 from tests.lab.daemon import Daemon
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace, wait_until
@@ -29,6 +29,10 @@ UNREACHABLE = 7  # linux/rtnetlink.h
 
 def octets(prefix: Prefix) -> list[int]:
     return list(prefix.address.to_bytes(16))
+
+
+def parsed(description: str) -> list[Lease]:
+    return parse(description, NOW, ":1").leases
 
 
 def client(**prefix: int | list[int]) -> dict[str, Any]:
@@ -60,15 +64,15 @@ BARE = Lease(P, "networkd", None, None, NOW, None, None, 1200.5, reply=NOW)
 
 def test_a_new_one_tells_all() -> None:
     told = client(PreferredLifetimeUSec=1_100_000_000, ValidLifetimeUSec=1_200_000_000)
-    assert parse(described(told), NOW) == parse(described(told, routes=[route()]), NOW) == [LEASE]
-    [forever] = parse(described(client()), NOW)
+    assert parsed(described(told)) == parsed(described(told, routes=[route()])) == [LEASE]
+    [forever] = parsed(described(client()))
     assert (forever.lifetime, forever.preferred_until, forever.valid_until) == (INFINITE,) * 3
 
 
 def test_an_old_one_tells_of_its_discard_routes() -> None:
     foreign, address = route(ConfigSource="foreign"), route(Type=1)
-    assert parse(described(routes=[foreign, address, route()]), NOW) == [BARE]
-    assert parse(described(), NOW) == []
+    assert parsed(described(routes=[foreign, address, route()])) == [BARE]
+    assert parsed(described()) == []
 
 
 JSON = st.recursive(
@@ -81,7 +85,7 @@ JSON = st.recursive(
 @given(st.text() | JSON.map(json.dumps))
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="networkd describes itself in a way not known"):
-        parse(text, NOW)
+        parsed(text)
 
 
 @settings(deadline=None)
@@ -90,7 +94,7 @@ def test_nonsense_is_refused(text: str) -> None:
 @example("PrefixLength", -69_175_290_276_410_818_193)
 def test_nonsense_in_its_place_does_no_harm(name: str, value: Any) -> None:  # noqa: ANN401  anything
     with contextlib.suppress(ValueError):
-        for lease in parse(described(client(**{name: value})), NOW):
+        for lease in parsed(described(client(**{name: value}))):
             assert Prefix.parse(str(lease.prefix)) == lease.prefix
 
 
@@ -100,9 +104,9 @@ class Story:
     def __init__(self) -> None:
         self.networkd = networkd.Networkd()
 
-    def says(self, by: str, *leases: Lease) -> list[Lease]:
+    def says(self, by: str, *leases: Lease, links: tuple[Link, ...] = (), at: float = NOW) -> list[Lease]:
         before = self.networkd.leases
-        assert self.networkd.take(Said(by, list(leases))) == (before != self.networkd.leases)
+        assert self.networkd.take(Said(by, at, list(leases), list(links))) == (before != self.networkd.leases)
         return self.networkd.leases
 
     def is_absent(self) -> list[Lease]:
@@ -121,14 +125,48 @@ def test_the_same_again_is_no_news() -> None:
     story = Story()
     story.says(":1", BARE)
     later = replace(BARE, written=NOW + 10, reply=NOW + 10)
-    assert not story.networkd.take(Said(":1", [later]))
-    assert story.networkd.take(Said(":1", [replace(later, valid_until=1300)]))
+    assert not story.networkd.take(Said(":1", NOW, [later], []))
+    assert story.networkd.take(Said(":1", NOW, [replace(later, valid_until=1300)], []))
 
 
 def test_that_it_is_gone_takes_nothing_back() -> None:
     story = Story()
     story.says(":1", LEASE)
     assert story.is_absent() == [LEASE]
+
+
+HAS = Link("eth0", managed=True, carrier=True, client=True)
+HAS_NONE, NO_CARRIER = HAS._replace(client=False), HAS._replace(carrier=False)
+
+
+@pytest.mark.parametrize(
+    ("then", "times"),
+    [
+        ([(":1", HAS_NONE)], 1),
+        ([(":1", HAS), (":1", HAS_NONE)], 1),
+        ([(":1", HAS)], 0),
+        ([(":1", NO_CARRIER)], 0),
+        ([(":1", NO_CARRIER), (":1", HAS_NONE)], 0),
+        ([(":1", NO_CARRIER), (":1", HAS), (":1", HAS_NONE)], 1),
+        ([(":1", HAS_NONE._replace(carrier=False)), (":1", HAS_NONE)], 0),
+        ([(":2", HAS_NONE)], 0),
+        ([(":2", HAS), (":2", HAS_NONE)], 1),
+        ([(":1", HAS_NONE._replace(managed=False))], 0),
+        ([(":1", HAS_NONE._replace(name="eth1"))], 0),
+    ],
+)
+def test_a_client_that_was_stopped_took_everything_back(then: list[tuple[str, Link]], times: int) -> None:
+    """On the same link, by the same networkd, while it had its carrier: nothing else is a word of it."""
+    story = Story()
+    story.says(":1", LEASE, links=(HAS,))
+    others: list[Lease] = []
+    for by, link in then:
+        others = story.says(by, links=(link,), at=NOW + 10)
+    end = NOW + 10
+    gone = replace(LEASE, written=end, lifetime=0, preferred_until=end, valid_until=end)
+    assert others == [gone] * times
+    assert story.says(":1", links=(NO_CARRIER,), at=NOW + 20) == others  # until it is granted again
+    assert story.says(":1", LEASE, links=(HAS,)) == [LEASE]
 
 
 def test_it_is_asked_in_time_for_every_renewal() -> None:

@@ -1,8 +1,13 @@
 """systemd-networkd: what it says itself of the prefixes that are delegated to it.
 
 In: `Describe`, JSON over D-Bus, the public interface of networkd that is kept from systemd 252 to 257
-and behind `networkctl --json`. Out: leases. From 255 on it tells of every delegated prefix; before, of the
-valid lifetime of its discard routes, and nothing of a delegated /64, for which it has none.
+and behind `networkctl --json`. Out: leases. From 255 on it tells of every delegated prefix, and of each link
+whether it has a DHCPv6 client there; before, of the valid lifetime of its discard routes, and nothing of a
+delegated /64, for which it has none.
+
+That it does not tell of a prefix any more means nothing: the link lost its carrier, or networkd was started
+anew. But where it had a client, and the same networkd has none now on the same link, with its carrier all the
+time, the client was stopped, and took everything back.
 """
 
 from __future__ import annotations
@@ -23,20 +28,35 @@ RESTLESS, RESTFUL = 0.5, 10.0
 _NAME, _PATH = "org.freedesktop.network1", "/org/freedesktop/network1"
 _MANAGER = "org.freedesktop.network1.Manager"
 _DISCARDS = set(wire.DISCARDS.values())
+_MANAGED = {"configuring", "configured"}
+_CARRIER = {"carrier", "degraded-carrier"}
+
+
+class Link(NamedTuple):
+    """A link as networkd describes it; `managed` is whether it configures it, `client` that of DHCPv6."""
+
+    name: str
+    managed: bool
+    carrier: bool
+    client: bool
 
 
 class Said(NamedTuple):
-    """What networkd said; `by` is another one after every start of it."""
+    """What networkd said at a time, in CLOCK_BOOTTIME; `by` is another one after every start of it."""
 
     by: str
+    at: float
     leases: list[Lease]
+    links: list[Link]
 
 
 class Networkd:
-    """What networkd said last. What it does not say, or no more, takes nothing back."""
+    """What networkd said last, and what its clients took back: leases with a lifetime of 0."""
 
     def __init__(self) -> None:
         self.leases: list[Lease] = []
+        self._known: dict[tuple[Prefix, str | None], Lease] = {}  # also what it does not say now
+        self._clients: dict[str, str] = {}  # by link: the networkd that had one there
         self.understood = True
         self.found = False  # so far
 
@@ -49,10 +69,28 @@ class Networkd:
         if said is None:
             return False
         self.found = True
-        before = self.leases
-        known = {(lease.prefix, lease.uplink): lease for lease in before}
-        self.leases = [_as_known(lease, known.get((lease.prefix, lease.uplink))) for lease in said.leases]
+        before, stopped = self.leases, self._stopped(said)
+        said_now = [_as_known(lease, self._known.pop(_key(lease), None)) for lease in said.leases]
+        self._known = {
+            key: _taken_back(lease, said.at) if lease.uplink in stopped else lease
+            for key, lease in self._known.items()
+            if lease.lifetime == 0 or lease.valid_until > said.at
+        } | {_key(lease): lease for lease in said_now}
+        self.leases = said_now + [lease for lease in self._known.values() if lease.lifetime == 0]
         return self.leases != before
+
+    def _stopped(self, said: Said) -> set[str | None]:
+        """Return the links whose client was stopped, and keep in mind those that have one."""
+        stopped: set[str | None] = set()
+        for link in said.links:
+            if link.client and link.carrier:
+                self._clients[link.name] = said.by
+            elif not link.client and self._clients.pop(link.name, None) == said.by:
+                if link.managed and link.carrier:
+                    stopped.add(link.name)
+            elif not link.carrier:
+                self._clients.pop(link.name, None)
+        return stopped
 
     def ask_again_after(self, now: float) -> float:
         """Seconds until it should be asked again: in time for every renewal to be seen.
@@ -65,10 +103,21 @@ class Networkd:
         return min(max(min(left, default=INFINITE) / 8, RESTLESS), RESTFUL)
 
 
+def _key(lease: Lease) -> tuple[Prefix, str | None]:
+    return lease.prefix, lease.uplink
+
+
 def _as_known(lease: Lease, known: Lease | None) -> Lease:
     """Return the known one, where this is the same but for the time at which we asked."""
     same = known and known == replace(lease, written=known.written, reply=known.reply)
     return known if known and same else lease
+
+
+def _taken_back(lease: Lease, now: float) -> Lease:
+    if lease.lifetime == 0:
+        return lease
+    end = min(lease.valid_until, now)
+    return replace(lease, written=now, lifetime=0, preferred_until=end, valid_until=end)
 
 
 def ask(now: float) -> Said | None:
@@ -87,11 +136,11 @@ def ask(now: float) -> Said | None:
         raise TimeoutError("networkd does not answer") from None
     except (OSError, dbus.CallError):
         return None
-    return Said(answer.sender, parse(dbus.text(answer.body), now))
+    return parse(dbus.text(answer.body), now, answer.sender)
 
 
-def parse(description: str, now: float) -> list[Lease]:
-    """Find the delegated prefixes in what `Describe` gave at `now`, in CLOCK_BOOTTIME.
+def parse(description: str, now: float, by: str) -> Said:
+    """Find the delegated prefixes and the links in what `Describe` gave at `now`, in CLOCK_BOOTTIME.
 
     Raises ValueError where it is not as expected.
     """
@@ -99,10 +148,20 @@ def parse(description: str, now: float) -> list[Lease]:
         described = json.loads(description)
         leases = [lease for each in described["Interfaces"] for lease in _of_client(each)]
         told = {lease.prefix for lease in leases}
+        links = [_link(each) for each in described["Interfaces"]]
         routes = [_of_route(each, now) for each in described.get("Routes", []) if _is_discard(each)]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"networkd describes itself in a way not known: {error!r}") from None
-    return leases + [lease for lease in routes if lease.prefix not in told]
+    return Said(by, now, leases + [lease for lease in routes if lease.prefix not in told], links)
+
+
+def _link(interface: dict[str, Any]) -> Link:
+    return Link(
+        name=interface["Name"],
+        managed=interface.get("AdministrativeState") in _MANAGED,
+        carrier=interface.get("CarrierState") in _CARRIER,
+        client="DHCPv6Client" in interface,
+    )
 
 
 def _of_client(interface: dict[str, Any]) -> Iterator[Lease]:

@@ -110,6 +110,16 @@ class Networkd:
         """Wait until it was given a prefix so many times, over all its starts."""
         wait_until(lambda: self.log.read_text().count("State changed: request -> bound") >= times, 20)
 
+    def reload(self, replace: str, by: str) -> None:
+        """Change its file for the link, and have it read, as `networkctl reload` does."""
+        file = self.run / "network" / "uplink.network"
+        file.write_text(file.read_text().replace(replace, by))
+        self.namespace.run(
+            *("busctl", "call", "org.freedesktop.network1", "/org/freedesktop/network1"),
+            *("org.freedesktop.network1.Manager", "Reload"),
+            env=debian.environment(),
+        )
+
     def kill(self) -> None:
         """End it as a crash does: nothing is taken back."""
         stop(self.process, signal.SIGKILL)
