@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv6Network
 from typing import Any
 
+from tests.lab.naive_places import Memory, Places
+
 Shown = dict[str, Any]
 """A route or an address as `ip -json -details` shows it."""
 
@@ -220,6 +222,7 @@ class Facts:
     book: Book
     routes: list[Shown]
     addresses: list[Shown]
+    memories: dict[IPv6Network, Memory]
     lo_up: bool = True
 
 
@@ -374,10 +377,15 @@ def assigned(facts: Facts, delegated: list[IPv6Network]) -> Iterator[IPv6Network
 def subnets(facts: Facts, now: float) -> list[Subnet]:
     """What the policy makes of all that is delegated: wanted, conflict, reserved, without room."""
     found = [each for each in delegations(facts, now) if is_delegated(each)]
-    in_use = list(assigned(facts, [each.prefix for each in found]))
-    return [
-        subnet for each in found for subnet in carve(entries(facts), each, [*in_use, *yielded(each, found)])
-    ]
+    return [subnet for each in found for subnet in carve(facts, each, now)]
+
+
+def places(facts: Facts, delegation: Delegation, now: float) -> Places:
+    """The entries that a delegation is for, and what is in their way."""
+    found = [each for each in delegations(facts, now) if is_delegated(each)]
+    in_use = [*assigned(facts, [each.prefix for each in found]), *yielded(delegation, found)]
+    mine = [entry for entry in entries(facts) if entry.get("uplink") in {None, *delegation.uplinks}]
+    return Places(mine, delegation.prefix, in_use)
 
 
 def yielded(delegation: Delegation, found: list[Delegation]) -> Iterator[IPv6Network]:
@@ -388,41 +396,22 @@ def yielded(delegation: Delegation, found: list[Delegation]) -> Iterator[IPv6Net
             yield other.prefix
 
 
-def carve(policy: list[Shown], delegation: Delegation, in_use: list[IPv6Network]) -> list[Subnet]:
-    result, taken = [], list(in_use)
-    mine = [entry for entry in policy if entry.get("uplink") in {None, *delegation.uplinks}]
-    # Pinned ones first, `all` last.
-    for entry in sorted(mine, key=lambda one: 0 if "id" in one else 2 if one.get("count") == "all" else 1):
-        for number, (place, state) in enumerate(lay(entry, delegation.prefix, in_use, taken)):
-            name = f"{entry['name']}-{number}" if "count" in entry else entry["name"]
-            bind = entry.get("bind", True) or not place
-            result.append(
-                Subnet(name, delegation.prefix, place, state if bind else "reserved", delegation.valid_until)
-            )
-            if place:
-                taken.append(place)
+def carve(facts: Facts, delegation: Delegation, now: float) -> list[Subnet]:
+    laid, memory = places(facts, delegation, now), facts.memories.get(delegation.prefix, Memory())
+    laid.lay(memory, now, keeps_only=delegation.yields and bool(memory.kept))
+    result = []
+    for entry in laid.entries:
+        members = laid.members(entry)
+        if entry.get("count") == "all":
+            members = [member for member in members if member in laid.placed] or members[:1]
+        for member in members:
+            place = laid.placed.get(member)
+            clash = "id" in entry and place and any(place.overlaps(one) for one in laid.in_use)
+            state = "without room" if not place else "conflict" if clash else "wanted"
+            state = "reserved" if place and not entry.get("bind", True) else state
+            name = member[0] if member[1] is None else f"{member[0]}-{member[1]}"
+            result.append(Subnet(name, delegation.prefix, place, state, delegation.valid_until))
     return result
-
-
-def lay(
-    entry: Shown, prefix: IPv6Network, in_use: list[IPv6Network], taken: list[IPv6Network]
-) -> Iterator[tuple[IPv6Network | None, str]]:
-    """Where an entry's subnets lie; each place is put into `taken` before the next is asked for."""
-    places, count = split(prefix, entry.get("length", 64)), entry.get("count", 1)
-    if "id" in entry:
-        for number in range(entry["id"], entry["id"] + count):
-            place = places[number] if number < len(places) else None
-            clash = place and any(place.overlaps(one) for one in in_use)
-            yield place, "without room" if not place else "conflict" if clash else "wanted"
-        return
-    for number in range(len(places) or 1 if count == "all" else count):
-        place = next((one for one in places if not any(one.overlaps(other) for other in taken)), None)
-        if place or number == 0 or count != "all":
-            yield place, "wanted" if place else "without room"
-
-
-def split(prefix: IPv6Network, length: int) -> list[IPv6Network]:
-    return list(prefix.subnets(new_prefix=length)) if length >= prefix.prefixlen else []
 
 
 def wanted_routes(facts: Facts, now: float) -> list[tuple[Shown, float | None]]:

@@ -16,12 +16,13 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
-from tests.lab import debian, naive
+from tests.lab import debian, naive, naive_places
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import next_second
 from tests.lab.dhclient import HOOK
 from tests.lab.monitor import RouteMonitor
 from tests.lab.naive import Book, Discard, Facts, Report, Shown
+from tests.lab.naive_places import Memory
 from tests.lab.namespace import Namespace, wait_until
 
 LINK = "link0"
@@ -53,6 +54,11 @@ class World:
         self.daemon = self.stack.enter_context(Daemon(self.host, folder))
         self.leases = self.daemon.runtime / "leases"
         self.leases.mkdir()
+        self.ledger_file = (
+            self.daemon.runtime
+            / "daemon"
+            / self.host.run("stat", "-L", "-c", "%i", "/proc/self/ns/net").stdout.strip()
+        )
         self.monitor = RouteMonitor(self.host, folder)
         self.book = Book()
         self.unseen: dict[str, Report] = {}  # lease files, by name
@@ -65,6 +71,8 @@ class World:
         self.alive = self.paused = False
         self.lo_up = True
         self.foreign = self.foreign_routes()
+        self.remembered: dict[IPv6Network, Memory] = {}  # when it was settled last
+        self.batched = False
 
     def close(self) -> None:
         if self.paused:
@@ -89,7 +97,12 @@ class World:
         book = deepcopy(self.book)
         if not self.alive:
             self.note(book, routes, policy, now())
-        return Facts(policy, book, naive.foreign(routes), self.host.ip_json("-6 addr show"), self.lo_up)
+        addresses = self.host.ip_json("-6 addr show")
+        return Facts(policy, book, naive.foreign(routes), addresses, self.memories(), self.lo_up)
+
+    def memories(self) -> dict[IPv6Network, Memory]:
+        """Read what the daemon remembers of places, or did when it ended."""
+        return naive_places.memories(self.ledger_file)
 
     # What the daemon sees of it.
 
@@ -357,6 +370,7 @@ class World:
 
     def batch(self, lines: list[str]) -> None:
         """Have one `ip` do many things, whatever it can."""
+        self.batched = True
         self.host.run("ip", "-6", "-force", "-batch", "-", input="\n".join(lines), check=False)
 
     # What must be so.
@@ -372,11 +386,28 @@ class World:
         self.wait()
         assert_same(self.foreign, self.foreign_routes())
         self.unsettled = ""
+        self.check_places()
         if order and before == self.outlook():
             changes = [line for line in self.monitor.changes()[seen:] if "table local proto 150" in line]
             removals = [number for number, line in enumerate(changes) if line.startswith("Deleted")]
             additions = [number for number, line in enumerate(changes) if not line.startswith("Deleted")]
             assert not (removals and additions and removals[0] < additions[-1]), "\n".join(changes)
+
+    def check_places(self) -> None:
+        """See that every subnet stayed whose place is free, but for `all`, which gives way."""
+        facts, memories, when = self.facts(self.routes()), self.memories(), now()
+        # What comes and goes in a moment may move something.
+        for each in naive.delegations(facts, when) if not self.batched else ():
+            if naive.is_delegated(each) and not each.yields and each.source != "kernel":
+                before, after = (known.get(each.prefix, Memory()) for known in (self.remembered, memories))
+                places = naive.places(facts, each, when)
+                for entry in places.entries:
+                    if "id" not in entry and entry.get("count") != "all":
+                        for member in places.members(entry):
+                            spot = before.kept.get(member)
+                            if spot and spot.prefixlen == entry.get("length", 64) and places.is_free(spot):
+                                assert after.kept.get(member) == spot
+        self.remembered, self.batched = memories, False
 
     def wait(self) -> None:
         told = ""
