@@ -89,7 +89,8 @@ class Accept(_Section):
     """Which delegated prefixes to use.
 
     Those that came in by an uplink that one of the globs matches, that lie within one of the
-    prefixes and are no shorter than `shortest`, and whose discard route bears one of the protocols.
+    prefixes and are no shorter than `shortest`, and whose discard route bears one of the protocols; of
+    each uplink `at_most` so many.
     """
 
     uplinks: Annotated[tuple[Glob, ...], AtLeastOne] = ("*",)
@@ -98,6 +99,7 @@ class Accept(_Section):
         Prefix.parse("fc00::/7"),
     )
     shortest: Annotated[int, Field(strict=True, ge=1, le=128), right("a prefix length from 1 to 128")] = 32
+    at_most: Annotated[int, Field(strict=True, ge=1), right("a number from 1 on")] = 16
     protocols: Annotated[tuple[RouteProtocol, ...], AtLeastOne] = (PROTOCOLS["dhcp"],)
 
 

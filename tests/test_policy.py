@@ -269,6 +269,7 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
         "accept": {
             "uplinks": draw(st.lists(LINKS | st.just("*"), min_size=1, max_size=3)),
             "shortest": draw(st.integers(1, 128)),
+            "at_most": draw(st.integers(1, 100)),
             "within": ["2000::/3", *draw(st.lists(st.sampled_from(["fd00::/8", "2001:db8::/32"])))],
             "protocols": draw(st.lists(protocols, min_size=1, max_size=3)),
         },

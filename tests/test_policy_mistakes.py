@@ -14,7 +14,7 @@ SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
 SUBNET_KEYS = "name, id, count, length, uplink, bind, neighbours"
 ROOT_KEYS = "subnets, accept, unassigned, static, listen"
-ACCEPT_KEYS = "uplinks, within, shortest, protocols"
+ACCEPT_KEYS = "uplinks, within, shortest, at_most, protocols"
 FREE = "one that is not taken"
 NARROW = "as the shortest of accept.within, a /"
 

@@ -6,12 +6,13 @@ by which key of the policy.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from anyipd.model import Delegation, DelegationState
+from anyipd.model import Delegation, DelegationState, Prefix
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy
@@ -27,11 +28,31 @@ def accepts_uplink(policy: Policy, uplink: str | None) -> bool:
 
 def gate(delegations: Iterable[Delegation], policy: Policy) -> list[Delegation]:
     """Mark as REFUSED what the policy does not accept."""
-    result = []
+    result, accepted = [], defaultdict[str | None, list[Delegation]](list)
     for each in delegations:
         reason = _objection(each, policy)
-        result.append(replace(each, state=DelegationState.REFUSED, reason=reason) if reason else each)
-    return result
+        if not reason:
+            accepted[each.uplink].append(each)
+        result.append(_refused(each, reason) if reason else each)
+    beyond = {each.prefix for found in accepted.values() for each in _beyond(found, policy.accept.at_most)}
+    why = f"is beyond accept.at_most, {policy.accept.at_most} of an uplink"
+    return [_refused(each, why) if each.prefix in beyond else each for each in result] if beyond else result
+
+
+def _beyond(found: list[Delegation], at_most: int) -> list[Delegation]:
+    """Return what is too much of what one uplink delegates."""
+    return sorted(found, key=_rank)[at_most:] if len(found) > at_most else []
+
+
+def _rank(delegation: Delegation) -> tuple[bool, float, Prefix]:
+    """Order delegations of an uplink: who came first, and behind them what was superseded last."""
+    superseded = delegation.state is DelegationState.SUPERSEDED
+    since = -(delegation.preferred_until or 0.0) if superseded else delegation.began
+    return superseded, since, delegation.prefix
+
+
+def _refused(delegation: Delegation, reason: str) -> Delegation:
+    return replace(delegation, state=DelegationState.REFUSED, reason=reason)
 
 
 def _objection(delegation: Delegation, policy: Policy) -> str | None:
