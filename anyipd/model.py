@@ -127,6 +127,14 @@ class Assigned:
     holder: str
 
 
+@dataclass(frozen=True, slots=True)
+class Covering:
+    """A route by `link` to more than a delegated prefix, which lies inside of it."""
+
+    prefix: Prefix
+    link: str
+
+
 class DelegationState(Enum):
     """What may be done with a delegated prefix now, in the words of the log and of `status`."""
 

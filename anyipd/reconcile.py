@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
-from anyipd.decide.gate import accepts_uplink, gate
+from anyipd.decide.gate import Host, accepts_uplink, gate, gate_by_host, nameservers_assigned
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import Plan, Run, Sweep, Wanted, discard_routes, local_routes
@@ -30,6 +30,7 @@ from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Places, Prefix, Subnets
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
+from anyipd.observe.nameservers import Nameservers
 from anyipd.observe.networkd import Networkd
 from anyipd.observe.onlink import Routed, addressed
 from anyipd.policy import Policy
@@ -95,6 +96,7 @@ class Reconciler:
         self._discards = Discards()
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
+        self._nameservers = Nameservers()
         self._own_discards: set[Prefix] = set()
 
     def set_filter(self, monitor: Monitor, coming: Iterable[Prefix] = ()) -> None:
@@ -102,11 +104,10 @@ class Reconciler:
 
         What matters inside of prefixes that may be delegated in a moment, `coming`, may pass as well.
         """
-        if len(self.delegated) > MAX_PREFIXES:
-            monitor.watch(self.routes.port, self.policy.accept.protocols, self.delegated)
-            return
-        watched = {*self.delegated, *coming, *(each.prefix for each in self.policy.static)}
-        monitor.watch(self.routes.port, self.policy.accept.protocols, sorted(watched))
+        accept, watched = self.policy.accept, self.delegated
+        if len(watched) <= MAX_PREFIXES:
+            watched = sorted({*watched, *coming, *(each.prefix for each in self.policy.static)})
+        monitor.watch(self.routes.port, accept.protocols, watched, accept.shortest)
 
     def reopen(self) -> None:
         """Go on with another socket after a pass that failed: this one may hold answers to the past.
@@ -158,6 +159,7 @@ class Reconciler:
         self.ledger.take(self._leased + self.networkd.leases, now, silent=silent)
         self._delegations = self.delegations(now)
         delegated = [each.prefix for each in self._delegations if each.is_usable]
+        self._nameservers.look()
         if delegated != self.delegated:
             if not set(delegated) <= set(self.delegated):
                 stale |= Stale.ADDRESSES | Stale.ROUTES
@@ -193,9 +195,8 @@ class Reconciler:
         self.ledger.see_routes(self._discards.standing, clock.now())
 
     def delegations(self, now: float) -> list[Delegation]:
-        """Say what is delegated, by the observations at hand."""
-        found = self.ledger.delegations(now, partial(accepts_uplink, self.policy))
-        return without_overlaps(gate(found, self.policy), self._links)
+        """Say what is delegated, and what of it the policy accepts."""
+        return gate(self.ledger.delegations(now, partial(accepts_uplink, self.policy)), self.policy)
 
     def observe_addresses(self, delegated: Sequence[Prefix]) -> None:
         """Look for addresses on links inside delegated prefixes."""
@@ -207,8 +208,11 @@ class Reconciler:
 
     def decide(self, now: float) -> Decision:
         """Say what should be so, by the last look."""
-        all_delegations = self._delegations
-        assigned = self._addressed | self._routed.assigned | static_assigned(self.policy)
+        assigned = self._addressed | self._routed.assigned
+        host = Host(self._routed.covering, self._nameservers.addresses)
+        accepted = gate_by_host(self._delegations, self.policy, host, assigned)
+        all_delegations = without_overlaps(accepted, self._links)
+        assigned |= static_assigned(self.policy) | nameservers_assigned(host)
         subnets = static_subnets(self.policy)
         known = {each.prefix for each in all_delegations}
         places = {

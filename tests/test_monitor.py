@@ -80,7 +80,11 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         ("route add 2001:db8:77::/64 dev one proto static", NOTHING),
         ("route add 2001:db8:77::/64 dev one proto dhcp", NOTHING),
         ("route add 2001:db8::/32 dev one proto static", ROUTE),  # one look too many: it starts inside
-        ("route add 2001:db8:fe00::/39 dev one proto static", NOTHING),
+        # around a delegated prefix, or it may be
+        ("route add 2001:db8:fe00::/39 dev one proto static", ROUTE),
+        ("route add 2001:db8:ee00::/39 via fe80::9 dev one proto static", ROUTE),
+        ("route add 2001:db9::/39 dev one proto static", NOTHING),
+        ("route add 2001:db8:ee00::/56 dev one proto static", NOTHING),
         ("route add default via fe80::9 dev one", NOTHING),
         # on-link, also where it covers a delegated prefix
         ("route add 2001:db8::/32 dev one proto ra", ROUTE),

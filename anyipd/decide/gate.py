@@ -1,21 +1,33 @@
-"""The gate: which delegations the policy accepts. Nothing else is bound or discarded.
+"""The gate: which delegations are accepted. Nothing else is bound or discarded.
 
 A DHCPv6 server is authenticated by nobody, so what it delegates is a proposal. What is refused says why, and
-by which key of the policy.
+by which key of the policy. It is also refused where it would take over what this host reaches by somebody
+else: addresses behind a VPN, or its nameserver.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from anyipd.model import Delegation, DelegationState, Prefix
+from anyipd.model import Assigned, Covering, Delegation, DelegationState, Prefix, address_text
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the host reaches by others.
+
+    `covering` are routes around delegated prefixes, `nameservers` the IPv6 addresses of those that it asks.
+    """
+
+    covering: Collection[Covering] = ()
+    nameservers: Collection[int] = ()
 
 
 def accepts_uplink(policy: Policy, uplink: str | None) -> bool:
@@ -49,6 +61,35 @@ def _rank(delegation: Delegation) -> tuple[bool, float, Prefix]:
     superseded = delegation.state is DelegationState.SUPERSEDED
     since = -(delegation.preferred_until or 0.0) if superseded else delegation.began
     return superseded, since, delegation.prefix
+
+
+def gate_by_host(
+    delegations: Iterable[Delegation], policy: Policy, host: Host, assigned: Iterable[Assigned]
+) -> list[Delegation]:
+    """Mark as REFUSED what would cut the host off; `assigned` is what is in use inside delegated prefixes."""
+    result, used = [], list(assigned)
+    for each in delegations:
+        reason = _harm(each, policy, host, used) if each.is_usable else None
+        result.append(_refused(each, reason) if reason else each)
+    return result
+
+
+def _harm(delegation: Delegation, policy: Policy, host: Host, assigned: Iterable[Assigned]) -> str | None:
+    prefix = delegation.prefix
+    for around in host.covering:
+        covers = around.prefix.covers(prefix) and around.prefix.length >= policy.accept.shortest
+        if covers and around.link not in delegation.uplinks:
+            return f"{around.prefix} is routed to {around.link}, and this is a part of it"
+    for address in host.nameservers if policy.unassigned != "none" else ():
+        server = Prefix(address, 128)
+        if prefix.covers(server) and not any(each.prefix.covers(server) for each in assigned):
+            return f"holds the nameserver {address_text(address)}, which would be cut off"
+    return None
+
+
+def nameservers_assigned(host: Host) -> set[Assigned]:
+    """Return the nameservers as what subnets must keep clear of."""
+    return {Assigned(Prefix(address, 128), "a nameserver of this host") for address in host.nameservers}
 
 
 def _refused(delegation: Delegation, reason: str) -> Delegation:

@@ -19,7 +19,7 @@ _MOST_INSTRUCTIONS = 256
 replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in net/core/filter.c)."""
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
-_TYPE, _PORT, _FAMILY, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 20, 21, 23, 40
+_TYPE, _PORT, _FAMILY, _LENGTH, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 17, 20, 21, 23, 40
 _INDEX = 20  # of ifaddrmsg
 
 _KERNEL, _RA = 2, 9  # protocols of on-link routes, which matter also where they cover our prefixes
@@ -29,20 +29,24 @@ MAX_PREFIXES = _MOST_INSTRUCTIONS // 4
 """With more there is no use in assembling a filter: each takes four instructions or more."""
 
 
-def event_filter(own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> bytes:
+def event_filter(
+    own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix], shortest: int = 32
+) -> bytes:
     """Pass what may change a decision: struct sock_filter[], as SO_ATTACH_FILTER wants it.
 
     Passed are changes of links and addresses; of routes of ours that we did not make (a notification
     bears the port of the socket that asked); of discard routes of `protocols`; of on-link routes;
-    and of any route inside `prefixes`, the delegated and the static ones. Of IPv4 that is table local,
-    and addresses that lo loses.
+    of any route inside `prefixes`, the delegated and the static ones, and of those that may be around one,
+    since its first `shortest` bits, or 32, are the same.
+    Of IPv4 that is table local, and addresses that lo loses.
     """
     everything = [*_not_routes(own_port), bpf.ACCEPT]
     if len(prefixes) > MAX_PREFIXES:
         return bpf.assemble(everything)
     static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
-    ours = _inside(prefix for prefix in prefixes if prefix.width != 32)  # noqa: PLR2004
-    program = _before_ours(own_port, tuple(protocols), static_ipv4) + bpf.assemble(ours)
+    ipv6 = [prefix for prefix in prefixes if prefix.width != 32]  # noqa: PLR2004
+    ours = bpf.assemble(_around(ipv6, shortest) + _inside(ipv6))
+    program = _before_ours(own_port, tuple(protocols), static_ipv4) + ours
     if len(program) > _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:
         program = bpf.assemble(everything)
     return program
@@ -109,6 +113,27 @@ def _not_routes(own_port: int) -> list[bpf.Instruction]:
         *bpf.drop_if(_as_loaded(own_port, 4)),
         (bpf.LD_HALF, 0, 0, _TYPE),
         *bpf.unless(routes, others),
+    ]
+
+
+def _around(prefixes: Sequence[Prefix], shortest: int) -> list[bpf.Instruction]:
+    """Accept a route to somebody that may be around one of the prefixes, go on with all else."""
+    if not prefixes:
+        return []
+    mask = (0xFFFFFFFF << (32 - min(shortest, 32))) & 0xFFFFFFFF
+    starts = sorted({prefix.address >> 96 & mask for prefix in prefixes})
+    checks = [
+        (bpf.LD_WORD, 0, 0, _DST),
+        (bpf.AND, 0, 0, mask),
+        *(step for start in starts for step in bpf.accept_if(start)),
+    ]
+    longest = max(prefix.length for prefix in prefixes)
+    return [
+        (bpf.LD_BYTE, 0, 0, _ROUTE_TYPE),
+        (bpf.JUMP_IF_EQUAL, 0, len(checks) + 2, wire.UNICAST),
+        (bpf.LD_BYTE, 0, 0, _LENGTH),
+        (bpf.JUMP_IF_AT_LEAST, len(checks), 0, longest),
+        *checks,
     ]
 
 

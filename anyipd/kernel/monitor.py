@@ -128,9 +128,11 @@ class Monitor:
         """Give the socket back."""
         self._socket.close()
 
-    def watch(self, own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix]) -> None:
+    def watch(
+        self, own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix], shortest: int = 32
+    ) -> None:
         """Filter by what matters now, see `event_filter`. To be called before looking, not after."""
-        wanted = event_filter(own_port, protocols, prefixes)
+        wanted = event_filter(own_port, protocols, prefixes, shortest)
         if wanted != self._filter:
             bpf.attach(self._socket, wanted)
             self._filter = wanted

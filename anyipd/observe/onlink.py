@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
-from anyipd.model import Assigned, Prefix
+from anyipd.model import Assigned, Covering, Prefix
 from anyipd.printable import printable
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
@@ -40,16 +40,22 @@ class Routed:
 
     A route that leads away counts where it lies inside a delegated prefix: one that covers more than
     that, such as the default route, assigns nothing. An on-link prefix counts wherever it overlaps.
+    A route around a delegated prefix is `covering` it: to a VPN it may be.
     """
 
     def __init__(self) -> None:
         self._delegated: Sequence[Prefix] = ()
-        self._found: dict[tuple[Prefix, int], tuple[Route, Assigned]] = {}
+        self._found: dict[tuple[Prefix, int], tuple[Route, Assigned | Covering]] = {}
 
     @property
     def assigned(self) -> set[Assigned]:
         """What they assign."""
-        return {assigned for _, assigned in self._found.values()}
+        return {means for _, means in self._found.values() if isinstance(means, Assigned)}
+
+    @property
+    def covering(self) -> set[Covering]:
+        """Those around delegated prefixes."""
+        return {means for _, means in self._found.values() if isinstance(means, Covering)}
 
     def look(self, routes: Routes, delegated: Sequence[Prefix]) -> Generator[None]:
         """Read all of them, part by part. Raises OSError and MalformedError as `Routes` does."""
@@ -91,12 +97,12 @@ class Routed:
         # Destination and metric are what makes a route one: who comes to a place replaces who was there.
         place = route.prefix, route.metric
         self._found.pop(place, None)
-        assigned = _assigned(route, self._delegated)
-        if assigned:
-            self._found[place] = route._replace(ticks=0), assigned
+        means = _meaning(route, self._delegated)
+        if means:
+            self._found[place] = route._replace(ticks=0), means
 
 
-def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
+def _meaning(route: Route, delegated: Sequence[Prefix]) -> Assigned | Covering | None:
     if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
         return None
     if route.protocol == _REDIRECT:
@@ -106,6 +112,8 @@ def _assigned(route: Route, delegated: Sequence[Prefix]) -> Assigned | None:
         return Assigned(route.prefix, f"on-link at {_name(route.interface)}")
     if not on_link and any(each.covers(route.prefix) for each in delegated):
         return Assigned(route.prefix, f"routed to {_name(route.interface)}")
+    if any(route.prefix.covers(each) for each in delegated):
+        return Covering(route.prefix, _name(route.interface))
     return None
 
 

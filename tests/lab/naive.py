@@ -25,6 +25,7 @@ LONGEST = (2**31 - 1) // 100
 
 
 JUDGED_AFTER = 0.3
+SHORTEST = 32
 """Seconds after the last report of a Reply until what it left out is superseded."""
 
 MESSAGE, ALONE = 1025, 1026
@@ -337,13 +338,20 @@ def accepts_uplink(facts: Facts, uplink: str | None) -> bool:
 
 
 def objection(facts: Facts, each: Delegation) -> bool:
-    """Whether the policy does not accept it."""
+    """Whether the policy does not accept it, or it is a part of what somebody else has."""
     within = [IPv6Network(text) for text in accept(facts.policy, "within")]
     longest = max((entry.get("length", 64) for entry in entries(facts)), default=128)
     return (
         not any(each.prefix.subnet_of(one) for one in within)
         or not any(accepts_uplink(facts, uplink) for uplink in each.uplinks or [None])
         or each.prefix.prefixlen > longest
+        or any(
+            SHORTEST <= around.prefixlen < each.prefix.prefixlen
+            and each.prefix.subnet_of(around)
+            and not on_link
+            and dev not in each.uplinks
+            for around, dev, on_link in away(facts)
+        )
     )
 
 
@@ -364,14 +372,19 @@ def assigned(facts: Facts, delegated: list[IPv6Network]) -> Iterator[IPv6Network
             yield IPv6Network((address["local"], address["prefixlen"]), strict=False)
             if "address" in address:
                 yield IPv6Network(address["address"])
+    for prefix, _, on_link in away(facts):
+        if on_link or any(prefix.subnet_of(each) for each in delegated):
+            yield prefix
+
+
+def away(facts: Facts) -> Iterator[tuple[IPv6Network, str | None, bool]]:
+    """Routes to somebody: where to, by which link, and whether it is on that link."""
     for route in facts.routes:
         if route["table"] == "main" and route["type"] == "unicast" and route.get("dev") != "lo":
             hops = [route, *route.get("nexthops", [])]
             on_link = route["protocol"] in {"kernel", "ra"} and not any("gateway" in hop for hop in hops)
             on_link &= route["dst"] != "default"  # it says where all else is, not what is on the link
-            prefix = network(route["dst"])
-            if on_link or any(prefix.subnet_of(each) for each in delegated):
-                yield prefix
+            yield network(route["dst"]), route.get("dev"), on_link
 
 
 def subnets(facts: Facts, now: float) -> list[Subnet]:

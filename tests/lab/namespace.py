@@ -115,15 +115,16 @@ Value = TypeVar("Value")
 def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> Value:
     """Ask `condition` every few milliseconds until it says something true, and give that.
 
-    The longer it takes, the rarer it asks, for many conditions start a program. Raises TimeoutError after
-    `timeout` seconds.
+    The longer it takes, the rarer it asks, and no longer than it rests: many conditions start a program.
+    Raises TimeoutError after `timeout` seconds.
     """
-    begun = time.monotonic()
+    begun = asked = time.monotonic()
     while not (value := condition()):
-        waited = time.monotonic() - begun
-        if waited > timeout:
+        now = time.monotonic()
+        if now - begun > timeout:
             raise TimeoutError(f"not so within {timeout} s: {getsource(condition).strip()}")
-        time.sleep(min(max(0.005, waited / 20), 0.1))
+        time.sleep(max(0.005, min((now - begun) / 20, 0.1), now - asked))
+        asked = time.monotonic()
     return value
 
 

@@ -1,0 +1,112 @@
+"""What a delegation must not take over: addresses behind a VPN, and this host's nameserver. A real kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.daemon import Daemon
+from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
+from tests.lab.mounts import with_mounts
+from tests.lab.namespace import Namespace, wait_until
+
+BOUND = subnets(PREFIX, 1)
+AROUND = "2001:db8::/32"
+
+
+def discarded(host: Namespace) -> bool:
+    return bool(host.ip("-6 route show table main proto 150"))
+
+
+@pytest.fixture
+def vpn(daemon: Daemon) -> Namespace:
+    """A host with a link to a VPN, up, beside its uplink."""
+    host = daemon.namespace
+    for name in ("tun0", "uplink"):
+        host.ip(f"link add {name} type veth peer name {name}-end")
+        for end in (name, f"{name}-end"):
+            host.ip(f"link set {end} up")
+    return host
+
+
+def reason(daemon: Daemon) -> str | None:
+    [delegation] = daemon.status()["delegations"]
+    assert (delegation["reason"] is None) == (delegation["state"] != "refused")
+    return None if delegation["reason"] is None else str(delegation["reason"])
+
+
+@pytest.mark.parametrize("first", ["route", "lease"])
+def test_a_prefix_behind_a_vpn_is_left_to_it(daemon: Daemon, vpn: Namespace, first: str) -> None:
+    if first == "route":
+        vpn.ip(f"-6 route add {AROUND} dev tun0 proto static")
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    if first == "lease":
+        assert (bound(vpn), discarded(vpn)) == (BOUND, True)
+        vpn.ip(f"-6 route add {AROUND} dev tun0 proto static")
+        wait_until(lambda: not bound(vpn))
+    wait_until(lambda: not discarded(vpn))
+    assert bound(vpn) == set()
+    assert reason(daemon) == f"{AROUND} is routed to tun0, and this is a part of it"
+    assert sum("is routed to tun0" in line for line in daemon.lines()) == 1
+    vpn.ip("link set tun0 down")
+    wait_until(lambda: bound(vpn) == BOUND and discarded(vpn))
+    assert reason(daemon) is None
+
+
+def test_a_route_by_the_uplink_itself_is_no_vpn(daemon: Daemon, vpn: Namespace) -> None:
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    vpn.ip(f"-6 route add {AROUND} via fe80::1 dev uplink proto ra")
+    vpn.ip("-6 route add 2000::/3 dev tun0 proto static")  # as a default route is
+    vpn.ip(f"-6 route add unreachable {AROUND} proto static metric 2000")
+    daemon.reload()
+    assert bound(vpn) == BOUND
+
+
+def test_a_prefix_without_an_uplink_is_left_to_the_vpn_too(daemon: Daemon, vpn: Namespace) -> None:
+    vpn.ip(f"-6 route add {AROUND} dev tun0 proto static")
+    delegate(vpn)
+    daemon.start()
+    assert bound(vpn) == set()
+    vpn.ip(f"-6 route delete {AROUND} dev tun0 proto static")
+    wait_until(lambda: bound(vpn) == BOUND)
+
+
+@pytest.mark.parametrize("unassigned", ["unreachable", "none"])
+def test_the_nameserver_is_not_cut_off(
+    daemon: Daemon, vpn: Namespace, tmp_path: Path, unassigned: str
+) -> None:
+    """Also where the prefix is not discarded, its subnet is left to it."""
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 2001:db8:100::53\n")
+    daemon.within = with_mounts({"/etc/resolv.conf": resolv_conf})
+    daemon.configure(f"unassigned: {unassigned}")
+    vpn.ip("-6 route add default dev uplink")
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    if unassigned == "none":
+        assert bound(vpn) == {"2001:db8:100:1::/64"}
+    else:
+        assert (bound(vpn), discarded(vpn)) == (set(), False)
+        daemon.wait_for("holds the nameserver 2001:db8:100::53, which would be cut off")
+        # Somebody's own link has it after all.
+        vpn.ip("addr add 2001:db8:100::1/64 dev tun0 nodad")
+        wait_until(lambda: bound(vpn) == {"2001:db8:100:1::/64"})
+    assert "dev lo" not in vpn.ip("-6 route get 2001:db8:100::53")
+
+
+def test_more_than_at_most_of_one_uplink_is_refused(daemon: Daemon, vpn: Namespace) -> None:
+    daemon.configure("accept: {at_most: 2}")
+    for number in range(3):
+        write_lease(
+            daemon.runtime,
+            f"lease-{number}",
+            prefix=f"2001:db8:{number + 1}00::/60",
+            iaid=f"00:00:00:0{number}",
+            uplink="uplink",
+        )
+    daemon.start()
+    assert bound(vpn) == {"2001:db8:100::/64", "2001:db8:200::/64"}
+    daemon.wait_for("is beyond accept.at_most, 2 of an uplink")
