@@ -355,7 +355,7 @@ def test_networkd_stops_its_client(line: Line, name: str) -> None:
     wait_until(lambda: OLD not in discarded(line))
     if name == NETWORKD_257:
         line.wait_until_bound()
-        assert "withdrawn" in line.daemon.log.read_text()
+        line.daemon.wait_for("withdrawn")
     else:
         assert_stays(line, OLD, seconds=3)
     networkd.reload("DHCP=no", "DHCP=ipv6")

@@ -41,9 +41,7 @@ def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) 
             losers[each.prefix] = rivals[0]
         else:  # who took its addresses lost them to a third
             insort(kept, each, key=attrgetter("prefix"))
-    return [
-        _refused(each, losers[each.prefix], links) if each.prefix in losers else each for each in delegations
-    ]
+    return [_refused(each, losers[each.prefix]) if each.prefix in losers else each for each in delegations]
 
 
 def yielded(delegation: Delegation, delegations: Iterable[Delegation]) -> Iterator[Assigned]:
@@ -64,11 +62,11 @@ def _overlapping(kept: Sequence[Delegation], prefix: Prefix) -> list[Delegation]
     return [*around, *inside]
 
 
-def _refused(loser: Delegation, winner: Delegation, links: Collection[str]) -> Delegation:
+def _refused(loser: Delegation, winner: Delegation) -> Delegation:
     where = winner.uplink or "an unknown uplink"
     if loser.source == KERNEL and winner.source != KERNEL:
         why = "which is leased"
-    elif _displaces(winner, loser, links):
+    elif (winner.began, winner.prefix) > (loser.began, loser.prefix):
         why = f"which was delegated later on {where}"
     else:
         why = f"which was delegated before on {where}"
