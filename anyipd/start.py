@@ -9,9 +9,6 @@ from __future__ import annotations
 import os
 import signal
 
-os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
-"""It would look through everything that is installed for such as we have none of: a tenth of a start."""
-
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
