@@ -1,7 +1,10 @@
 # From a bare clone to .venv and the lab's programs, with git, make and python3 alone.
 # Nothing is installed into the machine, and nobody needs to be root.
 
-PYTHON ?= python3
+# The system's own, which the service runs with, where it will do: Debian's is a fifth faster than one that
+# was compiled without its options.
+PYTHON ?= $(or $(shell /usr/bin/python3 -c 'import sys, venv; print(sys.executable) if sys.version_info >= (3, 11) \
+	else None' 2>/dev/null),python3)
 LAB_PACKAGES := bash busybox curl dash dbus-daemon dhcpcd-base dnsmasq-base iproute2 iputils-ping \
 	isc-dhcp-client isc-dhcp-server kea-dhcp6-server ndppd nftables nginx procps shellcheck strace systemd \
 	systemd-container tinyproxy-bin unbound
