@@ -40,8 +40,7 @@ def _from_the_hook(runs: int) -> Iterator[Row]:
 
         def bind_all() -> float:
             took = ours.until_logged(lambda: ours.hook("BOUND6", OLD), "bound")
-            ours.hook("RELEASE6", OLD)
-            ours.settled(0)
+            ours.take_back(OLD)
             return took
 
         def batch_all() -> float:
@@ -66,8 +65,7 @@ def _against_a_shell_hook(
         def bind() -> float:
             took, process = witness.until_added(last, lambda: ours.start_hook("BOUND6", OLD))
             process.wait()
-            ours.hook("RELEASE6", OLD)
-            ours.settled(0)
+            ours.take_back(OLD)
             return took
 
         def by_shell() -> float:

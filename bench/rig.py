@@ -99,6 +99,13 @@ class Rig:
         """Call our hook as dhclient-script does."""
         self.start_hook(reason, prefix, valid).wait()
 
+    def take_back(self, prefix: Prefix) -> None:
+        """Have a prefix taken back and its tombstone cleared up: the next lease is a first one again."""
+        self.hook("RELEASE6", prefix)
+        self.settled(0)
+        for tombstone in (self.daemon.runtime / "leases").iterdir():
+            tombstone.unlink()
+
     def start_hook(
         self, reason: str, prefix: Prefix, valid: int = 7200, hook: Path = HOOK
     ) -> subprocess.Popen[bytes]:
