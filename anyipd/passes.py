@@ -40,6 +40,7 @@ class Passes(ABC):
         self._reconciler = Reconciler(first_policy, runtime_dir, routes, *self._read_ledger())
         self._monitor = Monitor()
         self._lease_monitor = LeaseMonitor(runtime_dir / "leases")
+        self._reconciler.arriving = self._lease_monitor.written
         self._alarm = clock.Alarm()
         self._hint = Hint(Stale.ALL)
         self._woken = asyncio.Event()
@@ -108,9 +109,6 @@ class Passes(ABC):
     def _on_lease(self) -> None:
         if self._lease_monitor.read():
             self._look_again(Hint(Stale.LEASES))
-        elif self._lease_monitor.coming:
-            # It is in its place in a millisecond, and attaching a filter is a tenth of the pass that follows.
-            self._reconciler.set_filter(self._monitor, self._lease_monitor.coming)
 
     def _on_alarm(self) -> None:
         self._alarm.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,7 @@ class Reconciler:
         self._delegations: list[Delegation] = []
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
+        self.arriving: AbstractSet[str] = frozenset()  # names of lease files that are not in their places yet
         self._leased: list[Lease] = []
         self.networkd = Networkd()
         self._links: dict[str, bool] = {}
@@ -99,14 +101,11 @@ class Reconciler:
         self._nameservers = Nameservers()
         self._own_discards: set[Prefix] = set()
 
-    def set_filter(self, monitor: Monitor, coming: Iterable[Prefix] = ()) -> None:
-        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes.
-
-        What matters inside of prefixes that may be delegated in a moment, `coming`, may pass as well.
-        """
+    def set_filter(self, monitor: Monitor) -> None:
+        """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes."""
         accept, watched = self.policy.accept, self.delegated
         if len(watched) <= MAX_PREFIXES:
-            watched = sorted({*watched, *coming, *(each.prefix for each in self.policy.static)})
+            watched = sorted({*watched, *(each.prefix for each in self.policy.static)})
         monitor.watch(self.routes.port, accept.protocols, watched, accept.shortest)
 
     def reopen(self) -> None:
@@ -175,7 +174,7 @@ class Reconciler:
         """Read lease files; say whether their directories could be read."""
         self._leased = []
         for directory in self._leases:
-            leased, complaints = directory.read(clock.now)
+            leased, complaints = directory.read(clock.now, self.arriving)
             self._leased += leased
             self.complaints += complaints
         return not any(directory.unreadable for directory in self._leases)

@@ -257,6 +257,32 @@ def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
     wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
 
 
+def test_a_lease_file_counts_before_it_is_in_its_place(daemon: Daemon) -> None:
+    """The hook has to start a program for that; what it wrote is whole before."""
+    leases = daemon.runtime / "leases"
+    leases.mkdir()
+    daemon.configure(POLICY)
+    daemon.start()
+    elsewhere = daemon.runtime.parent / "elsewhere"
+    elsewhere.mkdir()
+    whole = write_lease(elsewhere).read_bytes()
+    name = PREFIX.replace("/", "_") + "@uplink"
+    new = leases / f".{name}.4711"
+    with new.open("wb") as file:
+        file.write(whole[:40])
+        file.flush()
+        time.sleep(0.3)
+        assert bound(daemon.namespace) == []
+        file.write(whole[40:])
+    wait_until(lambda: bound(daemon.namespace) == sorted(BOUND), 1)
+    (leases / ".swept@uplink").write_text("4711\n")
+    new.rename(leases / name)
+    daemon.reload()
+    assert bound(daemon.namespace) == sorted(BOUND)
+    assert sum("event=delegated" in line for line in daemon.lines()) == 1
+    assert not any("dropped" in line or "renewed" in line for line in daemon.lines())
+
+
 def test_adjacent_prefixes_that_go_together_leave_nothing(daemon: Daemon) -> None:
     daemon.configure(POLICY)
     long_ago = f"{time.clock_gettime(time.CLOCK_BOOTTIME) - 2:.2f}"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from anyipd.model import Prefix
 from anyipd.observe.lease_monitor import LeaseMonitor
-from tests.lab.hook_caller import BOUND, PREFIX, Caller
+from tests.lab.hook_caller import BOUND, Caller
 
 NAME = "2001:db8:a::_48@uplink"
 
@@ -70,35 +69,48 @@ def test_a_directory_that_was_replaced_in_between_is_watched(leases: Path, monit
 
 def test_more_events_than_one_read_takes(leases: Path, monitor: LeaseMonitor) -> None:
     for number in range(500):
-        (leases / f".{NAME}.{number}").touch()
+        (leases / f".swept{number}").touch()
     (leases / NAME).touch()
     assert not monitor.read()
     assert woken(monitor)
     assert not woken(monitor)
 
 
-def test_a_file_in_the_making_wakes_nobody_but_names_its_prefix(leases: Path, monitor: LeaseMonitor) -> None:
-    (leases / f".{NAME}.4711").touch()
-    assert not monitor.read()
-    assert monitor.coming == [Prefix.parse("2001:db8:a::/48")]
-    (leases / f".{NAME}.4711").rename(leases / NAME)
+@pytest.mark.parametrize("publish", [Path.rename, Path.hardlink_to])
+def test_a_file_wakes_when_it_is_whole_and_when_it_is_in_its_place(
+    leases: Path, monitor: LeaseMonitor, publish: Callable[[Path, Path], object]
+) -> None:
+    new, name = leases / f".{NAME}.4711", f".{NAME}.4711"
+    with new.open("w") as file:
+        file.write("some")
+        file.flush()
+        assert not monitor.read()
+        assert monitor.written == set()
     assert monitor.read()
+    assert monitor.written == {name}
+    if publish is Path.rename:
+        new.rename(leases / NAME)
+    else:
+        (leases / NAME).hardlink_to(new)
+        new.unlink()
+    assert monitor.read()
+    assert monitor.written == set()
 
 
 @pytest.mark.parametrize(
     "name", [b".x", b".@", b"...", b".2001:db8:a::_129@a", b".2001:db8:a::@a\xff", b".\xff_48@a", b".:_48@a"]
 )
-def test_a_name_that_is_none_names_nothing_much(leases: Path, monitor: LeaseMonitor, name: bytes) -> None:
+def test_a_name_that_is_none_is_no_lease(leases: Path, monitor: LeaseMonitor, name: bytes) -> None:
     Path(os.fsdecode(bytes(leases) + b"/" + name)).touch()
     assert not monitor.read()
-    assert monitor.coming in ([], [Prefix.parse("2001:db8:a::/128")])
+    assert monitor.written == set()
 
 
-def test_the_hook_names_its_prefix_before_its_file_is_in_place(caller: Caller) -> None:
+def test_what_the_hook_leaves_is_in_its_place(caller: Caller) -> None:
     caller.leases.mkdir(parents=True)
     monitor = LeaseMonitor(caller.leases)
     monitor.watch()
     caller.run(BOUND)
-    assert monitor.read()
-    assert monitor.coming[:1] == [Prefix.parse(PREFIX)]
+    assert woken(monitor)
+    assert monitor.written == set()
     os.close(monitor.fileno())

@@ -14,6 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,14 +85,18 @@ class Leases:
         """Whether what `read` gave last is what it held before, and worth another try."""
         return self._unreadable is not None
 
-    def read(self, now: Callable[[], float]) -> tuple[list[Lease], list[Complaint]]:
+    def read(
+        self, now: Callable[[], float], arriving: AbstractSet[str] = frozenset()
+    ) -> tuple[list[Lease], list[Complaint]]:
         """Read all leases, and complaints that were not made before; `now` asks CLOCK_BOOTTIME.
+
+        `arriving` are names of files that are whole, though not in their places yet.
 
         It is asked after each file, for thousands take seconds, in which hooks write. A directory that is not
         there holds no leases. One that cannot be read holds those that it held.
         """
         try:
-            self._known, complaints = self._read_all(now)
+            self._known, complaints = self._read_all(now, arriving)
         except OSError as error:
             complaint = Complaint(str(self._directory), os.strerror(error.errno or 0))
             complaints = [complaint] if complaint != self._unreadable else []
@@ -100,10 +105,12 @@ class Leases:
             self._unreadable = None
         return self._leases(), complaints
 
-    def _read_all(self, now: Callable[[], float]) -> tuple[dict[str, _Known], list[Complaint]]:
+    def _read_all(
+        self, now: Callable[[], float], arriving: AbstractSet[str]
+    ) -> tuple[dict[str, _Known], list[Complaint]]:
         found: dict[str, _Known] = {}
         complaints = []
-        for entry in self._entries():
+        for entry in self._entries(arriving):
             try:
                 version = _version(entry.stat(follow_symlinks=False))
                 known = self._known.get(entry.name)
@@ -142,11 +149,11 @@ class Leases:
     def _leases(self) -> list[Lease]:
         return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
 
-    def _entries(self) -> list[os.DirEntry[str]]:
+    def _entries(self, arriving: AbstractSet[str]) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self._directory) as entries:
                 # The hook writes under a name with a dot in front, then puts it in place.
-                return [entry for entry in entries if not entry.name.startswith(".")]
+                return [each for each in entries if not each.name.startswith(".") or each.name in arriving]
         except FileNotFoundError:
             return []
 
