@@ -152,6 +152,7 @@ HAS_NONE, NO_CARRIER = HAS._replace(client=False), HAS._replace(carrier=False)
         ([(":2", HAS_NONE)], 0),
         ([(":2", HAS), (":2", HAS_NONE)], 1),
         ([(":1", HAS_NONE._replace(managed=False))], 0),
+        ([(":1", HAS_NONE._replace(managed=False)), (":1", HAS_NONE)], 1),
         ([(":1", HAS_NONE._replace(name="eth1"))], 0),
     ],
 )

@@ -83,13 +83,13 @@ class Networkd:
         """Return the links whose client was stopped, and keep in mind those that have one."""
         stopped: set[str | None] = set()
         for link in said.links:
-            if link.client and link.carrier:
-                self._clients[link.name] = said.by
-            elif not link.client and self._clients.pop(link.name, None) == said.by:
-                if link.managed and link.carrier:
-                    stopped.add(link.name)
-            elif not link.carrier:
+            if not link.carrier:
                 self._clients.pop(link.name, None)
+            elif link.client:
+                self._clients[link.name] = said.by
+            # While it configures a link anew it does not manage it for a moment.
+            elif link.managed and self._clients.pop(link.name, None) == said.by:
+                stopped.add(link.name)
         return stopped
 
     def ask_again_after(self, now: float) -> float:
