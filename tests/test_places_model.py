@@ -1,6 +1,6 @@
 """Places stay, through histories: against a model that looks at each subnet, cell and second by itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -214,20 +214,25 @@ def by_name(carved: Carved) -> dict[str, Fate]:
     return found
 
 
-@given(histories())
-def test_like_the_model(history: list[Happening]) -> None:
-    naive, places = Naive(), Places()
+def carvings(history: list[Happening]) -> Iterator[tuple[Happening, Carved]]:
+    """Carve again and again, each time with what the last time left."""
+    places = Places()
     for it in history:
         carved = carve(DELEGATION, it.policy, it.assigned, places, it.now)
-        assert by_name(carved) == naive.carve(it)
+        yield it, carved
         places = carved.places
 
 
 @given(histories())
+def test_like_the_model(history: list[Happening]) -> None:
+    naive = Naive()
+    for it, carved in carvings(history):
+        assert by_name(carved) == naive.carve(it)
+
+
+@given(histories())
 def test_each_subnet_has_a_place_of_its_own(history: list[Happening]) -> None:
-    places = Places()
-    for it in history:
-        carved = carve(DELEGATION, it.policy, it.assigned, places, it.now)
+    for it, carved in carvings(history):
         placed = sorted((run.first, run) for run in carved.subnets if run.first)
         ends = BASE.address
         for first, run in placed:
@@ -239,25 +244,19 @@ def test_each_subnet_has_a_place_of_its_own(history: list[Happening]) -> None:
         edges = [edge for start, end, _ in carved.places.hold_downs for edge in (start, end - 1)]
         assert edges == sorted(edges)
         assert all(BASE.address <= edge < BASE.end for edge in edges)
-        places = carved.places
 
 
 @given(histories())
 def test_nothing_changes_before_the_deadline(history: list[Happening]) -> None:
-    places = Places()
-    for it in history:
-        carved = carve(DELEGATION, it.policy, it.assigned, places, it.now)
+    for it, carved in carvings(history):
         assert carved.deadline > it.now
         for later in (it.now, min(carved.deadline - 0.001, it.now + 1000)):
             assert carve(DELEGATION, it.policy, it.assigned, carved.places, later) == carved
-        places = carved.places
 
 
 @given(histories())
 def test_runs_are_the_fewest_and_in_order(history: list[Happening]) -> None:
-    places = Places()
-    for it in history:
-        carved = carve(DELEGATION, it.policy, it.assigned, places, it.now)
+    for it, carved in carvings(history):
         for one, other in pairwise(carved.places.kept):
             if one.name == other.name:
                 assert one.number is not None
@@ -268,15 +267,13 @@ def test_runs_are_the_fewest_and_in_order(history: list[Happening]) -> None:
         order = [each.name for each in it.policy.subnets]
         keys = [(order.index(run.name), run.number or 0) for run in carved.subnets]
         assert keys == sorted(keys)
-        places = carved.places
 
 
 @given(histories())
 def test_a_subnet_stays_while_its_place_is_free(history: list[Happening]) -> None:
     """Whatever else comes and goes. Only `all` gives way, and to nothing but another entry."""
-    places, before = Places(), dict[str, tuple[SubnetPolicy, int | None]]()
-    for it in history:
-        carved = carve(DELEGATION, it.policy, it.assigned, places, it.now)
+    before = dict[str, tuple[SubnetPolicy, int | None]]()
+    for it, carved in carvings(history):
         found = by_name(carved)
         after = {
             named(member): (entry, found.get(named(member), (None, None))[1])
@@ -295,4 +292,4 @@ def test_a_subnet_stays_while_its_place_is_free(history: list[Happening]) -> Non
                 ):
                     blocked |= span((taken, width(other)))
             assert cell == was or blocked & span((was, width(entry)))
-        places, before = carved.places, after
+        before = after

@@ -120,7 +120,7 @@ def _around(prefixes: Sequence[Prefix], shortest: int) -> list[bpf.Instruction]:
     """Accept a route to somebody that may be around one of the prefixes, go on with all else."""
     if not prefixes:
         return []
-    mask = (0xFFFFFFFF << (32 - min(shortest, 32))) & 0xFFFFFFFF
+    mask = _mask(min(shortest, 32))
     starts = sorted({prefix.address >> 96 & mask for prefix in prefixes})
     checks = [
         (bpf.LD_WORD, 0, 0, _DST),
@@ -143,8 +143,7 @@ def _inside(prefixes: Iterable[Prefix]) -> list[bpf.Instruction]:
     for prefix in prefixes:
         checks: list[bpf.Instruction] = []
         for word in reversed(range(-(-prefix.length // 32))):
-            bits = min(prefix.length - 32 * word, 32)
-            mask = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
+            mask = _mask(min(prefix.length - 32 * word, 32))
             value = (prefix.address >> (prefix.width - 32 - 32 * word)) & mask
             # What comes after is skipped where this word differs.
             skip = len(checks) + 1
@@ -156,6 +155,11 @@ def _inside(prefixes: Iterable[Prefix]) -> list[bpf.Instruction]:
             ]
         steps += [*checks, bpf.ACCEPT]
     return [*steps, bpf.DROP]
+
+
+def _mask(bits: int) -> int:
+    """Return the first so many bits of a word."""
+    return (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
 
 
 def _as_loaded(value: int, size: int) -> int:

@@ -88,12 +88,11 @@ class Leases:
     def read(
         self, now: Callable[[], float], arriving: AbstractSet[str] = frozenset()
     ) -> tuple[list[Lease], list[Complaint]]:
-        """Read all leases, and complaints that were not made before; `now` asks CLOCK_BOOTTIME.
+        """Read all leases, and complaints that were not made before.
 
-        `arriving` are names of files that are whole, though not in their places yet.
-
-        It is asked after each file, for thousands take seconds, in which hooks write. A directory that is not
-        there holds no leases. One that cannot be read holds those that it held.
+        `now` asks CLOCK_BOOTTIME, after each file: thousands take seconds, in which hooks write. `arriving`
+        are names of files that are whole, though not in their places yet. A directory that is not there holds
+        no leases. One that cannot be read holds those that it held.
         """
         try:
             self._known, complaints = self._read_all(now, arriving)
