@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anyipd import here
+from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger, Record, State
 from anyipd.model import INFINITE, Discard, HoldDown, Lease, Place, Places, Prefix, address_text
 
@@ -47,7 +48,9 @@ class LedgerFile:
             if found["boot"] != here.boot():
                 return Ledger(), {}
             routes = {_discard(each): _number(each["added"]) for each in found["routes"]}
-            ledger = Ledger(map(_record, found["records"]), routes, map(_discard, found["fallen"]))
+            fallen = map(_discard, found["fallen"])
+            carriers = {each["uplink"]: _carrier(each) for each in found["carriers"]}
+            ledger = Ledger(map(_record, found["records"]), routes, fallen, carriers)
             return ledger, {Prefix.parse(each["prefix"]): _places(each) for each in found["places"]}
         except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"is no ledger of this version: {error!r}") from None
@@ -64,6 +67,10 @@ class LedgerFile:
                 for route, added in ledger.routes.items()
             ],
             "fallen": [{"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen],
+            "carriers": [
+                {"uplink": name, "index": each.index, "changes": each.changes, "since": _finite(each.since)}
+                for name, each in ledger.carriers.items()
+            ],
             "places": [{"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()],
         }
         text = json.dumps(found).encode()
@@ -153,6 +160,11 @@ def _hold_down(found: dict[str, Any]) -> HoldDown:
 
 def _discard(found: dict[str, Any]) -> Discard:
     return Discard(Prefix.parse(found["prefix"]), int(found["metric"]))
+
+
+def _carrier(found: dict[str, Any]) -> Carrier:
+    changes = None if found["changes"] is None else int(found["changes"])
+    return Carrier(int(found["index"]), changes, _number(found["since"]))
 
 
 def _prefix(text: str | None) -> Prefix | None:

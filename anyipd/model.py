@@ -85,6 +85,14 @@ def address_text(address: int, width: int = 128) -> str:
     return socket.inet_ntop(family, address.to_bytes(width // 8))
 
 
+class Link(NamedTuple):
+    """A link: its interface index, whether it has a carrier, and how often that came or went so far."""
+
+    index: int
+    has_carrier: bool
+    carrier_changes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Discard:
     """A discard route over a delegated prefix: a DHCPv6 client's own, or the message of a hook of ours."""

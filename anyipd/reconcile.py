@@ -28,7 +28,7 @@ from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
 from anyipd.kernel.routes import BATCH, DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
 from anyipd.kernel.routes import local_routes as read_local_routes
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Places, Prefix, Subnets
+from anyipd.model import INFINITE, Assigned, Delegation, Discard, Lease, Link, Places, Prefix, Subnets
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.nameservers import Nameservers
@@ -93,8 +93,7 @@ class Reconciler:
         self.arriving: AbstractSet[str] = frozenset()  # names of lease files that are not in their places yet
         self._leased: list[Lease] = []
         self.networkd = Networkd()
-        self._links: dict[str, bool] = {}
-        self._carrier_since: dict[str, float] = {}
+        self._links: dict[str, Link] = {}
         self._discards = Discards()
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
@@ -180,13 +179,9 @@ class Reconciler:
         return not any(directory.unreadable for directory in self._leases)
 
     def observe_links(self) -> None:
-        """Read which links there are, and since when those have a carrier that had none."""
-        before, self._links = self._links, self.routes.links()
-        now = clock.now()
-        came = {name: now for name, carrier in self._links.items() if carrier and before.get(name) is False}
-        kept = {name: since for name, since in self._carrier_since.items() if self._links.get(name)}
-        self._carrier_since = kept | came
-        self.ledger.see_links(self._links, self._carrier_since)
+        """Read which links there are, and which have a carrier."""
+        self._links = self.routes.links()
+        self.ledger.see_links(self._links, clock.now())
 
     def observe_discards(self) -> None:
         """Look for the clients' discard routes; the kernel filters, so it takes no slices."""

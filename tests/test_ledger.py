@@ -23,7 +23,7 @@ from anyipd.decide.ledger import (
     State,
 )
 from anyipd.decide.overlap import without_overlaps, yielded
-from anyipd.model import INFINITE, DelegationState, Discard, Lease, Prefix
+from anyipd.model import INFINITE, DelegationState, Discard, Lease, Link, Prefix
 
 OLD, NEW, OTHER = (Prefix.parse(f"2001:db8:{n}00::/60") for n in (1, 2, 3))
 INSIDE = Prefix.parse("2001:db8:100::/64")
@@ -36,6 +36,11 @@ DHCPCD, NETWORKD = 1001, 1024
 """Metrics of the discard routes that these clients leave."""
 
 
+ETH0, LOST, BACK = Link(2, True, 1), Link(2, False, 2), Link(2, True, 3)
+ANOTHER, ETH1 = Link(7, True, 1), Link(3, True, 1)
+"""A link, without its carrier, with it again; another of the same name; and one beside it."""
+
+
 class Story:
     """A ledger, and what is reported to it as time goes on: every report stays until another replaces it."""
 
@@ -46,6 +51,10 @@ class Story:
     def after(self, seconds: float) -> Story:
         self.now += seconds
         self.ledger.take(self.reports.values(), self.now)
+        return self
+
+    def links(self, **links: Link) -> Story:
+        self.ledger.see_links(links, self.now)
         return self
 
     def report(
@@ -82,7 +91,7 @@ class Story:
     def restart(self) -> Story:
         """Let a ledger go on that knows no more than what survives."""
         old = self.ledger
-        self.ledger = Ledger(old.records, old.routes, old.fallen)
+        self.ledger = Ledger(old.records, old.routes, old.fallen, old.carriers)
         return self.after(0)
 
     def stands(self, *routes: Discard) -> Story:
@@ -227,11 +236,36 @@ def test_two_processes_on_one_uplink_do_not_supersede_each_other_for_good(story:
 
 
 def test_what_an_exchange_after_the_carrier_came_back_leaves_out_is_superseded(story: Story) -> None:
-    story.report(OLD).after(100)
-    story.ledger.see_links({"eth0"}, {"eth0": story.now})
+    story.links(eth0=ETH0).report(OLD).after(100).links(eth0=LOST).after(3).links(eth0=BACK)
     assert story.after(10).states() == {OLD: GRANTED}
     story.report(NEW, iaid="00:00:00:02")
     assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
+
+
+@pytest.mark.parametrize("now", [BACK, ANOTHER], ids=["the carrier", "the link"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nobody_saw_what_was_lost_and_came_back(story: Story, now: Link, *, restarted: bool) -> None:
+    """Between two looks, or while no daemon was there."""
+    story.links(eth0=ETH0).report(OLD).after(100)
+    if restarted:
+        story.restart()
+    story.links(eth0=now).after(1).report(NEW, iaid="00:00:00:02")
+    assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
+
+
+@pytest.mark.parametrize("lost", [{"eth0": LOST}, {}], ids=["the carrier", "the link"])
+def test_a_restart_while_it_is_lost_does_not_hide_that_it_came_back(
+    story: Story, lost: dict[str, Link]
+) -> None:
+    story.links(eth0=ETH0).report(OLD).after(100).links(**lost).restart()
+    story.links(**lost).after(5).links(eth0=BACK).after(1).report(NEW, iaid="00:00:00:02")
+    assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
+
+
+def test_a_carrier_that_was_never_lost_says_nothing(story: Story) -> None:
+    story.links(eth0=ETH0).report(OLD).after(100).restart().links(eth0=ETH0).after(1)
+    story.report(NEW, iaid="00:00:00:02")
+    assert story.after(1).states() == {OLD: GRANTED, NEW: GRANTED}
 
 
 def test_a_lifetime_of_zero_withdraws_at_once(story: Story) -> None:
@@ -241,7 +275,7 @@ def test_a_lifetime_of_zero_withdraws_at_once(story: Story) -> None:
 
 
 def test_a_withdrawal_ends_it_also_under_a_name_that_is_gone(story: Story) -> None:
-    story.ledger.see_links({"eth0", "eth1"}, {})
+    story.links(eth0=ETH0, eth1=ETH1)
     for uplink in ("old0", "eth0", "eth1"):
         story.report(OLD, uplink=uplink)
     story.report(OLD, client="dhcpcd", uplink="old1").after(1).report(OLD, 0)
@@ -289,7 +323,7 @@ def test_a_mere_route_is_forgotten_too(story: Story) -> None:
 
 
 def test_several_that_report_a_prefix_are_one_delegation(story: Story) -> None:
-    story.ledger.see_links({"eth0", "eth1"}, {})
+    story.links(eth0=ETH0, eth1=ETH1)
     story.report(OLD, 100, uplink="gone0").after(1).report(OLD, 300, uplink="eth1").after(1)
     [one] = story.report(OLD, 200, uplink="eth0").ledger.delegations(story.now)
     assert (one.uplink, one.valid_until, one.began) == ("eth1", 1301.0, 1001.0)
@@ -386,7 +420,7 @@ def test_a_withdrawal_ends_what_was_reported_before_it_in_whatever_order_files_a
     withdrawn = replace(lasting, uplink="other", lifetime=0, written=1001.0, reply=1001.0)
     for uplinks in (("old", "other", "new"), ("new", "other", "old")):
         ledger = Ledger()
-        ledger.see_links({"lo"}, {})
+        ledger.see_links({"eth9": ETH1}, 1000.0)
         reports = {
             "old": lasting,
             "other": withdrawn,

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from anyipd import clock, here
+from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger
 from anyipd.ledger_file import LedgerFile
-from anyipd.model import INFINITE, Discard, HoldDown, Lease, Place, Places, Prefix
+from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places, Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
 from tests.lab.namespace import wait_until
@@ -38,6 +39,8 @@ def filled() -> Ledger:
     ledger.lo_fell()
     ledger.route_added(Discard(Q, 1024), 12.0)
     ledger.forget(Q, 13.0)
+    ledger.see_links({"eth0": Link(2, True, 1), "eth1": Link(3, True, 1)}, 14.0)
+    ledger.see_links({"eth0": Link(2, True, 3), "eth1": Link(3, True, 3)}, 15.0)
     return ledger
 
 
@@ -48,6 +51,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert places == PLACES
     assert list(found.records) == list(ledger.records)
     assert (found.routes, found.fallen) == (ledger.routes, ledger.fallen)
+    assert found.carriers == ledger.carriers == {"eth0": Carrier(2, 3, 15.0)}
     path = tmp_path / "daemon" / str(here.network_namespace())
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -131,3 +135,24 @@ def test_what_fell_with_lo_is_known_after_a_restart(daemon: Daemon) -> None:
     daemon.start()
     assert bound(daemon.namespace) == WANTED
     assert daemon.status()["delegations"][0]["prefix"] == PREFIX
+
+
+@pytest.mark.parametrize("change", ["link set far down; link set far up", "link delete uplink; LINK"])
+def test_an_uplink_that_came_back_meanwhile_is_noticed_after_a_restart(daemon: Daemon, change: str) -> None:
+    """What the next exchange leaves out, whatever its IAID, is superseded."""
+    link = "link add uplink up type veth peer far"
+
+    def do(commands: str) -> None:
+        for command in commands.replace("LINK", f"{link}; link set far up").split("; "):
+            daemon.namespace.ip(command)
+
+    do("LINK")
+    daemon.start()
+    write_lease(daemon.runtime)
+    wait_until(lambda: bound(daemon.namespace) == WANTED)
+    daemon.kill()
+    do(change)
+    daemon.start()
+    write_lease(daemon.runtime, "two", prefix=str(Q), iaid="00:00:00:02")
+    daemon.wait_for("event=superseded")
+    assert bound(daemon.namespace) == WANTED | subnets(str(Q), 1)

@@ -19,8 +19,9 @@ from enum import Enum, auto
 from itertools import chain
 from operator import attrgetter
 
+from anyipd.decide.carrier import Carrier, carriers
 from anyipd.decide.left_out import LeftOut, left_out
-from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Prefix
+from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Link, Prefix
 
 
 class State(Enum):
@@ -119,6 +120,7 @@ class Ledger:
         records: Iterable[Record] = (),
         routes: Mapping[Discard, float] | None = None,
         fallen: Iterable[Discard] = (),
+        carriers: Mapping[str, Carrier] | None = None,
     ) -> None:
         self.version = 0
         """Changes with everything that must survive."""
@@ -129,8 +131,8 @@ class Ledger:
             self._put(record)
         self._routes = dict(routes or {})
         self._fallen = set(fallen)
-        self._links: Collection[str] = frozenset()
-        self._carrier_since: Mapping[str, float] = {}
+        self._links: Mapping[str, Link] = {}
+        self._carriers = dict(carriers or {})
         self._seen_routes = routes is not None
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
@@ -149,6 +151,12 @@ class Ledger:
     def fallen(self) -> Collection[Discard]:
         """Return those of the routes that went with lo."""
         return self._fallen
+
+    @property
+    def carriers(self) -> Mapping[str, Carrier]:
+        """Return what is known of the carriers of the uplinks."""
+        uplinks = self._uplinks()
+        return {name: each for name, each in self._carriers.items() if name in uplinks}
 
     # What is reported.
 
@@ -215,9 +223,13 @@ class Ledger:
 
     # What stands in the kernel.
 
-    def see_links(self, links: Collection[str], carrier_since: Mapping[str, float]) -> None:
-        """Take note of the links that exist, and since when those have a carrier that had none before."""
-        self._links, self._carrier_since = links, carrier_since
+    def see_links(self, links: Mapping[str, Link], now: float) -> None:
+        """Take note of the links that exist, as read from the kernel."""
+        before, uplinks = self.carriers, self._uplinks()
+        self._links = links
+        self._carriers = carriers(self._carriers, links, uplinks, now)
+        if self.carriers != before:
+            self.version += 1
 
     def see_routes(self, standing: Collection[Discard], now: float) -> None:
         """Take note of all discard routes that stand, as read from the kernel."""
@@ -294,7 +306,8 @@ class Ledger:
             if record.state is State.GRANTED and record.lease.uplink is not None:
                 exchanges[record.lease.client, record.lease.uplink].append(record)
         for (_, uplink), granted in exchanges.items():
-            yield from left_out(granted, self._carrier_since.get(uplink, -INFINITE))
+            carrier = self._carriers.get(uplink)
+            yield from left_out(granted, carrier.since if carrier else -INFINITE)
 
     def _drop_ended(self) -> None:
         ended = [record for record in self._records.values() if record.state not in LIVE]
@@ -398,6 +411,9 @@ class Ledger:
         for length in self._lengths:
             if length <= prefix.length:
                 yield from self._of(prefix._replace(length=length).masked())
+
+    def _uplinks(self) -> set[str | None]:
+        return {record.lease.uplink for record in self._records.values()}
 
     def _put(self, record: Record) -> None:
         self.version += 1

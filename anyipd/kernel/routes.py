@@ -17,7 +17,7 @@ from itertools import chain, islice
 from anyipd.decide.plan import Run
 from anyipd.kernel import wire
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import INFINITE, Discard, Prefix
+from anyipd.model import INFINITE, Discard, Link, Prefix
 
 BATCH = 256
 """Messages in one send: about a millisecond of the kernel's time."""
@@ -83,8 +83,8 @@ class Routes:
         """Read the IPv6 addresses of all links: interface index and prefix."""
         return chain.from_iterable(map(wire.addresses, self._dump(wire.addresses_request())))
 
-    def links(self) -> dict[str, bool]:
-        """Read which links there are, by name, and whether each has a carrier."""
+    def links(self) -> dict[str, Link]:
+        """Read which links there are, by name."""
         return dict(chain.from_iterable(map(wire.links, self._dump(wire.links_request()))))
 
     def add_local(self, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:

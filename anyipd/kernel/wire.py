@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from anyipd.model import Prefix
+from anyipd.model import Link, Prefix
 
 PROTOCOL = 150
 """What marks a route as ours."""
@@ -37,7 +38,7 @@ DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
 
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-IFLA_IFNAME = 3
+IFLA_IFNAME, IFLA_CARRIER_CHANGES = 3, 35
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
 
@@ -343,17 +344,21 @@ def link(buffer: bytes, start: int, end: int) -> tuple[int, bool]:
     return index, bool(flags & IFF_UP)
 
 
-def links(buffer: bytes) -> Iterator[tuple[str, bool]]:
-    """Read a part of a dump of links: name, and whether it has a carrier."""
+def links(buffer: bytes) -> Iterator[tuple[str, Link]]:
+    """Read a part of a dump of links: each with its name."""
     for start, _, end in messages(buffer):
         body = start + _HEADER.size + _IFINFOMSG.size
         _need(body, end)
-        flags = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)[3]
-        for kind, value, size in _attributes(buffer, body, end):
-            if kind == IFLA_IFNAME:
-                name = buffer[value : value + size].rstrip(b"\0")
-                yield name.decode(errors="surrogateescape"), bool(flags & IFF_LOWER_UP)
-                break
+        _, _, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
+        found = {
+            kind: buffer[value : value + size]
+            for kind, value, size in _attributes(buffer, body, end)
+            if kind in {IFLA_IFNAME, IFLA_CARRIER_CHANGES}
+        }
+        if IFLA_IFNAME in found:
+            name = found[IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")
+            changes = int.from_bytes(found.get(IFLA_CARRIER_CHANGES, b""), sys.byteorder)
+            yield name, Link(index, bool(flags & IFF_LOWER_UP), changes)
 
 
 def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
