@@ -18,7 +18,7 @@ from typing import Any
 from anyipd import here
 from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger, Record, State
-from anyipd.model import INFINITE, Discard, HoldDown, Lease, Place, Places, Prefix, address_text
+from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places, Prefix, address_text
 
 MAX_BYTES = 16 << 20
 """Of a file that is read: thousands of records are a few."""
@@ -68,7 +68,7 @@ class LedgerFile:
             ],
             "fallen": [{"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen],
             "carriers": [
-                {"uplink": name, "index": each.index, "changes": each.changes, "since": _finite(each.since)}
+                {"uplink": name, **each.link._asdict(), "since": _finite(each.since)}
                 for name, each in ledger.carriers.items()
             ],
             "places": [{"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()],
@@ -163,8 +163,9 @@ def _discard(found: dict[str, Any]) -> Discard:
 
 
 def _carrier(found: dict[str, Any]) -> Carrier:
-    changes = None if found["changes"] is None else int(found["changes"])
-    return Carrier(int(found["index"]), changes, _number(found["since"]))
+    changes = found["carrier_changes"]
+    link = Link(int(found["interface"]), None if changes is None else int(changes))
+    return Carrier(link, _number(found["since"]))
 
 
 def _prefix(text: str | None) -> Prefix | None:

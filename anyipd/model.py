@@ -86,11 +86,10 @@ def address_text(address: int, width: int = 128) -> str:
 
 
 class Link(NamedTuple):
-    """A link: its interface index, whether it has a carrier, and how often that came or went so far."""
+    """A link: its interface index, and how often its carrier came or went so far, None while it has none."""
 
-    index: int
-    has_carrier: bool
-    carrier_changes: int
+    interface: int
+    carrier_changes: int | None
 
 
 @dataclass(frozen=True, slots=True)

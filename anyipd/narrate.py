@@ -42,9 +42,10 @@ def delegation_lines(
     for each in after:
         old = known.pop(each.prefix, None)
         if old is None or (old.state, old.reason) != (each.state, each.reason):
-            granted = each.state is DelegationState.GRANTED
-            lost = each.state is DelegationState.REFUSED
-            yield Line("delegated" if granted else each.state.value, _told(each, now), warning=lost)
+            event = each.state.value
+            if each.state is DelegationState.GRANTED:
+                event = "reported" if old and old.state is each.state else "delegated"
+            yield Line(event, _told(each, now), warning=each.state is DelegationState.REFUSED)
         elif change := _lifetime_change(old, each):
             yield Line(change, _told(each, now))
         elif (old.source, old.uplink) != (each.source, each.uplink):

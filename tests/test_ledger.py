@@ -36,8 +36,8 @@ DHCPCD, NETWORKD = 1001, 1024
 """Metrics of the discard routes that these clients leave."""
 
 
-ETH0, LOST, BACK = Link(2, True, 1), Link(2, False, 2), Link(2, True, 3)
-ANOTHER, ETH1 = Link(7, True, 1), Link(3, True, 1)
+ETH0, LOST, BACK = Link(2, 1), Link(2, None), Link(2, 3)
+ANOTHER, ETH1 = Link(7, 1), Link(3, 1)
 """A link, without its carrier, with it again; another of the same name; and one beside it."""
 
 
@@ -133,6 +133,29 @@ def test_a_grant_is_valid_until_its_lifetime_ends(story: Story) -> None:
 def test_an_infinite_lifetime_never_ends(story: Story) -> None:
     story.report(OLD, INFINITE)
     assert story.after(1e9).states() == {OLD: GRANTED}
+
+
+def test_it_is_said_where_nobody_confirms_what_never_ends(story: Story) -> None:
+    def reason() -> str | None:
+        return story.ledger.delegations(story.now)[0].reason
+
+    ends = f"it never expires: `anyipctl forget {OLD}` ends it"
+    story.links(eth0=ETH0).report(OLD, INFINITE)
+    assert reason() is None
+    for links in ({"eth0": LOST}, {"eth0": BACK}):
+        assert story.links(**links).after(1).states() == {OLD: GRANTED}
+        assert reason() == f"nobody confirms it: eth0 lost its carrier; {ends}"
+    story.report(OLD, INFINITE)
+    assert reason() is None
+    story.links(eth1=ETH1)
+    assert reason() == f"nobody confirms it: eth0 is gone; {ends}"
+    story.report(OLD, INFINITE, uplink="eth1")
+    assert reason() is None
+
+
+def test_what_ends_by_itself_is_not_doubted(story: Story) -> None:
+    story.links(eth0=ETH0).report(OLD).links(eth1=ETH1)
+    assert story.ledger.delegations(story.now)[0].reason is None
 
 
 def test_what_is_reported_no_more_ends_with_its_lifetime(story: Story) -> None:
@@ -254,9 +277,7 @@ def test_nobody_saw_what_was_lost_and_came_back(story: Story, now: Link, *, rest
 
 
 @pytest.mark.parametrize("lost", [{"eth0": LOST}, {}], ids=["the carrier", "the link"])
-def test_a_restart_while_it_is_lost_does_not_hide_that_it_came_back(
-    story: Story, lost: dict[str, Link]
-) -> None:
+def test_a_restart_while_it_is_lost_does_not_hide_its_return(story: Story, lost: dict[str, Link]) -> None:
     story.links(eth0=ETH0).report(OLD).after(100).links(**lost).restart()
     story.links(**lost).after(5).links(eth0=BACK).after(1).report(NEW, iaid="00:00:00:02")
     assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}

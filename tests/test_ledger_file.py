@@ -39,8 +39,8 @@ def filled() -> Ledger:
     ledger.lo_fell()
     ledger.route_added(Discard(Q, 1024), 12.0)
     ledger.forget(Q, 13.0)
-    ledger.see_links({"eth0": Link(2, True, 1), "eth1": Link(3, True, 1)}, 14.0)
-    ledger.see_links({"eth0": Link(2, True, 3), "eth1": Link(3, True, 3)}, 15.0)
+    ledger.see_links({"eth0": Link(2, 1), "eth1": Link(3, 1)}, 14.0)
+    ledger.see_links({"eth0": Link(2, 3), "eth1": Link(3, 3)}, 15.0)
     return ledger
 
 
@@ -51,7 +51,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert places == PLACES
     assert list(found.records) == list(ledger.records)
     assert (found.routes, found.fallen) == (ledger.routes, ledger.fallen)
-    assert found.carriers == ledger.carriers == {"eth0": Carrier(2, 3, 15.0)}
+    assert found.carriers == ledger.carriers == {"eth0": Carrier(Link(2, 3), 15.0)}
     path = tmp_path / "daemon" / str(here.network_namespace())
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in path.parent.iterdir()] == [path.name]

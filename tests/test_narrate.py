@@ -66,6 +66,7 @@ def test_states_and_renewals() -> None:
         ("renewed", replace(LEASED, valid_until=INFINITE)),
         ("shortened", replace(LEASED, valid_until=NOW + 50)),
         ("lifetime unknown", replace(LEASED, valid_until=None)),
+        ("reported", replace(LEASED, reason="nobody confirms it")),
         ("reported", replace(LEASED, uplink="eth1")),
         ("reported", replace(LEASED, source="kernel")),
     ):

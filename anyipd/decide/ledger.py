@@ -360,6 +360,9 @@ class Ledger:
             state, reason, preferred = DelegationState.SUPERSEDED, _reason(last), last.since
         elif preferred is not None and preferred <= now:
             state = DelegationState.DEPRECATED
+        doubts = [self._doubt(record) for record in granted if record.until == INFINITE]
+        if doubts and all(doubts):
+            reason = _without_end(f"nobody confirms it: {doubts[0]}", shown.lease.prefix)
         # What is over and still here is held, since its client cannot be understood.
         valid = max(record.until for record in records)
         excluding = [record.lease for record in records if record.lease.exclude]
@@ -377,6 +380,18 @@ class Ledger:
             reason=reason,
             left_out=bool(granted) and not unknown and all(r.key in self._to_judge for r in granted),
         )
+
+    def _doubt(self, record: Record) -> str | None:
+        """Return why nobody confirmed a record since, though its client may still be there."""
+        uplink = record.lease.uplink
+        if uplink is None:
+            return None
+        if not self._exists(uplink):
+            return f"{uplink} is gone"
+        carrier = self._carriers.get(uplink)
+        if carrier and (carrier.link.carrier_changes is None or record.lease.written < carrier.since):
+            return f"{uplink} lost its carrier"
+        return None
 
     def remembers(self, prefix: Prefix) -> bool:
         """Whether anything was reported of a prefix, though it may be over."""
@@ -452,6 +467,8 @@ def _last(deadlines: Iterable[float | None]) -> float | None:
 
 def _reason(record: Record) -> str:
     by = f"superseded by {record.superseded_by}"
-    if record.until == INFINITE:
-        return f"{by}; it never expires: `anyipctl forget {record.lease.prefix}` ends it"
-    return by
+    return _without_end(by, record.lease.prefix) if record.until == INFINITE else by
+
+
+def _without_end(reason: str, prefix: Prefix) -> str:
+    return f"{reason}; it never expires: `anyipctl forget {prefix}` ends it"

@@ -358,7 +358,7 @@ def links(buffer: bytes) -> Iterator[tuple[str, Link]]:
         if IFLA_IFNAME in found:
             name = found[IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")
             changes = int.from_bytes(found.get(IFLA_CARRIER_CHANGES, b""), sys.byteorder)
-            yield name, Link(index, bool(flags & IFF_LOWER_UP), changes)
+            yield name, Link(index, changes if flags & IFF_LOWER_UP else None)
 
 
 def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
