@@ -6,7 +6,7 @@
 PYTHON ?= $(or $(shell /usr/bin/python3 -c 'import sys, venv; print(sys.executable) if sys.version_info >= (3, 11) \
 	else None' 2>/dev/null),python3)
 LAB_PACKAGES := bash busybox curl dash dbus-daemon dhcpcd-base dnsmasq-base iproute2 iputils-ping \
-	isc-dhcp-client isc-dhcp-server kea-dhcp6-server ndppd nftables nginx procps shellcheck strace systemd \
+	isc-dhcp-client isc-dhcp-server kea-dhcp6-server libfaketime ndppd nftables nginx procps shellcheck strace systemd \
 	systemd-container tinyproxy-bin unbound
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 

@@ -5,7 +5,6 @@ What must stay is never unbound, and what is over is gone at its deadline and do
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
-from tests.lab.dhclient import HOOK, Dhclient
+from tests.lab.dhclient import Dhclient
 from tests.lab.dhcpcd import Dhcpcd
+from tests.lab.faketime import FakeClock
 from tests.lab.kea import Kea, Offer
 from tests.lab.line import (
     CLIENTS,
@@ -302,28 +302,22 @@ def test_c9_dhcpcd_gives_up_when_t2_is_over(line: Line) -> None:
 
 def test_c10_the_wall_clock_steps_under_dhclient(line: Line) -> None:
     """Ten years on: the hook is called for what is over, and for the same prefix as if it were new."""
-    line.kea.start(Offer(OLD))
-    dhclient = line.client("dhclient")
+    line.kea.start(Offer(OLD), renew=2)
+    dhclient, clock = line.client("dhclient"), FakeClock(line.folder)
     assert isinstance(dhclient, Dhclient)
-    start(line, dhclient)
-    bound = dhclient.wait_for("BOUND6")
-    leased = {name.removeprefix("new_"): value for name, value in bound.items() if name.startswith("new_")}
-    later = str(int(time.time()) + 2)
-
-    def call(reason: str, which: str, **changed: str) -> None:
-        said = {f"{which}_{name}": value for name, value in (leased | changed).items()}
-        environment = {name: value for name, value in bound.items() if not name.startswith("new_")}
-        line.uplink.host.run(
-            *("sh", "-ec", '. "$1"', "sh", HOOK), env=os.environ | environment | said | {"reason": reason}
-        )
-
+    dhclient.start(**clock.environment)
+    line.wait_until_bound(OLD)
+    line.wait_until_known(dhclient)
+    before = int(dhclient.wait_for("BOUND6")["new_life_starts"])
+    known = len(dhclient.calls())
     with undisturbed(line, OLD):
-        call("DEPREF6", "cur", preferred_life="0")
-        call("EXPIRE6", "old")
+        clock.ahead("10y")
+        dhclient.wait_for("EXPIRE6", OLD, since=known)
+        after = int(dhclient.wait_for("BOUND6", OLD, since=known)["new_life_starts"])
         time.sleep(1)
-        call("BOUND6", "new", life_starts=later)
-        time.sleep(1)
+    assert after - before > 9 * 365 * 24 * 3600
     assert states(line) == {str(OLD): "granted"}
+    assert 7100 < line.end_of(OLD) - time.monotonic() < 7200
 
 
 @pytest.mark.parametrize("name", ["dhcpcd", "networkd", *NEWER])

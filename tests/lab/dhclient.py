@@ -56,11 +56,11 @@ class Dhclient:
         environment = ["-e", f"ANYIPD_RUNTIME_DIR={self.runtime}"]
         return ["dhclient", "-6", "-P", "-v", "-D", "LL", *files, *environment, *options, self.interface]
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         """Start it in the background of the lab; it asks for a prefix, or for the one in its lease file."""
         with self.log.open("a") as log:
             self.process = self.namespace.popen(
-                *self.command("-d"), stdout=log, stderr=log, env=debian.environment()
+                *self.command("-d"), stdout=log, stderr=log, env=debian.environment() | environment
             )
 
     def wait_until_bound(self) -> None:
