@@ -338,15 +338,38 @@ def test_c11_no_carrier_for_three_seconds(line: Line, name: str) -> None:
     assert states(line) == {str(OLD): "granted"}
 
 
-def test_networkd_stops_its_client(line: Line) -> None:
-    """252 does not say that it had one; what 257 says of it is in test_networkd.py."""
+@pytest.mark.parametrize("name", [*CLIENTS, *NEWER])
+def test_no_carrier_past_the_end_of_the_valid_lifetime(line: Line, name: str) -> None:
+    line.kea.start(Offer(OLD, 6, 8), renew=4, rebind=5)
+    client = line.client(name)
+    start(line, client)
+    end = line.end_of(OLD)
+    line.uplink.isp.ip(f"link set {line.uplink.customer} down")
+    line.assert_ends(OLD, end)
+    assert states(line) == {}
+    line.uplink.isp.ip(f"link set {line.uplink.customer} up")
+    line.connect()
+    line.wait_until_bound(OLD, timeout=30)
+
+
+@pytest.mark.parametrize("name", ["networkd", NETWORKD_257])
+def test_networkd_stops_its_client(line: Line, name: str) -> None:
+    """252 does not say that it had one."""
     line.kea.start(Offer(OLD))
-    networkd = line.client("networkd")
+    networkd = line.client(name)
     assert isinstance(networkd, Networkd)
     start(line, networkd)
     networkd.reload("DHCP=ipv6", "DHCP=no")
     wait_until(lambda: OLD not in discarded(line))
-    assert_stays(line, OLD, seconds=3)
+    if name == NETWORKD_257:
+        line.wait_until_bound()
+        line.daemon.wait_for("withdrawn")
+    else:
+        assert_stays(line, OLD, seconds=3)
+    networkd.reload("DHCP=no", "DHCP=ipv6")
+    networkd.wait_until_bound(2)
+    line.wait_until_bound(OLD)
+    assert_stays(line, OLD)
 
 
 def test_s9_a_release_while_a_renewal_is_held_up(line: Line) -> None:

@@ -54,7 +54,7 @@ ALLOWED = {
     "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
     "anyipd.heard": ["anyipd.model", "anyipd.observe", "anyipd.here"],
     "anyipd.here": [],
-    "anyipd.ledger_file": ["anyipd.model", "anyipd.decide.ledger", "anyipd.here"],
+    "anyipd.ledger_file": ["anyipd.model", "anyipd.decide.carrier", "anyipd.decide.ledger", "anyipd.here"],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan", "anyipd.libc"],
     "anyipd.printable": [],
     "anyipd.observe": [

@@ -170,6 +170,16 @@ def test_a_client_that_was_stopped_took_everything_back(then: list[tuple[str, Li
     assert story.says(":1", LEASE, links=(HAS,)) == [LEASE]
 
 
+def test_the_discard_route_of_what_a_stopped_client_had_says_nothing() -> None:
+    story = Story()
+    story.says(":1", LEASE, links=(HAS,))
+    route = replace(BARE, prefix=LEASE.prefix)
+    [gone] = story.says(":1", route, links=(HAS_NONE,))
+    assert (gone.uplink, gone.lifetime) == (LEASE.uplink, 0)
+    assert story.says(":1", route, links=(HAS_NONE,), at=NOW + 1) == [gone]
+    assert story.says(":1", LEASE, links=(HAS,)) == [LEASE]
+
+
 def test_it_is_asked_in_time_for_every_renewal() -> None:
     story = Story()
     story.says(":1")

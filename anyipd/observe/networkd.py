@@ -70,7 +70,13 @@ class Networkd:
             return False
         self.found = True
         before, stopped = self.leases, self._stopped(said)
-        said_now = [_as_known(lease, self._known.pop(_key(lease), None)) for lease in said.leases]
+        # The discard route of what a link's client was delegated outlives the client by a moment.
+        told = {prefix for prefix, uplink in self._known if uplink}
+        said_now = [
+            _as_known(lease, self._known.pop(_key(lease), None))
+            for lease in said.leases
+            if lease.uplink or lease.prefix not in told
+        ]
         self._known = {
             key: _taken_back(lease, said.at) if lease.uplink in stopped else lease
             for key, lease in self._known.items()

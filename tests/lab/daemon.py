@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Self
 
-from tests.lab import debian
+from tests.lab import anyipctl, debian
 from tests.lab.namespace import Namespace, stop, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -124,5 +124,6 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Give what `anyipctl status --json` says."""
-        seen: dict[str, Any] = json.loads(self.control("status", "--json").stdout)
+        words = ["status", "--json", *self.files]
+        seen: dict[str, Any] = json.loads(anyipctl.output(self.namespace.name, words, self.log.parent))
         return seen
