@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 from anyipd import here
@@ -29,14 +30,18 @@ class HeardLeases:
     def take(self, told: Iterable[Told], now: float) -> None:
         """Write a lease file each, also of what was taken back; `now` is CLOCK_BOOTTIME.
 
-        Those of prefixes whose lifetime is over go before. Raises OSError.
+        Those of prefixes whose lifetime is over go before. Nobody takes back but the client, by its DUID,
+        that was granted it: where ordinary users may send from port 546, they send a Release, too. Raises
+        OSError.
         """
         self._clear_up(now)
-        for uplink, delegated in told:
-            self._write(uplink, delegated, now)
+        for uplink, delegated, client in told:
+            duid = sha256(client).hexdigest()  # not itself: everybody may read it here
+            path = self._path(delegated.prefix, uplink)
+            if delegated.valid or _was_granted_to(duid, path):
+                self._write(path, uplink, delegated, duid, now)
 
-    def _write(self, uplink: str, delegated: DelegatedPrefix, now: float) -> None:
-        path = self._path(delegated.prefix, uplink)
+    def _write(self, path: Path, uplink: str, delegated: DelegatedPrefix, duid: str, now: float) -> None:
         fields = {
             "client": CLIENT,
             "prefix": delegated.prefix,
@@ -47,6 +52,7 @@ class HeardLeases:
             "uptime": f"{now:.6f}",
             "netns": here.network_namespace(),
             "boot": here.boot(),
+            "duid_sha256": duid,
         }
         if delegated.exclude:
             fields["exclude"] = delegated.exclude
@@ -70,3 +76,10 @@ class HeardLeases:
         for lease in leases:
             if lease.uplink and lease.valid_until <= now:
                 self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
+
+
+def _was_granted_to(duid: str, path: Path) -> bool:
+    try:
+        return f"\nduid_sha256={duid}\n" in path.read_text()
+    except FileNotFoundError:
+        return False

@@ -57,7 +57,7 @@ def write_down(prefixes: tuple[DelegatedPrefix, ...]) -> None:
         for each in prefixes:
             if not GLOBAL.covers(each.prefix):
                 continue  # some that lie elsewhere look like IPv4 in writing, and are no lease
-            HeardLeases(Path(folder)).take([Told("eth0", each)], NOW)
+            HeardLeases(Path(folder)).take([Told("eth0", each, b"duid")], NOW)
             (left.add if each.valid else left.discard)(each.prefix)
         leases, complaints = Leases(Path(folder)).read(lambda: NOW)
         assert not complaints

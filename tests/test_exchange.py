@@ -20,7 +20,7 @@ ASKED = Message(
     prefixes=(DELEGATED,),
 )
 REPLY = replace(ASKED, kind=Kind.REPLY, from_server=True)
-TOLD = [Told("eth0", DELEGATED)]
+TOLD = [Told("eth0", DELEGATED, b"duid")]
 
 
 @pytest.mark.parametrize(
@@ -89,5 +89,5 @@ def test_so_many_requests_wait() -> None:
 def test_what_is_given_back_is_gone_at_once(kind: Kind) -> None:
     exchanges = Exchanges()
     [gone] = exchanges.sent("eth0", replace(ASKED, kind=kind), NOW)
-    assert gone == Told("eth0", DELEGATED._replace(preferred=0, valid=0))
+    assert gone == Told("eth0", DELEGATED._replace(preferred=0, valid=0), b"duid")
     assert exchanges.received("eth0", REPLY, NOW) == []

@@ -16,6 +16,7 @@ from anyipd.observe.lease import Leases
 from tests.test_dhcpv6 import delegated_prefixes
 
 DELEGATED = DelegatedPrefix("00:00:00:01", Prefix.parse("2001:db8::/56"), 100, 200, None)
+GONE = DELEGATED._replace(preferred=0, valid=0)
 OTHER = DELEGATED._replace(prefix=Prefix.parse("2001:db8:1::/56"))
 
 
@@ -24,9 +25,15 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "heard"
 
 
-def tell(directory: Path, *told: DelegatedPrefix, uplink: str = "eth0.7", later: float = 0) -> list[Lease]:
+def tell(
+    directory: Path,
+    *told: DelegatedPrefix,
+    uplink: str = "eth0.7",
+    later: float = 0,
+    client: bytes = b"duid",
+) -> list[Lease]:
     """Keep what was told, and give what is there then."""
-    HeardLeases(directory).take([Told(uplink, each) for each in told], clock.now() + later)
+    HeardLeases(directory).take([Told(uplink, each, client) for each in told], clock.now() + later)
     leases, complaints = Leases(directory).read(lambda: clock.now() + later)
     assert complaints == []
     return leases
@@ -42,7 +49,8 @@ GLOBAL = Prefix.parse("2000::/3")  # some that lie elsewhere look like IPv4 in w
 def test_what_is_kept_is_read(delegated: DelegatedPrefix, uplink: str) -> None:
     told = delegated._replace(iaid="62:9d:01:0a")
     with TemporaryDirectory() as folder:
-        leases = tell(Path(folder), told, uplink=uplink)
+        granted = told._replace(preferred=1, valid=1)
+        leases = tell(Path(folder), granted, told, uplink=uplink)
     assert len(leases) == 1
     for lease in leases:
         assert (lease.lifetime == 0) == (told.valid == 0)
@@ -71,14 +79,28 @@ def test_each_prefix_and_uplink_is_a_lease(directory: Path) -> None:
 
 
 def test_what_is_taken_back_is_kept_until_more_is_heard(directory: Path) -> None:
-    gone = DELEGATED._replace(preferred=0, valid=0)
-    assert [lease.lifetime for lease in tell(directory, gone)] == [0]
+    tell(directory, DELEGATED)
+    assert [lease.lifetime for lease in tell(directory, GONE)] == [0]
     assert len(tell(directory, DELEGATED, OTHER)) == 2
-    assert {lease.prefix: lease.lifetime for lease in tell(directory, gone)} == {
+    assert {lease.prefix: lease.lifetime for lease in tell(directory, GONE)} == {
         DELEGATED.prefix: 0,
         OTHER.prefix: 200,
     }
     assert [lease.prefix for lease in tell(directory, OTHER, later=1)] == [OTHER.prefix]
+
+
+def test_another_client_takes_nothing_back(directory: Path) -> None:
+    tell(directory, DELEGATED)
+    for client in (b"", b"other"):
+        assert [lease.lifetime for lease in tell(directory, GONE, client=client)] == [200]
+    tell(directory, DELEGATED, client=b"other")  # such as the same host, installed anew
+    assert [lease.lifetime for lease in tell(directory, GONE)] == [200]
+    assert [lease.lifetime for lease in tell(directory, GONE, client=b"other")] == [0]
+
+
+def test_of_what_was_not_granted_nothing_is_taken_back(directory: Path) -> None:
+    tell(directory, DELEGATED)
+    assert [lease.prefix for lease in tell(directory, OTHER._replace(preferred=0, valid=0))] == [DELEGATED.prefix]
 
 
 def test_what_is_over_is_cleared_up(directory: Path) -> None:
@@ -90,5 +112,5 @@ def test_what_is_over_is_cleared_up(directory: Path) -> None:
 def test_what_others_left_there_stays(directory: Path) -> None:
     directory.mkdir()
     (directory / "nonsense").write_text("nonsense")
-    HeardLeases(directory).take([Told("eth0", DELEGATED)], clock.now())
+    HeardLeases(directory).take([Told("eth0", DELEGATED, b"duid")], clock.now())
     assert (directory / "nonsense").exists()

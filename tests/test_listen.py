@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from anyipd.observe.packet import is_intact, payload
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import bound, subnets
 from tests.lab.dhclient import Dhclient
-from tests.lab.exchange import CLIENT, Wire, reply, request
+from tests.lab.exchange import CLIENT, Wire, release, reply, request
 from tests.lab.kea import Kea, Offer
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
@@ -357,15 +358,32 @@ def test_a_guest_gives_nothing_back(uplink: Uplink, daemon: Daemon, own: bool) -
         uplink.host.ip("link add guest link uplink type macvlan mode bridge")
         uplink.host.ip("link set guest up")
         wire.host_mac = uplink.host.ip_json("link show guest")[0]["address"]
-    address = str(NEW).partition("/")[0]
-    given = dhcp6.DHCP6OptIAPrefix(preflft=0, validlft=0, plen=NEW.length, prefix=address)
-    release = dhcp6.DHCP6_Release(trid=5) / dhcp6.DHCP6OptClientId(duid=CLIENT)
-    frame = Ether(src=wire.host_mac, dst="33:33:00:01:00:02")
-    frame /= IPv6(src=HOST_LINK_LOCAL, dst="ff02::1:2") / UDP(sport=546, dport=547)
-    frame /= release / dhcp6.DHCP6OptIA_PD(iaid=9, T1=0, T2=0, iapdopt=[given])
-    wire.send(uplink.host, "uplink" if own else "guest", frame)
+    wire.ask(release(str(NEW)), by="uplink" if own else "guest")
     daemon.reload()
     wait_until(lambda: bool(bound(uplink.host)) != own)
+
+
+def test_a_release_of_another_client_gives_nothing_back(uplink: Uplink, daemon: Daemon) -> None:
+    """Such as by an ordinary user who may send from port 546 (S10)."""
+    wire = Wire(uplink)
+    daemon.configure("listen: [uplink]")
+    daemon.start()
+    wire.ask(request())
+    wire.answer(reply(str(NEW)))
+    daemon.wait_for("bound subnet=default")
+    uplink.host.sysctl("net.ipv4.ip_unprivileged_port_start", 0)
+    for restarted in (False, True):
+        if restarted:
+            daemon.kill()
+            daemon.start()
+        with uplink.host.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as user:
+            user.bind(("::", 546))
+            for client in (b"", CLIENT[:-1], CLIENT[::-1]):
+                user.sendto(bytes(release(str(NEW), client)), (f"ff02::1:2%{uplink.interface}", 547))
+        daemon.reload()
+        assert bound(uplink.host) == {str(Prefix(NEW.address, 64))}
+    wire.ask(release(str(NEW)))
+    daemon.wait_for("event=withdrawn")
 
 
 def test_an_alternative_name_is_no_uplinks(uplink: Uplink, daemon: Daemon) -> None:

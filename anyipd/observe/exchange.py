@@ -18,10 +18,14 @@ LONGEST_WAIT = 600.0
 
 
 class Told(NamedTuple):
-    """What this host was told of a prefix on an uplink; a valid lifetime of 0 says that it is gone."""
+    """What this host was told of a prefix on an uplink; a valid lifetime of 0 says that it is gone.
+
+    `client` is the DUID of the client that asked for it, or gave it back.
+    """
 
     uplink: str
     delegated: DelegatedPrefix
+    client: bytes
 
 
 class Exchanges:
@@ -36,7 +40,8 @@ class Exchanges:
         That is out of use before it is sent, whatever the answer (RFC 9915, 18.2.7).
         """
         if message.kind in GIVING_BACK:
-            return [Told(uplink, each._replace(preferred=0, valid=0)) for each in message.prefixes]
+            given_back = [each._replace(preferred=0, valid=0) for each in message.prefixes]
+            return [Told(uplink, each, message.client) for each in given_back]
         rapid = message.kind == Kind.SOLICIT and message.rapid_commit
         if message.client and (rapid or message.kind in ASKING):
             request = uplink, message.transaction, message.client
@@ -53,4 +58,4 @@ class Exchanges:
         asked = self._asked.pop((uplink, message.transaction, message.client), None)
         if asked is None or now - asked > LONGEST_WAIT or message.failed:
             return []
-        return [Told(uplink, each) for each in message.prefixes]
+        return [Told(uplink, each, message.client) for each in message.prefixes]

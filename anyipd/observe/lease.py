@@ -45,8 +45,9 @@ _FORM = {
     "netns": re.compile(r"\d{0,20}"),
     "boot": re.compile(r"[0-9a-f-]{0,36}"),
     "exclude": _PREFIX,
+    "duid_sha256": re.compile(r"[0-9a-f]{64}"),
 }
-_OPTIONAL = {"exclude", "life_starts", "reason", "pid", "netns", "boot"}
+_OPTIONAL = {"duid_sha256", "exclude", "life_starts", "reason", "pid", "netns", "boot"}
 """The last four are missing in files of 0.1.0, `life_starts` where the client does not count it."""
 
 _LONG_BEFORE = 60.0

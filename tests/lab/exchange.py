@@ -27,11 +27,11 @@ class Wire:
         self.host_mac = uplink.host.ip_json(f"link show {uplink.interface}")[0]["address"]
         self.isp_mac = uplink.isp.ip_json(f"link show {uplink.customer}")[0]["address"]
 
-    def ask(self, message: dhcp6.DHCP6, port: int = 546) -> None:
-        """Send from the host, as its client does."""
+    def ask(self, message: dhcp6.DHCP6, port: int = 546, by: str | None = None) -> None:
+        """Send from the host, as its client does; `by` is another link than the uplink."""
         packet = IPv6(src=HOST_LINK_LOCAL, dst="ff02::1:2") / UDP(sport=port, dport=547)
         frame = Ether(src=self.host_mac, dst="33:33:00:01:00:02") / packet / message
-        self.send(self.uplink.host, self.uplink.interface, frame)
+        self.send(self.uplink.host, by or self.uplink.interface, frame)
 
     def answer(
         self,
@@ -63,3 +63,10 @@ def reply(prefix: str, transaction: int = 0xABCDEF, client: bytes = CLIENT) -> d
     message = dhcp6.DHCP6_Reply(trid=transaction) / dhcp6.DHCP6OptClientId(duid=client)
     message /= dhcp6.DHCP6OptServerId(duid=SERVER)
     return message / dhcp6.DHCP6OptIA_PD(iaid=1, T1=50, T2=80, iapdopt=[iaprefix])
+
+
+def release(prefix: str, client: bytes = CLIENT) -> dhcp6.DHCP6:
+    address, length = prefix.split("/")
+    iaprefix = dhcp6.DHCP6OptIAPrefix(preflft=0, validlft=0, plen=int(length), prefix=address)
+    message = dhcp6.DHCP6_Release(trid=5) / dhcp6.DHCP6OptClientId(duid=client)
+    return message / dhcp6.DHCP6OptIA_PD(iaid=9, T1=0, T2=0, iapdopt=[iaprefix])
