@@ -100,7 +100,9 @@ def test_another_client_takes_nothing_back(directory: Path) -> None:
 
 def test_of_what_was_not_granted_nothing_is_taken_back(directory: Path) -> None:
     tell(directory, DELEGATED)
-    assert [lease.prefix for lease in tell(directory, OTHER._replace(preferred=0, valid=0))] == [DELEGATED.prefix]
+    assert [lease.prefix for lease in tell(directory, OTHER._replace(preferred=0, valid=0))] == [
+        DELEGATED.prefix
+    ]
 
 
 def test_what_is_over_is_cleared_up(directory: Path) -> None:

@@ -28,7 +28,7 @@ conf.route_autoload = conf.route6_autoload = False  # else it reads the whole ro
 from scapy.layers import dhcp6  # noqa: E402
 from scapy.layers.inet import UDP  # noqa: E402
 from scapy.layers.inet6 import IPv6  # noqa: E402
-from scapy.layers.l2 import Dot1Q, Ether  # noqa: E402
+from scapy.layers.l2 import Dot1Q  # noqa: E402
 
 OLD, NEW = Prefix.parse("2001:db8:100::/60"), Prefix.parse("2001:db8:200::/60")
 POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 2}]\nlisten: [uplink]\n"

@@ -235,7 +235,7 @@ def test_its_limits_leave_room_for_all_that_it_may_hold(service: Service) -> Non
     assert used < int(service.show("MemoryMax")) / 4
     assert int(status["Threads"]) < int(service.show("TasksMax")) / 4
     service.systemctl("reload", "anyipd")
-    wait_until(lambda: service.show("ActiveState") == "active", 20)
+    wait_until(lambda: service.show("ActiveState") == "active", 60)
 
 
 def test_it_cannot_write_where_the_hook_does(service: Service) -> None:

@@ -1,16 +1,18 @@
-"""`anyipctl` in a process of its own, but not in a Python of its own: tests ask it thousands of times.
+"""`anyipctl` in a process of its own, but not in a Python of its own: tests run it thousands of times.
 
-A process that has imported it forks one for each question. That the program itself starts is seen where
-`Daemon.control` is used.
+A process that has imported what most subcommands need forks one each time. That the program itself starts is
+seen in test_start.py, and where it is installed.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from anyipd.ctl.__main__ import main
 from tests.lab.namespace import NAMESPACES, set_namespace
@@ -19,18 +21,20 @@ _forks = get_context("forkserver")
 _forks.set_forkserver_preload([__name__, "anyipd.ctl.status"])
 
 
-def output(namespace: str, words: Sequence[str], folder: Path) -> str:
-    """Run it in the named network namespace, its output through files in `folder`; give what it prints.
-
-    Raises RuntimeError, with what it reports, when it fails.
-    """
-    printed, reported = folder / "anyipctl.out", folder / "anyipctl.err"
-    process = _forks.Process(target=_run, args=(namespace, words, printed, reported))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"anyipctl ended with {process.exitcode}:\n{reported.read_text()}")
-    return printed.read_text()
+def run(namespace: str, words: Sequence[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+    """Run it in the named network namespace; with `check`, raise CalledProcessError when it fails."""
+    with TemporaryDirectory() as folder:
+        printed, reported = Path(folder, "stdout"), Path(folder, "stderr")
+        process = _forks.Process(target=_run, args=(namespace, words, printed, reported))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        done = subprocess.CompletedProcess(
+            ["anyipctl", *words], process.exitcode, printed.read_text(), reported.read_text()
+        )
+    if check:
+        done.check_returncode()
+    return done
 
 
 def _run(namespace: str, words: Sequence[str], printed: Path, reported: Path) -> None:

@@ -118,12 +118,9 @@ class Daemon:
 
     def control(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `anyipctl` with these words beside it, on the same files."""
-        return self.namespace.run(
-            sys.executable, "-m", "anyipd.ctl", *words, *self.files, check=check, env=self.environment()
-        )
+        return anyipctl.run(self.namespace.name, [*words, *self.files], check=check)
 
     def status(self) -> dict[str, Any]:
         """Give what `anyipctl status --json` says."""
-        words = ["status", "--json", *self.files]
-        seen: dict[str, Any] = json.loads(anyipctl.output(self.namespace.name, words, self.log.parent))
+        seen: dict[str, Any] = json.loads(self.control("status", "--json").stdout)
         return seen

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-WORKERS_PER_CORE = 3
+WORKERS_PER_CORE = 4
 """Most tests wait for a lifetime to end or for a client to act."""
 
 ON_ONE_WORKER = {"test_deb.py", "test_install.py", "test_systemd.py"}
