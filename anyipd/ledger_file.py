@@ -122,6 +122,7 @@ def _record(found: dict[str, Any]) -> Record:
             clock=float(found["clock"]),
             instance=_text(found["instance"]),
             anew=bool(found["anew"]),
+            duid=_text(found["duid"]),
         ),
         state=State(found["state"]),
         began=float(found["began"]),

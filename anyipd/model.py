@@ -107,8 +107,8 @@ class Lease:
     `written` is when it was reported. `reply` is the same in all reports of one Reply, and larger in those of
     a later one; where the client counts it on the wall clock, `clock` says what that was ahead of
     CLOCK_BOOTTIME. `lifetime` is the valid lifetime as granted, None where it is not known. `instance` is the
-    client's process. `anew` says that the client had no lease before this one. Times and deadlines are as in
-    `Delegation`.
+    client's process, `duid` is another one for another client (its digest), where that is known. `anew` says
+    that the client had no lease before this one. Times and deadlines are as in `Delegation`.
     """
 
     prefix: Prefix
@@ -124,6 +124,7 @@ class Lease:
     clock: float = 0.0
     instance: str | None = None
     anew: bool = False
+    duid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

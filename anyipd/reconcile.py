@@ -224,7 +224,7 @@ class Reconciler:
                 places_deadline = min(places_deadline, carved.deadline)
         unassigned = all_delegations if self.policy.unassigned != "none" else []
         discard, discard_deadline = discard_routes(
-            unassigned, self._discards.standing, self._own_discards, now
+            unassigned, self._discards.standing, self._own_discards, now, self._routed.assigned
         )
         return Decision(
             delegations=all_delegations,

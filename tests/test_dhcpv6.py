@@ -28,8 +28,8 @@ def iaprefix(options: bytes = b"", preferred: int = 100, valid: int = 200, lengt
     return struct.pack("!IIB16s", preferred, valid, length, DELEGATED.address.to_bytes(16)) + options
 
 
-def ia_pd(*options: bytes) -> bytes:
-    return option(25, bytes(12) + b"".join(options))
+def ia_pd(*options: bytes, t1: int = 0, t2: int = 0) -> bytes:
+    return option(25, struct.pack("!III", 0, t1, t2) + b"".join(options))
 
 
 def reply(*options: bytes) -> bytes:
@@ -75,6 +75,16 @@ def test_a_reply() -> None:
         ([ia_pd(option(13, b"\0\3no binding"), option(26, iaprefix()))], []),
         ([option(13, b"\0\1"), ia_pd(option(26, iaprefix()))], [TOLD]),
         ([ia_pd(option(26, iaprefix(preferred=201)))], []),
+        # T1 after T2; where there is none of the two, the client chooses.
+        ([ia_pd(option(26, iaprefix()), t1=81, t2=80)], []),
+        ([ia_pd(option(26, iaprefix()), t1=80, t2=80)], [TOLD]),
+        ([ia_pd(option(26, iaprefix()), t1=80)], [TOLD]),
+        # An error inside a prefix: the others stay, and what is taken back is.
+        ([ia_pd(option(26, iaprefix(option(13, b"\0\6"))), option(26, iaprefix(length=57)))],
+         [("2001:db8:100::/57", 100, 200, None)]),
+        ([ia_pd(option(26, iaprefix(option(13, b"\0\0"))))], [TOLD]),
+        ([ia_pd(option(26, iaprefix(option(13, b"\0\6"), preferred=0, valid=0)))],
+         [(str(DELEGATED), 0, 0, None)]),
         ([ia_pd(option(26, iaprefix(preferred=0, valid=0)))], [(str(DELEGATED), 0, 0, None)]),
         ([ia_pd(option(26, iaprefix(length=24)))], [("2001:d00::/24", 100, 200, None)]),
         # An IA_PD inside something else is none.

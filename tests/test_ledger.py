@@ -258,6 +258,13 @@ def test_two_processes_on_one_uplink_do_not_supersede_each_other_for_good(story:
     assert story.after(1).states() == {OLD: GRANTED, NEW: GRANTED}
 
 
+def test_two_clients_with_the_same_iaid_do_not_supersede_each_other(story: Story) -> None:
+    story.report(OLD, client="listen", duid="a").after(5).report(NEW, client="listen", duid="b")
+    assert story.after(1).states() == {OLD: GRANTED, NEW: GRANTED}
+    story.report(OTHER, client="listen", duid="b")
+    assert story.after(1).states() == {OLD: GRANTED, NEW: SUPERSEDED, OTHER: GRANTED}
+
+
 def test_what_an_exchange_after_the_carrier_came_back_leaves_out_is_superseded(story: Story) -> None:
     story.links(eth0=ETH0).report(OLD).after(100).links(eth0=LOST).after(3).links(eth0=BACK)
     assert story.after(10).states() == {OLD: GRANTED}

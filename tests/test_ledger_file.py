@@ -20,7 +20,19 @@ from tests.lab.namespace import wait_until
 WANTED = subnets(PREFIX, 1)
 P, Q = Prefix.parse(PREFIX), Prefix.parse("2001:db8:200::/60")
 LEASE = Lease(
-    P, "dhclient", "eth0", "00:00:00:01", 9.25, 600, INFINITE, INFINITE, Prefix(P.address, 64), 7, 1e9, "1"
+    P,
+    "dhclient",
+    "eth0",
+    "00:00:00:01",
+    9.25,
+    600,
+    INFINITE,
+    INFINITE,
+    Prefix(P.address, 64),
+    7,
+    1e9,
+    "1",
+    duid="ab",
 )
 
 PLACES = {

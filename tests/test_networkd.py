@@ -39,7 +39,7 @@ def client(**prefix: int | list[int]) -> dict[str, Any]:
     """Describe an interface as networkd does from 255 on."""
     lease = {"Timeout1USec": 1, "LeaseTimestampUSec": 900_000_000}
     known = {"Prefix": octets(P), "PrefixLength": 60}
-    return {"Name": "eth0", "DHCPv6Client": {"Lease": lease, "Prefixes": [known | prefix]}}
+    return {"Index": 2, "Name": "eth0", "DHCPv6Client": {"Lease": lease, "Prefixes": [known | prefix]}}
 
 
 def route(**changes: object) -> dict[str, object]:
@@ -54,7 +54,7 @@ def route(**changes: object) -> dict[str, object]:
 
 
 def described(*interfaces: dict[str, Any], routes: list[dict[str, object]] | None = None) -> str:
-    nothing: dict[str, object] = {"Name": "lo"}
+    nothing: dict[str, object] = {"Index": 1, "Name": "lo"}
     return json.dumps({"Interfaces": [nothing, *interfaces]} | ({"Routes": routes} if routes else {}))
 
 
@@ -135,7 +135,7 @@ def test_that_it_is_gone_takes_nothing_back() -> None:
     assert story.is_absent() == [LEASE]
 
 
-HAS = Link("eth0", managed=True, carrier=True, client=True)
+HAS = Link(2, "eth0", managed=True, carrier=True, client=True)
 HAS_NONE, NO_CARRIER = HAS._replace(client=False), HAS._replace(carrier=False)
 
 
@@ -153,7 +153,9 @@ HAS_NONE, NO_CARRIER = HAS._replace(client=False), HAS._replace(carrier=False)
         ([(":2", HAS), (":2", HAS_NONE)], 1),
         ([(":1", HAS_NONE._replace(managed=False))], 0),
         ([(":1", HAS_NONE._replace(managed=False)), (":1", HAS_NONE)], 1),
-        ([(":1", HAS_NONE._replace(name="eth1"))], 0),
+        ([(":1", HAS_NONE._replace(number=3, name="eth1"))], 0),
+        ([(":1", HAS_NONE._replace(number=3))], 0),
+        ([(":1", HAS._replace(number=3)), (":1", HAS_NONE._replace(number=3))], 1),
     ],
 )
 def test_a_client_that_was_stopped_took_everything_back(then: list[tuple[str, Link]], times: int) -> None:

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from anyipd.decide.plan import LONGEST, Plan, Run, Sweep, Wanted, discard_routes, local_routes
 from anyipd.decide.verdict import TAKEN, find, part, verdicts
-from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Prefix, Subnets, SubnetState
+from anyipd.model import (
+    INFINITE,
+    Assigned,
+    Delegation,
+    DelegationState,
+    Discard,
+    Prefix,
+    Subnets,
+    SubnetState,
+)
 
 NOW = 1000.0
 FIRST = Prefix.parse("2001:db8::/64")
@@ -243,6 +252,15 @@ def test_our_discard_routes_stand_where_the_client_left_none() -> None:
     assert discard_routes(found, [], (), NOW) == (both, INFINITE)
     beside = [Discard(granted.prefix, 1001), Discard(superseded.prefix, 1025)]
     assert discard_routes(found, beside, (), NOW) == (Wanted((Run(superseded.prefix, 1),)), INFINITE)
+
+
+def test_what_somebody_has_routed_whole_is_not_discarded() -> None:
+    """Whatever the metric of his route: the lower one would be ours."""
+    found = Delegation(FIRST, "dhclient", DelegationState.GRANTED, began=NOW - 9)
+    wanted = Wanted((Run(FIRST, 1),))
+    for length, expected in ((63, Wanted()), (64, Wanted()), (65, wanted)):
+        routed = [Assigned(FIRST._replace(length=length).masked(), "routed to lan0")]
+        assert discard_routes([found], [], {FIRST}, NOW, routed) == (expected, INFINITE)
 
 
 def test_a_client_has_a_moment_to_add_its_own_and_what_stands_of_ours_stays() -> None:

@@ -78,6 +78,7 @@ class _Later:
         return max(later, key=lambda other: other.lease.written, default=None)
 
 
-def _exchange(lease: Lease) -> str | None:
-    """Return what is the same in all that one Reply should grant: the IAID; networkd's is the link's."""
-    return "" if lease.client == "networkd" else lease.iaid
+def _exchange(lease: Lease) -> tuple[str | None, str] | None:
+    """Return what is the same in all that one Reply should grant: DUID and IAID; networkd's is the link's."""
+    iaid = "" if lease.client == "networkd" else lease.iaid
+    return None if iaid is None else (lease.duid, iaid)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from anyipd.decide.ledger import HOOK_METRICS, KERNEL
-from anyipd.model import INFINITE, Delegation, Discard, Prefix, Subnets, SubnetState
+from anyipd.model import INFINITE, Assigned, Delegation, Discard, Prefix, Subnets, SubnetState
 
 TICKS = 100
 """Ticks a second: the kernel counts lifetimes out in USER_HZ (rta_expires)."""
@@ -120,9 +120,15 @@ def local_routes(subnets: Iterable[Subnets]) -> Wanted:
 
 
 def discard_routes(
-    delegations: Iterable[Delegation], discards: Iterable[Discard], ours: Collection[Prefix], now: float
+    delegations: Iterable[Delegation],
+    discards: Iterable[Discard],
+    ours: Collection[Prefix],
+    now: float,
+    routed: Iterable[Assigned] = (),
 ) -> tuple[Wanted, float]:
     """Our own discard routes over delegated prefixes: where the client leaves none (RFC 7084, WPD-5).
+
+    Of what somebody has `routed` whole nothing is unassigned, and his route may be the one of higher metric.
 
     A client that adds one reports the prefix first and adds it then, so there is a moment's wait; what stands
     of `ours` stays meanwhile. Second comes when the first of those has waited enough, in CLOCK_BOOTTIME;
@@ -130,6 +136,9 @@ def discard_routes(
     """
     covered = {discard.prefix for discard in discards if discard.metric not in HOOK_METRICS}
     bare = [each for each in delegations if each.is_usable and each.prefix not in covered]
+    longest = max((each.prefix.length for each in bare), default=0)
+    whole = [each.prefix for each in routed if each.prefix.length <= longest]
+    bare = [each for each in bare if not any(prefix.covers(each.prefix) for prefix in whole)]
     waiting = {
         each.prefix: each.began + PATIENCE
         for each in bare

@@ -117,16 +117,17 @@ def _failed(options: list[tuple[int, bytes]]) -> bool:
 def _ia_pd(content: bytes) -> Iterator[DelegatedPrefix]:
     if len(content) < _IA.size:
         raise MalformedError("an IA_PD ends early")
-    iaid, _, _ = _IA.unpack_from(content)
+    iaid, t1, t2 = _IA.unpack_from(content)
     options = list(_options(content[_IA.size :]))
     found = [_iaprefix(iaid.hex(":"), each) for code, each in options if code == _IAPREFIX]
-    # Where the server found something wrong, what the client has stays as it is (18.2.10.1). What is
-    # preferred for longer than valid is to be passed over (21.22).
-    if not _failed(options):
-        yield from (each for each in found if each.preferred <= each.valid)
+    # Where the server found something wrong, what the client has stays as it is (18.2.10.1), and so it does
+    # where it is to renew after it is to rebind (21.21).
+    if not (_failed(options) or t1 > t2 > 0):
+        yield from (each for each in found if each)
 
 
-def _iaprefix(iaid: str, content: bytes) -> DelegatedPrefix:
+def _iaprefix(iaid: str, content: bytes) -> DelegatedPrefix | None:
+    """Read one; None is what a client passes over."""
     if len(content) < _PREFIX.size:
         raise MalformedError("an IA Prefix ends early")
     preferred, valid, length, address = _PREFIX.unpack_from(content)
@@ -134,8 +135,11 @@ def _iaprefix(iaid: str, content: bytes) -> DelegatedPrefix:
         raise MalformedError("a prefix is longer than 128 bits")
     # Hosts bits are the sender's business to clear, and the receiver's to ignore (21.22).
     prefix = Prefix(int.from_bytes(address), length).masked()
-    options = _options(content[_PREFIX.size :])
+    options = list(_options(content[_PREFIX.size :]))
     excluded = [_pd_exclude(each, prefix) for code, each in options if code == _PD_EXCLUDE]
+    # Preferred for longer than valid (21.22), or no grant; a lifetime of 0 takes it back in any case.
+    if preferred > valid or (valid and _failed(options)):
+        return None
     return DelegatedPrefix(iaid, prefix, preferred, valid, excluded[0] if excluded else None)
 
 

@@ -206,6 +206,7 @@ def parse(text: bytes, modified: float, now: float, where: Where) -> Lease | Non
         clock=0.0 if life_starts is None else modified - uptime,
         instance=fields.get("pid") or None,
         anew=fields.get("reason") == "BOUND6",
+        duid=fields.get("duid_sha256"),
     )
 
 

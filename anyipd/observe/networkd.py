@@ -33,8 +33,12 @@ _CARRIER = {"carrier", "degraded-carrier"}
 
 
 class Link(NamedTuple):
-    """A link as networkd describes it; `managed` is whether it configures it, `client` that of DHCPv6."""
+    """A link as networkd describes it.
 
+    `number` is its interface index, `managed` whether networkd configures it, `client` that of DHCPv6.
+    """
+
+    number: int
     name: str
     managed: bool
     carrier: bool
@@ -56,7 +60,7 @@ class Networkd:
     def __init__(self) -> None:
         self.leases: list[Lease] = []
         self._known: dict[tuple[Prefix, str | None], Lease] = {}  # also what it does not say now
-        self._clients: dict[str, str] = {}  # by link: the networkd that had one there
+        self._clients: dict[int, str] = {}  # by interface index: the networkd that had one there
         self.understood = True
         self.found = False  # so far
 
@@ -90,11 +94,11 @@ class Networkd:
         stopped: set[str | None] = set()
         for link in said.links:
             if not link.carrier:
-                self._clients.pop(link.name, None)
+                self._clients.pop(link.number, None)
             elif link.client:
-                self._clients[link.name] = said.by
+                self._clients[link.number] = said.by
             # While it configures a link anew it does not manage it for a moment.
-            elif link.managed and self._clients.pop(link.name, None) == said.by:
+            elif link.managed and self._clients.pop(link.number, None) == said.by:
                 stopped.add(link.name)
         return stopped
 
@@ -163,6 +167,7 @@ def parse(description: str, now: float, by: str) -> Said:
 
 def _link(interface: dict[str, Any]) -> Link:
     return Link(
+        number=interface["Index"],
         name=interface["Name"],
         managed=interface.get("AdministrativeState") in _MANAGED,
         carrier=interface.get("CarrierState") in _CARRIER,

@@ -57,12 +57,12 @@ def request(transaction: int = 0xABCDEF, client: bytes = CLIENT) -> dhcp6.DHCP6:
     return dhcp6.DHCP6_Request(trid=transaction) / dhcp6.DHCP6OptClientId(duid=client)
 
 
-def reply(prefix: str, transaction: int = 0xABCDEF, client: bytes = CLIENT) -> dhcp6.DHCP6:
+def reply(prefix: str, transaction: int = 0xABCDEF, client: bytes = CLIENT, iaid: int = 1) -> dhcp6.DHCP6:
     address, length = prefix.split("/")
     iaprefix = dhcp6.DHCP6OptIAPrefix(preflft=100, validlft=200, plen=int(length), prefix=address)
     message = dhcp6.DHCP6_Reply(trid=transaction) / dhcp6.DHCP6OptClientId(duid=client)
     message /= dhcp6.DHCP6OptServerId(duid=SERVER)
-    return message / dhcp6.DHCP6OptIA_PD(iaid=1, T1=50, T2=80, iapdopt=[iaprefix])
+    return message / dhcp6.DHCP6OptIA_PD(iaid=iaid, T1=50, T2=80, iapdopt=[iaprefix])
 
 
 def release(prefix: str, client: bytes = CLIENT) -> dhcp6.DHCP6:

@@ -14,6 +14,7 @@ from tests.lab import debian
 from tests.lab.namespace import Namespace, stop, wait_until
 
 IA_PD, IAPREFIX = 25, 26  # RFC 8415, 21.21 and 21.22
+STATUS_CODE, NO_PREFIX_AVAIL = 13, 6  # RFC 8415, 21.13
 PD_EXCLUDE = 67  # RFC 6603, 4.2
 LIBRARIES = ("usr/lib/*/kea/hooks", "usr/lib/kea/hooks", "usr/lib64/kea/hooks")
 
@@ -23,13 +24,14 @@ class Offer:
     """A prefix as the IA_PD of every Advertise and Reply holds it, lifetimes in seconds.
 
     A valid lifetime of 0 withdraws it, a preferred lifetime of 0 deprecates it. `exclude` is what the
-    server keeps of it for the uplink (RFC 6603).
+    server keeps of it for the uplink (RFC 6603), `status` a status code inside it.
     """
 
     prefix: Prefix
     preferred: int = 3600
     valid: int = 7200
     exclude: Prefix | None = None
+    status: int = 0
 
     @classmethod
     def parse(cls, text: str, preferred: int = 3600, valid: int = 7200) -> Self:
@@ -39,6 +41,8 @@ class Offer:
     def __bytes__(self) -> bytes:
         """The IAPREFIX option."""
         options = self.excluding(self.exclude) if self.exclude else b""
+        if self.status:
+            options += struct.pack("!HHH", STATUS_CODE, 2, self.status)
         address, length = self.prefix.address.to_bytes(16), 25 + len(options)
         content = struct.pack("!IIB16s", self.preferred, self.valid, self.prefix.length, address)
         return struct.pack("!HH", IAPREFIX, length) + content + options
