@@ -87,7 +87,7 @@ def start(line: Line, client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["dhcpcd", DHCPCD_10])
 def test_c1_a_persistent_dhcpcd_starts_again_and_is_delegated_another_prefix(line: Line, name: str) -> None:
-    line.kea.start(Offer(OLD, 8, 10), renew=6, rebind=7)
+    line.kea.start(Offer(OLD, 12, 14), renew=10, rebind=11)
     dhcpcd = line.client(name)
     start(line, dhcpcd)
     end = line.end_of(OLD)
@@ -106,7 +106,7 @@ def test_c1_a_persistent_dhcpcd_starts_again_and_is_delegated_another_prefix(lin
 
 @pytest.mark.parametrize("name", ["networkd", NETWORKD_257])
 def test_c2_networkd_is_killed_and_its_server_is_gone(line: Line, name: str) -> None:
-    line.kea.start(Offer(OLD, 8, 10), renew=6, rebind=7)
+    line.kea.start(Offer(OLD, 12, 14), renew=10, rebind=11)
     networkd = line.client(name)
     start(line, networkd)
     end = line.end_of(OLD)
@@ -133,7 +133,7 @@ def test_c3_a_prefix_inside_the_one_before(line: Line, name: str, how: str) -> N
     client = line.client(name)
     start(line, client)
     with undisturbed(line, OLD):
-        line.kea.offer(Offer(OLD, 8, 10), renew=7, rebind=8)
+        line.kea.offer(Offer(OLD, 12, 14), renew=10, rebind=11)
         if how == "restart":
             client.kill()
             client.start()
@@ -340,7 +340,7 @@ def test_c11_no_carrier_for_three_seconds(line: Line, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*CLIENTS, *NEWER])
 def test_no_carrier_past_the_end_of_the_valid_lifetime(line: Line, name: str) -> None:
-    line.kea.start(Offer(OLD, 6, 8), renew=4, rebind=5)
+    line.kea.start(Offer(OLD, 10, 12), renew=8, rebind=9)
     client = line.client(name)
     start(line, client)
     end = line.end_of(OLD)
