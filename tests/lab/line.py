@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from anyipd.model import Prefix
 from tests.lab import debian13
@@ -76,8 +77,14 @@ class Line:
 
     def end_of(self, delegated: Prefix) -> float:
         """Give when a delegation is over, in seconds of `time.monotonic`."""
-        now = time.monotonic()
-        said = self.daemon.status()["delegations"]
+
+        def asked() -> tuple[float, list[dict[str, Any]]] | None:
+            now = time.monotonic()
+            said = self.daemon.status()["delegations"]
+            # An answer that took long may be from the end of that time.
+            return (now, said) if time.monotonic() < now + EARLY / 4 else None
+
+        now, said = wait_until(asked)
         [left] = [each["valid_lifetime"] for each in said if each["prefix"] == str(delegated)]
         return now + float(left)
 
