@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from anyipd import only_one
+from anyipd import asking
 from tests.lab.daemon import Daemon
 from tests.lab.monitor import RouteMonitor
 
@@ -140,10 +140,10 @@ def test_plan_does_without_a_daemon_that_hangs(delegated: Daemon) -> None:
 
 def test_asking_a_daemon_that_ends(daemon: Daemon) -> None:
     with daemon.namespace.entered():
-        claimed = only_one.claim()
-        assert claimed
-        threading.Timer(0.3, claimed.close).start()
-        assert only_one.ask() is None
+        listening = asking.listen()
+        assert listening
+        threading.Timer(0.3, listening.close).start()
+        assert asking.ask() is None
 
 
 def test_a_configuration_that_is_missing(delegated: Daemon) -> None:

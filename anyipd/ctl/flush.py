@@ -6,9 +6,9 @@ import argparse
 import json
 from itertools import chain
 
-from anyipd import arguments, only_one
+from anyipd import arguments
 from anyipd.decide.ledger import HOOK_METRICS
-from anyipd.kernel import wire
+from anyipd.kernel import lock, wire
 from anyipd.kernel.routes import Routes, hook_message
 from anyipd.model import Discard
 
@@ -39,5 +39,5 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"removed": len(found) - len(refused)}))
     else:
         print(f"removed {len(found) - len(refused)} routes")
-        if only_one.holder():
+        if lock.holder():
             print("a daemon is running and puts back what belongs there")

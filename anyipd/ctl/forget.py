@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from anyipd import arguments, only_one
+from anyipd import arguments, asking
+from anyipd.kernel import lock
 from anyipd.model import Prefix
 
 _FAILED = 1
@@ -16,10 +17,14 @@ def run(options: argparse.Namespace) -> None:
         prefix = Prefix.parse(options.prefix)
     except ValueError as error:
         arguments.fail(arguments.USAGE, f"anyipctl forget: {error}")
-    answer = only_one.request(f"forget {prefix}")
+    answer = asking.request(f"forget {prefix}")
     if answer is None:
+        holder = lock.holder()
         arguments.fail(
-            arguments.UNAVAILABLE, "anyipctl forget: no daemon is running here; run `systemctl start anyipd`"
+            arguments.UNAVAILABLE,
+            f"anyipctl forget: the daemon ({holder}) does not answer; try again"
+            if holder
+            else "anyipctl forget: no daemon is running here; run `systemctl start anyipd`",
         )
     if not answer:
         arguments.fail(arguments.NO_PERMISSION, "anyipctl forget: the daemon refused; run it as root")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from anyipd import arguments, only_one, policy
+from anyipd import arguments, asking, policy
+from anyipd.kernel import lock
 from anyipd.policy import InForce, Policy
 
 DEFAULT_HOLDS = "{} does not exist: the default policy holds"
@@ -24,7 +25,7 @@ def policy_in_force(config: Path, known: Policy | None = None) -> tuple[Policy, 
     told = daemons_policy()
     if told:
         return told.policy, list(_apart(config, told))
-    holder = only_one.holder()
+    holder = lock.holder()
     remark = untold(holder) if holder else f"{untold(holder)}: nothing comes or goes; systemctl start anyipd"
     try:
         found = policy.read(config)
@@ -40,7 +41,7 @@ def policy_in_force(config: Path, known: Policy | None = None) -> tuple[Policy, 
 
 
 def untold(holder: str | None) -> str:
-    """Say why no daemon tells its policy; `holder` is the one that is running, as `only_one` gives it."""
+    """Say why no daemon tells its policy; `holder` is the one that is running, as `lock.holder` gives it."""
     return f"the daemon ({holder}) does not tell its policy" if holder else "no daemon is running here"
 
 
@@ -62,8 +63,8 @@ def _apart(config: Path, told: InForce) -> Iterator[str]:
 
 
 def daemons_policy() -> InForce | None:
-    """Ask the daemon in this network namespace; None where there is none, or one that is not understood."""
-    told = only_one.ask()
+    """Ask the daemon in this network namespace; None where none answers, or one that is not understood."""
+    told = asking.ask()
     try:
         return None if told is None else InForce.model_validate_json(told)
     except ValidationError:  # of another version

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from anyipd import arguments, only_one
+from anyipd import arguments
 from anyipd.ctl import subnets
 from anyipd.ctl.in_force import daemons_policy, read_policy, untold
 from anyipd.ctl.look import look_by
@@ -21,6 +21,7 @@ from anyipd.decide.overlap import without_overlaps
 from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
+from anyipd.kernel import lock
 from anyipd.model import Delegation, DelegationState, Places, Prefix, Subnets
 from anyipd.policy import TURN_NEIGHBOURS_ON
 
@@ -94,7 +95,7 @@ def _print_changes(options: argparse.Namespace) -> None:
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
     if told is None:
-        print(f"{untold(only_one.holder())}: which subnets would move is not known", file=sys.stderr)
+        print(f"{untold(lock.holder())}: which subnets would move is not known", file=sys.stderr)
     if not seen.decision.delegations:
         print("no prefix is delegated to this host; --prefix P shows an example", file=sys.stderr)
     if moved:

@@ -112,22 +112,23 @@ def routes_request(table: int, protocol: int, family: int) -> bytes:
     The kernel filters if the socket has NETLINK_GET_STRICT_CHK (ip_valid_fib_dump_req in
     net/ipv4/fib_frontend.c, which IPv6 shares).
     """
-    return _dump(
+    return dump_request(
         RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0) + _U32.pack(8, RTA_TABLE, table)
     )
 
 
 def addresses_request() -> bytes:
     """Ask for the IPv6 addresses of all links."""
-    return _dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
+    return dump_request(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
 
 
 def links_request() -> bytes:
     """Ask for all links."""
-    return _dump(RTM_GETLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0))
+    return dump_request(RTM_GETLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0))
 
 
-def _dump(kind: int, body: bytes) -> bytes:
+def dump_request(kind: int, body: bytes) -> bytes:
+    """Ask for a dump; `body` says of what."""
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, _SEQUENCE, 0) + body
 
 
