@@ -1,8 +1,8 @@
 """Whether a dump of table main can be believed: how many routes went meanwhile.
 
-A dump comes in parts. Where the table changed in between, the kernel goes over it again and skips as many
-nodes as it had seen (fib6_dump_table in net/ipv6/ip6_fib.c): each one that went before that place makes it
-pass over one that is there, and no NLM_F_DUMP_INTR says so.
+A dump comes in parts. Where a route came in between, the kernel goes over the table again and skips as many
+nodes as it had seen (fib6_dump_table in net/ipv6/ip6_fib.c): for each that had gone before that place it
+passes over one that is there, and no NLM_F_DUMP_INTR says so.
 """
 
 from __future__ import annotations
