@@ -154,7 +154,7 @@ def test_a_decision_is_made_of_the_routes_that_it_hinges_on(listener: Listener) 
         return str(subnet.first)
 
     with listener.host.entered():
-        at_once(reconciler.look(Stale.ALL, lambda: None))
+        at_once(reconciler.look(Stale.ALL, lambda: reconciler.set_filter(listener.monitor)))
     assert place() == "2001:db8::/64"
     assert (len(routed.assigned), len(routed.mattering)) == (500, 500)  # it had to find a place
     assert place() == "2001:db8::/64"
