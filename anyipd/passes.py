@@ -28,6 +28,9 @@ from anyipd.reconcile import Reconciler
 LONGEST_REST = 0.05
 """Seconds between passes at most while events keep coming; usually it is as long as the last pass."""
 
+SECOND_LOOK, LAST_LOOK = 0.1, 60.0
+"""Seconds until foreign routes that a look lacked are looked for again: the second time, and after many."""
+
 _log = structlog.get_logger()
 
 
@@ -46,6 +49,8 @@ class Passes(ABC):
         self._woken = asyncio.Event()
         self._unforeseen: BaseException | None = None
         self._reload = self._ready = self._watchdog_waits = False
+        self._doubt: asyncio.TimerHandle | None = None
+        self._doubt_pause = SECOND_LOOK
 
     @abstractmethod
     async def _begin(self) -> None:
@@ -128,6 +133,18 @@ class Passes(ABC):
         if interval:
             asyncio.get_running_loop().call_later(interval / 2, self._on_watchdog)
 
+    def _await_second_look(self) -> None:
+        if not self._reconciler.in_doubt:
+            self._doubt_pause = SECOND_LOOK
+        elif not self._doubt:
+            self._doubt = asyncio.get_running_loop().call_later(self._doubt_pause, self._on_doubt)
+            self._doubt_pause = min(2 * self._doubt_pause, LAST_LOOK)
+
+    def _on_doubt(self) -> None:
+        self._doubt = None
+        if self._reconciler.in_doubt:  # else events have said it since
+            self._look_again(Hint(Stale.ROUTES))
+
     def _look_again(self, hint: Hint) -> None:
         self._hint.add(hint)
         self._woken.set()
@@ -140,6 +157,7 @@ class Passes(ABC):
             notify.reloading()
             self._read_policy()
         completed = await self._look()
+        self._await_second_look()
         if completed and not self._ready:
             self._ready = True
             notify.tell("READY=1")

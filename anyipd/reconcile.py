@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from anyipd import clock
 from anyipd.decide.carve import carve
+from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.gate import Host, accepts_uplink, gate, gate_by_host, nameservers_assigned
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.overlap import without_overlaps, yielded
@@ -46,7 +47,8 @@ SLICE = 0.002
 class Decision:
     """What should be so at the time it was made; `deadline` is when that changes by itself.
 
-    `places` is what `remember` takes where the decision is carried out.
+    `places` is what `remember` takes where the decision is carried out; `hinges` are the addresses where
+    other people's routes would have made it another one.
     """
 
     delegations: Sequence[Delegation] = ()
@@ -55,6 +57,7 @@ class Decision:
     discard: Wanted = field(default_factory=Wanted)
     deadline: float = field(default=INFINITE, compare=False)
     places: Mapping[Prefix, Places] = field(default_factory=dict, compare=False)
+    hinges: Sequence[Span] = field(default=(), compare=False)
 
 
 @dataclass(slots=True)
@@ -97,8 +100,14 @@ class Reconciler:
         self._discards = Discards()
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
+        self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
         self._nameservers = Nameservers()
         self._own_discards: set[Prefix] = set()
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether foreign routes were missing that nobody said were gone: they should be looked for again."""
+        return self._routed.in_doubt
 
     def set_filter(self, monitor: Monitor) -> None:
         """Have `monitor` pass what matters by the policy and delegations of now, but not our own changes."""
@@ -201,8 +210,23 @@ class Reconciler:
         return self._routed.look(self.routes, delegated)
 
     def decide(self, now: float) -> Decision:
-        """Say what should be so, by the last look."""
-        assigned = self._addressed | self._routed.assigned
+        """Say what should be so, by the last look.
+
+        Of the foreign routes, of which there may be many, those are enough that lie where the last decision
+        looked for some; where this one looks further it is made anew, by all of them.
+        """
+        decision = self._decide(now, self._addressed | self._routed.mattering)
+        if not all(self._hinges.holds(*span) for span in decision.hinges):
+            decision = self._decide(now, self._addressed | self._routed.assigned)
+        hinges = Gaps()
+        for span in decision.hinges:
+            hinges.add(*span)
+        if list(hinges) != list(self._hinges):
+            self._hinges = hinges
+            self._routed.attend(lambda prefix: any(hinges.within(prefix.address, prefix.end)))
+        return decision
+
+    def _decide(self, now: float, assigned: set[Assigned]) -> Decision:
         host = Host(self._routed.covering, self._nameservers.addresses)
         accepted = gate_by_host(self._delegations, self.policy, host, assigned)
         all_delegations = without_overlaps(accepted, self._links)
@@ -214,17 +238,20 @@ class Reconciler:
             for prefix, kept in self.places.items()
             if prefix in known or self.ledger.remembers(prefix)
         }
-        places_deadline = INFINITE
+        places_deadline, hinges = INFINITE, [Span(each, each + 1) for each in host.nameservers]
         for each in all_delegations:
             if each.is_usable:
+                # A route around all of it spares our discard route.
+                hinges.append(Span(each.prefix.address, each.prefix.address + 1))
                 taken = assigned.union(yielded(each, all_delegations))
                 carved = carve(each, self.policy, taken, places.get(each.prefix, Places()), now)
                 subnets += carved.subnets
                 places[each.prefix] = carved.places
+                hinges += carved.hinges
                 places_deadline = min(places_deadline, carved.deadline)
         unassigned = all_delegations if self.policy.unassigned != "none" else []
         discard, discard_deadline = discard_routes(
-            unassigned, self._discards.standing, self._own_discards, now, self._routed.assigned
+            unassigned, self._discards.standing, self._own_discards, now, self._routed.mattering
         )
         return Decision(
             delegations=all_delegations,
@@ -233,6 +260,7 @@ class Reconciler:
             discard=discard,
             deadline=min(self.ledger.next_deadline(now), discard_deadline, places_deadline),
             places=places,
+            hinges=hinges,
         )
 
     def remember(self, decision: Decision) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle
 from statistics import median
 
@@ -21,6 +21,13 @@ CROWD = 1_000_000
 FLOOD = 100_000
 """Foreign routes that come, and go again: twice as many changes."""
 
+INSIDE = 100_000
+"""Foreign routes inside a delegated prefix, every other of its /64s."""
+
+CHANGES = 10_000
+"""Foreign routes that come there, and go again, a thousand at once."""
+
+WIDE = Prefix.parse("2001:db8::/32")
 DELEGATED, OTHER = Prefix.parse("2001:db8:a::/60"), Prefix.parse("2001:db8:b::/60")
 FEW = 9
 """Measurements behind one figure, which is their median."""
@@ -44,6 +51,8 @@ def rows(runs: int) -> Iterator[Row]:
             yield Row(f"{name}, of {CROWD:,} foreign", "ms", figures, "of none", peers, GOAL)
         figures, peers = in_turn(full.delegated, bare.delegated, runs)
         yield Row(f"a new prefix, of {CROWD:,} foreign", "ms", figures, "of none", peers)
+    with rig("inside") as crowded, rig("outside") as empty:
+        yield _inside(crowded, empty, runs)
     with rig("flooded") as flooded:
         yield from _flood(flooded, runs)
 
@@ -120,6 +129,36 @@ def _foreign(at: Rig, verb: str, count: int) -> None:
     routes = (
         f"route {verb} unreachable 2a00:{n >> 16:x}:{n & 0xFFFF:x}::/48 proto static\n" for n in range(count)
     )
+    at.namespace.run("ip", "-6", "-batch", "-", input="".join(routes))
+
+
+def _inside(crowded: Rig, empty: Rig, runs: int) -> Row:
+    for at, count in (crowded, INSIDE), (empty, 0):
+        at.namespace.ip("link add uplink type veth peer name other")
+        at.namespace.ip("link set uplink up")
+        at.namespace.ip("link set other up")
+        _routed(at, "add", range(0x100000, 0x100000 + 2 * count, 2))
+        at.delegate(WIDE)
+        at.daemon.configure("subnets: [{name: web, id: 1}, {name: some, count: 16}]")
+        at.daemon.launch()
+        at.daemon.wait_for_ready(60)
+        at.settled(17)
+    figures, peers = in_turn(lambda: _change_inside(crowded), lambda: _change_inside(empty), runs, GOAL)
+    name = f"CPU of {2 * CHANGES:,} changes inside, of {INSIDE:,}"
+    return Row(name, "ms", figures, "of none", peers, GOAL)
+
+
+def _change_inside(at: Rig) -> float:
+    used = cpu(at.daemon.running.pid)
+    for first in range(0x900000, 0x900000 + CHANGES, 1000):
+        for verb in ("add", "delete"):
+            _routed(at, verb, range(first, first + 1000))
+    time.sleep(0.2)
+    return cpu(at.daemon.running.pid) - used
+
+
+def _routed(at: Rig, verb: str, numbers: Iterable[int]) -> None:
+    routes = (f"route {verb} {subnet(WIDE, n)} dev uplink proto static\n" for n in numbers)
     at.namespace.run("ip", "-6", "-batch", "-", input="".join(routes))
 
 

@@ -135,6 +135,38 @@ def test_what_is_left_of_several_next_hops_takes_one(listener: Listener) -> None
     assert listener.looks == before + 1
 
 
+def test_a_decision_is_made_of_the_routes_that_it_hinges_on(listener: Listener) -> None:
+    """Of many inside a wide delegation: what one that comes elsewhere costs does not depend on how many."""
+    listener.host.ip("-6 route add unreachable 2001:db8::/32 proto dhcp metric 1024")
+    listener.host.run(
+        *("ip", "-6", "-batch", "-"),
+        input="".join(f"route add 2001:db8:7:{n:x}::/64 dev one proto static\n" for n in range(500)),
+    )
+    reconciler = listener.reconciler
+    routed = reconciler._routed  # noqa: SLF001  what a decision is made of
+
+    def place() -> str:
+        with listener.host.entered():
+            at_once(reconciler.look(reconciler.hear(listener.monitor.read()), lambda: None))
+        decision = reconciler.decide(0)
+        reconciler.remember(decision)
+        [subnet] = decision.subnets
+        return str(subnet.first)
+
+    with listener.host.entered():
+        at_once(reconciler.look(Stale.ALL, lambda: reconciler.set_filter(listener.monitor)))
+    assert place() == "2001:db8::/64"
+    assert (len(routed.assigned), len(routed.mattering)) == (500, 500)  # it had to find a place
+    assert place() == "2001:db8::/64"
+    assert (len(routed.assigned), len(routed.mattering)) == (500, 0)
+    listener.host.ip("-6 route add 2001:db8:7:fff::/64 dev one proto static")
+    assert place() == "2001:db8::/64"
+    assert (len(routed.assigned), len(routed.mattering)) == (501, 0)
+    for obstacle in ("2001:db8:0:1::/64", "2001:db8::7"):
+        listener.host.ip(f"-6 route add {obstacle} dev one proto static")
+    assert place() == "2001:db8:0:2::/64"
+
+
 def test_a_word_taken_back_soon_after_lo_came_back_is_heard(listener: Listener) -> None:
     client = f"unreachable {DELEGATED[0]} proto dhcp metric 1024"
     listener.host.ip(f"-6 route add {client}")

@@ -116,7 +116,7 @@ def users(attribute: str) -> set[str]:
 
 def test_only_kernel_speaks_netlink() -> None:
     assert users("AF_NETLINK") == {
-        *("anyipd.kernel.lock", "anyipd.kernel.monitor", "anyipd.kernel.routes"),
+        *("anyipd.kernel.lock", "anyipd.kernel.monitor", "anyipd.kernel.removals", "anyipd.kernel.routes"),
         "anyipd.kernel.confine",  # refuses all but the one that they open
     }
     # Importing it costs 11 MB: the way out is for a tool to find.

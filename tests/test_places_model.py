@@ -255,6 +255,32 @@ def test_nothing_changes_before_the_deadline(history: list[Happening]) -> None:
 
 
 @given(histories())
+def test_what_comes_or_goes_where_nothing_hinges_on_it_changes_nothing(history: list[Happening]) -> None:
+    places = Places()
+    for it, carved in carvings(history):
+
+        def counts(each: Assigned, carved: Carved = carved) -> bool:
+            return any(each.prefix.address < end and start < each.prefix.end for start, end in carved.hinges)
+
+        near = [each for each in it.assigned if counts(each)]
+        everywhere = [Assigned(Prefix(start, 60), "taken") for start in range(BASE.address, BASE.end, CELL)]
+        crowded = near + [each for each in everywhere if not counts(each)]
+        for assigned in (near, crowded):
+            assert carve(DELEGATION, it.policy, assigned, places, it.now) == carved
+        places = carved.places
+
+
+def test_who_kept_his_place_looked_nowhere_else() -> None:
+    policy = Policy.model_validate({"subnets": [{"name": "web"}, {"name": "lab", "id": 5}]})
+    first = carve(DELEGATION, policy, [], Places(), 0)
+    assert first.hinges == [(BASE.address, BASE.end)]
+    second = carve(DELEGATION, policy, [], first.places, 1)
+    spans = {(run.first.address, run.first.end) for run in second.subnets if run.first}
+    assert set(second.hinges) == spans
+    assert len(spans) == 2
+
+
+@given(histories())
 def test_runs_are_the_fewest_and_in_order(history: list[Happening]) -> None:
     for it, carved in carvings(history):
         for one, other in pairwise(carved.places.kept):

@@ -7,10 +7,11 @@ A delegated prefix is a line of addresses. Pinned subnets are laid on it first, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from anyipd.decide.gaps import Gaps
+from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.places import Piece, allocate, hold_downs
 from anyipd.decide.static import STATIC
 from anyipd.model import INFINITE, Assigned, Delegation, HoldDown, Place, Places, Prefix, Subnets, SubnetState
@@ -22,16 +23,19 @@ EXCLUDED = "excluded by the delegating router (RFC 6603)"
 """The holder of a delegation's excluded prefix."""
 
 
-class Carved(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Carved:
     """Subnets of a delegated prefix, what to remember of their places, and when to carve again.
 
     `deadline` is when `all` may take a place that an obstacle left, in CLOCK_BOOTTIME; INFINITE if it waits
-    for none.
+    for none. `hinges` are the addresses where obstacles were looked for: whatever comes or goes elsewhere
+    changes nothing of this.
     """
 
     subnets: list[Subnets]
     places: Places
     deadline: float
+    hinges: list[Span] = field(compare=False)
 
 
 def carve(
@@ -53,12 +57,14 @@ def carve(
     for each in obstacles:
         free.remove(each.prefix.address, each.prefix.end)
     pieces: dict[str, list[Piece]] = {}
+    pinned: list[Span] = []
     for entry in entries:
         if entry.id is not None:
             pieces[entry.name] = list(_pinned(entry, entry.id, prefix, obstacles if entry.bind else []))
             for begin, end, start, _ in pieces[entry.name]:
                 if start is not None:
-                    free.remove(start, start + ((end - begin) << (128 - entry.length)))
+                    pinned.append(Span(start, start + ((end - begin) << (128 - entry.length))))
+                    free.remove(*pinned[-1])
     automatic = [entry for entry in entries if entry.id is None]
     held: tuple[HoldDown, ...] = ()
     if any(entry.count == "all" for entry in automatic):
@@ -74,10 +80,19 @@ def carve(
         for begin, end, start, _ in pieces[entry.name]
         if start is not None
     )
+    # Whoever kept his place looked nowhere else.
+    searched = kept != places.kept or (
+        not keeps_only
+        and any(
+            entry.count == "all" or any(each.start is None for each in pieces[entry.name])
+            for entry in automatic
+        )
+    )
     return Carved(
         [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]],
         Places(kept, held),
         min((each.until for each in held), default=INFINITE),
+        [Span(prefix.address, prefix.end)] if searched else [*pinned, *map(_span, places.kept)],
     )
 
 
@@ -89,6 +104,10 @@ def unmatched(policy: Policy, delegations: Iterable[Delegation]) -> list[str]:
         for each in policy.subnets
         if each.uplink and each.uplink not in uplinks
     ]
+
+
+def _span(place: Place) -> Span:
+    return Span(place.first.address, place.first.address + place.count * place.first.size)
 
 
 def _applies(entry: SubnetPolicy, delegation: Delegation) -> bool:

@@ -51,6 +51,10 @@ class Gaps:
         self._starts[low:high] = [left] * before + [end] * after
         self._ends[low:high] = [start] * before + [right] * after
 
+    def holds(self, start: int, end: int) -> bool:
+        """Whether all of them from `start` up to but not `end` are here."""
+        return list(self.within(start, end)) == [(start, end)]
+
     def within(self, start: int, end: int) -> Iterator[Span]:
         """Yield what is here from `start` up to but not `end`."""
         low, high = bisect_right(self._ends, start), bisect_left(self._starts, end)

@@ -8,9 +8,12 @@ makes that address a source address (`ip route ... src`).
 from __future__ import annotations
 
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import closing
 
 from anyipd.kernel import wire
+from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
 from anyipd.model import Assigned, Covering, Prefix
@@ -21,6 +24,16 @@ _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
 _REDIRECT = 1
 """A router that has a subnet on-link sends an ICMPv6 Redirect for each of our addresses that we send to by
 way of it. systemd-networkd 257 makes a route of that in table main; those of the kernel are in no table."""
+
+DUMPS_TO_FORGET = 2
+"""Credible dumps in a row that lack a known route until it is taken for gone."""
+
+PARTS_A_REMOVAL = 4
+"""Parts of a dump, each of 200 routes or more, for one removal meanwhile, at least: else what it lacks proves
+nothing. A dump that is credible misses one of a thousand routes at most, two in a row one of a million."""
+
+MAX_DUMPS = 4
+"""Dumps that a look inside a new prefix takes at most, while routes go faster than they can be believed."""
 
 
 def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
@@ -41,11 +54,19 @@ class Routed:
     A route that leads away counts where it lies inside a delegated prefix: one that covers more than
     that, such as the default route, assigns nothing. An on-link prefix counts wherever it overlaps.
     A route around a delegated prefix is `covering` it: to a VPN it may be.
+
+    A dump may miss routes (see `kernel.removals`). So a first look takes the union of two, and what is known
+    is forgotten by its event, or when two credible dumps in a row lack it. There may be many: a change of one
+    costs the same however many there are.
     """
 
     def __init__(self) -> None:
         self._delegated: Sequence[Prefix] = ()
-        self._found: dict[tuple[Prefix, int], tuple[Route, Assigned | Covering]] = {}
+        self._looked_inside: Sequence[Prefix] = ()
+        self._found: dict[_Place, tuple[Route, Assigned | Covering]] = {}
+        self._lacked: dict[_Place, int] = {}  # by how many credible dumps in a row, the last one included
+        self._matters: Callable[[Prefix], bool] = lambda _: True
+        self._mattering: dict[_Place, Assigned | Covering] = {}
 
     @property
     def assigned(self) -> set[Assigned]:
@@ -53,21 +74,69 @@ class Routed:
         return {means for _, means in self._found.values() if isinstance(means, Assigned)}
 
     @property
+    def mattering(self) -> set[Assigned]:
+        """What they assign where that matters: see `attend`."""
+        return {means for means in self._mattering.values() if isinstance(means, Assigned)}
+
+    @property
     def covering(self) -> set[Covering]:
         """Those around delegated prefixes."""
-        return {means for _, means in self._found.values() if isinstance(means, Covering)}
+        return {means for means in self._mattering.values() if isinstance(means, Covering)}
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last look lacked a route that nobody said was gone: another should follow soon."""
+        return bool(self._lacked)
+
+    def attend(self, matters: Callable[[Prefix], bool]) -> None:
+        """Have `mattering` be what `matters` is true of, from now on."""
+        self._matters = matters
+        self._mattering = {
+            place: means
+            for place, (_, means) in self._found.items()
+            if isinstance(means, Covering) or matters(means.prefix)
+        }
 
     def look(self, routes: Routes, delegated: Sequence[Prefix]) -> Generator[None]:
         """Read all of them, part by part. Raises OSError and MalformedError as `Routes` does."""
-        self._delegated = delegated
-        self._found = {}
-        if not delegated:
-            return
-        overlap = wire.Overlap(delegated)
+        anew = not set(delegated) <= set(self._looked_inside)
+        if delegated != self._delegated:
+            self._delegated = delegated
+            for route, _ in list(self._found.values()):
+                self._note(route)
+        if delegated:
+            overlap, seen = wire.Overlap(delegated), set[_Place]()
+            with closing(Removals()) as removals:
+                credible = yield from self._dump(routes, overlap, removals, seen)
+                for _ in range(MAX_DUMPS - 1 if anew else 0):
+                    credible = yield from self._dump(routes, overlap, removals, seen)
+                    if credible:
+                        break
+            self._forget_lacking(seen, credible=credible)
+        self._looked_inside = delegated
+
+    def _dump(
+        self, routes: Routes, overlap: wire.Overlap, removals: Removals, seen: set[_Place]
+    ) -> Generator[None, None, bool]:
+        """Take note of what a dump has; say whether what it lacks is most likely not there."""
+        parts = 0
+        removals.count()
         for chunk in routes.dump(wire.TABLE_MAIN):
             for start, end in overlap.find(chunk):
-                self._note(wire.route(chunk, start, end))
+                route = wire.route(chunk, start, end)
+                seen.add(_place(route))
+                self._note(route)
+            parts += 1
             yield
+        gone = removals.count()
+        return gone is not None and gone * PARTS_A_REMOVAL <= parts
+
+    def _forget_lacking(self, seen: AbstractSet[_Place], *, credible: bool) -> None:
+        lacked = {place: self._lacked.get(place, 0) + credible for place in self._found.keys() - seen}
+        for place, dumps in lacked.items():
+            if dumps >= DUMPS_TO_FORGET:
+                self._forget(place)
+        self._lacked = {place: dumps for place, dumps in lacked.items() if place in self._found}
 
     def hear(self, route: Route, *, came: bool) -> bool:
         """Take note of a route that came or went; say whether that says all.
@@ -77,29 +146,45 @@ class Routed:
         if came:
             self._note(route)
             return True
-        place = route.prefix, route.metric
+        place = _place(route)
         known = self._found.get(place)
         if known is None:
             return True
         if known[0] != route._replace(ticks=0):
+            self._lacked[place] = DUMPS_TO_FORGET - 1
             return False
-        del self._found[place]
+        self._forget(place)
         return True
 
     def lose_link(self, index: int) -> bool:
         """Take note that a link went down, and its routes with it; say whether that says all."""
-        on_it = [place for place, (route, _) in self._found.items() if route.interface == index]
-        for place in on_it:
-            del self._found[place]
-        return all(route.interface for route, _ in self._found.values())
+        for place in [place for place, (route, _) in self._found.items() if route.interface == index]:
+            self._forget(place)
+        open_ends = [place for place, (route, _) in self._found.items() if not route.interface]
+        self._lacked |= dict.fromkeys(open_ends, DUMPS_TO_FORGET - 1)
+        return not open_ends
 
     def _note(self, route: Route) -> None:
-        # Destination and metric are what makes a route one: who comes to a place replaces who was there.
-        place = route.prefix, route.metric
-        self._found.pop(place, None)
+        # Who comes to a place replaces who was there.
+        place = _place(route)
+        self._forget(place)
         means = _meaning(route, self._delegated)
         if means:
             self._found[place] = route._replace(ticks=0), means
+            if isinstance(means, Covering) or self._matters(means.prefix):
+                self._mattering[place] = means
+
+    def _forget(self, place: _Place) -> None:
+        for known in (self._found, self._mattering, self._lacked):
+            known.pop(place, None)
+
+
+_Place = tuple[Prefix, int]
+
+
+def _place(route: Route) -> _Place:
+    """Return what makes a route one: destination and metric."""
+    return route.prefix, route.metric
 
 
 def _meaning(route: Route, delegated: Sequence[Prefix]) -> Assigned | Covering | None:

@@ -1,0 +1,60 @@
+"""Whether a dump of table main can be believed: how many routes went meanwhile.
+
+A dump comes in parts. Where a route came in between, the kernel goes over the table again and skips as many
+nodes as it had seen (fib6_dump_table in net/ipv6/ip6_fib.c): for each that had gone before that place it
+passes over one that is there, and no NLM_F_DUMP_INTR says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+
+from anyipd.kernel import bpf, wire
+from anyipd.kernel.routes import enlarge
+
+_RTMGRP_IPV6_ROUTE = 0x400
+_RECEIVE_BUFFER = 1 << 20  # what 1,250 events take
+_TYPE, _TABLE, _KEPT = 4, 20, 16  # offsets into nlmsghdr and rtmsg; bytes of each event that are kept
+
+_REMOVED_FROM_MAIN = bpf.assemble(
+    [
+        (bpf.LD_HALF, 0, 0, _TYPE),
+        *bpf.drop_unless(int.from_bytes(wire.RTM_DELROUTE.to_bytes(2, sys.byteorder))),
+        (bpf.LD_BYTE, 0, 0, _TABLE),
+        *bpf.drop_unless(wire.TABLE_MAIN),
+        (bpf.ACCEPT[0], 0, 0, _KEPT),
+    ]
+)
+
+
+class Removals:
+    """Counts the IPv6 routes that leave table main from now on."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
+        )
+        enlarge(self._socket, _RECEIVE_BUFFER)
+        bpf.attach(self._socket, _REMOVED_FROM_MAIN)
+        self._socket.bind((0, _RTMGRP_IPV6_ROUTE))
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def count(self) -> int | None:
+        """Say how many there were since the last call, None where they were too many to be heard."""
+        count, overrun = 0, False
+        while True:
+            try:
+                self._socket.recv(_KEPT)
+            except BlockingIOError:
+                return None if overrun else count
+            except OSError as error:
+                if error.errno not in {errno.ENOBUFS, errno.ENOMEM}:
+                    raise
+                overrun = True
+            else:
+                count += 1
