@@ -52,12 +52,12 @@ def too_long(stage):
     line = stage.pick_line()
     with stage.trouble(unbinds=line.covers):
         stage.daemon.running.send_signal(signal.SIGSTOP)
-        line.dhclient.release()
+        line.client.release()
         given_back = line.current
         line.replace(None)
         namespace.wait_until(lambda: stage.witness.late)
         stage.daemon.running.send_signal(signal.SIGCONT)
-        line.dhclient.start()
+        line.client.start()
         stage.wait_for_subnets(given_back)
         line.replace(given_back)
 

@@ -66,20 +66,20 @@ def client_killed(stage: Stage) -> None:
     """
     line = stage.pick_line()
     with stage.trouble() as trouble:
-        line.dhclient.kill()
+        line.client.kill()
         stage.a_while()
         trouble.lifted()
-        line.dhclient.start()
+        line.client.start()
 
 
 def client_killed_lease_lost(stage: Stage) -> None:
     line = stage.pick_line()
     with stage.trouble() as trouble:
-        line.dhclient.kill()
-        line.dhclient.forget()
+        line.client.kill()
+        line.client.forget()
         stage.a_while()
         trouble.lifted()
-        line.dhclient.start()
+        line.client.start()
 
 
 def flash_renumbered(stage: Stage) -> None:
@@ -87,13 +87,13 @@ def flash_renumbered(stage: Stage) -> None:
     line = stage.pick_line()
     line.wait_for_renewal()
     with stage.trouble() as trouble:
-        line.dhclient.kill()
-        line.dhclient.forget()
+        line.client.kill()
+        line.client.forget()
         new = line.fresh()
         line.offer(Offer(new, PREFERRED, VALID))
         stage.a_while()
         trouble.lifted()
-        line.dhclient.start()
+        line.client.start()
         stage.wait_for_subnets(new)
         line.replace(new)
 
@@ -104,11 +104,11 @@ def released(stage: Stage) -> None:
     with stage.trouble(unbinds=line.covers) as trouble:
         prefix = line.current
         assert prefix
-        line.dhclient.release()
+        line.client.release()
         line.replace(None)
         stage.wait_until_whole()
         trouble.lifted()
-        line.dhclient.start()
+        line.client.start()
         stage.wait_for_subnets(prefix)
         line.replace(prefix)
 

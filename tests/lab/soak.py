@@ -98,7 +98,7 @@ class Soak:
             self.process, self.first = process, footprint
         self.report.see(footprint, self.first)
         for line in self.stage.lines:
-            for program in (line.dhclient.process, line.kea.process):
+            for program in (line.client.process, line.kea.process):
                 if program.poll() is not None:
                     raise RuntimeError(f"{program.args!r} ended with {program.returncode} by itself")
         for watcher in self.stage.prober, self.stage.witness:

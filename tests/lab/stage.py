@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,6 +17,7 @@ from random import Random
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
+from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
@@ -38,6 +39,9 @@ subnets:
   - {name: reserved, id: 0xf, bind: false}
   - {name: far, id: 0x1f}
 """
+CLIENTS: Mapping[int, type[Dhclient | Dhcpcd]] = {1: Dhclient, 2: Dhcpcd}
+"""The DHCPv6 client of each uplink."""
+
 OPTIONAL_LINE = "  - {name: optional, id: 8}\n"
 PINNED, AUTOMATIC, OPTIONAL, RESERVED, FAR = (0, 4, 5), (1, 2), 8, 15, 31
 """Subnet IDs of POLICY; the lowest that are free are the automatic ones. FAR lies behind the end of a /60."""
@@ -58,7 +62,7 @@ class Line:
 
     uplink: Uplink
     kea: Kea
-    dhclient: Dhclient
+    client: Dhclient | Dhcpcd
     pool: Prefix
     witness: Witness
     number: int = 0
@@ -104,7 +108,7 @@ class Line:
     def lease(self, prefix: Prefix) -> Path:
         """Where the hook writes of `prefix`."""
         name = str(prefix).replace("/", "_")
-        return self.dhclient.runtime / "leases" / f"{name}@{self.uplink.interface}"
+        return self.client.runtime / "leases" / f"{name}@{self.uplink.interface}"
 
     def wait_for_renewal(self) -> None:
         """Return right after a Renew: one that meets Kea as it reloads is lost, and not soon repeated."""
@@ -163,7 +167,7 @@ class Stage:
             line.connect()
             prefix = line.fresh()
             line.start_kea(prefix)
-            line.dhclient.start()
+            line.client.start()
             self.wait_for_subnets(prefix)
             line.replace(prefix)
 
@@ -287,7 +291,7 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
         host.ip("link set lan-peer up")
         witness = Witness(host, Windows())
         lines = []
-        for number in (1, 2):
+        for number in CLIENTS:
             place = folder / f"isp{number}"
             place.mkdir()
             uplink = Uplink(
@@ -297,9 +301,9 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
                 address=f"2001:db8:ffff::{number}",
                 metric=1024 * number,
             )
-            dhclient = Dhclient(host, uplink.interface, place, daemon.runtime)
+            client = CLIENTS[number](host, uplink.interface, place, daemon.runtime)
             # Its record of all calls is not read here, and grows.
-            (place / "dhclient-exit-hooks.d" / "record").unlink()
+            client.recorder.unlink()
             pool = Prefix.parse(f"2001:db8:{number}000::/36")
-            lines.append(Line(uplink, Kea(uplink.isp, uplink.customer, place), dhclient, pool, witness))
+            lines.append(Line(uplink, Kea(uplink.isp, uplink.customer, place), client, pool, witness))
         yield Stage(host, lines, daemon, witness, seed)
