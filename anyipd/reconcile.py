@@ -218,7 +218,7 @@ class Reconciler:
         for each in all_delegations:
             if each.is_usable:
                 taken = assigned.union(yielded(each, all_delegations))
-                carved = carve(each, self.policy, taken, places.get(each.prefix, Places()), now)
+                carved = carve(each, self.policy, taken, places.get(each.prefix), now)
                 subnets += carved.subnets
                 places[each.prefix] = carved.places
                 places_deadline = min(places_deadline, carved.deadline)
