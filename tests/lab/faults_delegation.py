@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from anyipd.model import Prefix
+from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Offer
 from tests.lab.namespace import stop, wait_until
 from tests.lab.stage import PREFERRED, VALID, WHOLE_WITHIN, Line, Stage
@@ -41,6 +42,9 @@ def uplink_removed(stage: Stage) -> None:
         host.ip(f"link set {name} netns {isp.name}")
         stage.a_while()
         isp.ip(f"link set {name} netns {host.name}")
+        if isinstance(line.client, Dhcpcd):  # ends with the link that it was started for
+            line.client.process.wait(WHOLE_WITHIN)
+            line.client.start()
         trouble.lifted()
         host.ip(f"link set {name} up")
         line.connect()
