@@ -142,6 +142,8 @@ def shrunk(stage: Stage) -> None:
         stage.wait_until_whole()
         inside = Prefix(around.address + (stage.random.choice([0, 2]) << 68), 60)
         trouble.lifted()
+        if inside.address == around.address:
+            stage.yielded |= {around}
         line.offer(Offer(inside, PREFERRED, VALID))
         # Some of its subnets may be bound already.
         wait_until(lambda: inside in line.witness.ends, WHOLE_WITHIN)

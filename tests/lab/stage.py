@@ -156,6 +156,8 @@ class Stage:
         self.prober = Prober([line.uplink for line in lines], self.targets, self.windows)
         self.absent: frozenset[Prefix] = frozenset()
         self.optional = True
+        self.yielded: frozenset[Prefix] = frozenset()
+        """Prefixes whose automatic subnets another one took: they begin none anew."""
         self.recovery = 0.0
         self.restarts = 0
         self.history = self.folder / "anyipd.history.log"
@@ -173,7 +175,8 @@ class Stage:
 
     def subnets(self, delegated: Prefix) -> set[Prefix]:
         """What the policy binds of `delegated` now."""
-        numbers = [*PINNED, *AUTOMATIC, *([OPTIONAL] if self.optional else []), FAR]
+        automatic = () if delegated in self.yielded else AUTOMATIC
+        numbers = [*PINNED, *automatic, *([OPTIONAL] if self.optional else []), FAR]
         return {
             each for number in numbers if delegated.covers(each := subnet(delegated, number))
         } - self.absent

@@ -132,6 +132,17 @@ class Witness:
         """Give when the last delegation that holds a subnet ends; None where none ever held it."""
         return max((end for prefix, end in self.ends.items() if prefix.covers(subnet)), default=None)
 
+    def has_just_ended(self, subnet: Prefix, now: float) -> bool:
+        """Whether a delegation that holds a subnet ended since the last look, as by a word that took it back.
+
+        Where another one around it goes on, the subnet need not be that one's.
+        """
+        return any(
+            self.seen_at - LATE < end < now + EARLY
+            for prefix, end in self.ends.items()
+            if prefix.covers(subnet)
+        )
+
     def look(self) -> None:
         """Look at what is bound, and judge it by what was said."""
         begun = time.monotonic()
@@ -148,8 +159,9 @@ class Witness:
         present = {subnet for subnet, left in found.items() if left >= 0}
         for subnet in self.seen - present:
             end = self.end(subnet)
-            early = end is not None and now < end - EARLY
-            if end and early and not self.unbinding.excuse(subnet, self.seen_at, now):
+            if end is None or now > end - EARLY or self.has_just_ended(subnet, now):
+                continue
+            if not self.unbinding.excuse(subnet, self.seen_at, now):
                 self.tell(f"{subnet} unbound {end - now:.1f} s before its valid lifetime is over")
         self.seen, self.seen_at = present, begun
         self.looks += 1
