@@ -72,8 +72,8 @@ class Soak:
                     time.sleep(rests.uniform(0, LONGEST_REST))
                     if len(prober.lost_outside) > lost:
                         self.tell(f"lost during or after: {name}")
-                    for _, what in witness.wrong[wrong:]:
-                        self.tell(f"{name}: {what}")
+                    if found := [what for _, what in witness.wrong[wrong:]]:
+                        self.tell(f"during or after: {name}: {'; '.join(found)}")
                     if time.monotonic() - self.begun > self.seconds:
                         break
                 name = "the end"
