@@ -140,7 +140,9 @@ def shrunk(stage: Stage) -> None:
         renumber(stage, line, around)
         line.wait_for_renewal()
         stage.wait_until_whole()
-        inside = Prefix(around.address + (stage.random.choice([0, 2]) << 68), 60)
+        # dhcpcd 9.4 tells two prefixes of one address apart for its hook only: it gives back the former.
+        places = [2] if isinstance(line.client, Dhcpcd) else [0, 2]
+        inside = Prefix(around.address + (stage.random.choice(places) << 68), 60)
         trouble.lifted()
         if inside.address == around.address:
             stage.yielded |= {around}
