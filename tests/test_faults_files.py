@@ -12,8 +12,11 @@ import pytest
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, bound, delegate, subnets, take_back, write_lease
-from tests.lab.dhclient import HOOK
+from tests.lab.dhclient import HOOK, Dhclient
+from tests.lab.kea import Kea, Offer
+from tests.lab.line import NEW, OLD, Line
 from tests.lab.namespace import wait_until
+from tests.lab.network import Uplink
 from tests.lab.strace import injected
 
 POLICY = "subnets: [{name: some, count: 3}]"
@@ -83,6 +86,34 @@ def test_a_read_only_runtime_directory(running: Daemon, mounted: Callable[..., N
     running.kill()
     running.start()
     assert bound(running.namespace) == WANTED | subnets(SECOND, 3)
+
+
+def test_what_was_superseded_stays_so_in_a_read_only_runtime_directory(
+    uplink: Uplink, kea: Kea, daemon: Daemon, tmp_path: Path, mounted: Callable[..., None]
+) -> None:
+    """dhclient goes on telling of it, and the hook cannot write down for how long it is valid."""
+    line = Line(uplink, kea, daemon, tmp_path)
+    line.kea.start(Offer(OLD), renew=1)
+    dhclient = line.client("dhclient")
+    assert isinstance(dhclient, Dhclient)
+    dhclient.start()
+    line.wait_until_bound(OLD)
+    line.kea.offer(Offer(NEW), renew=1)
+
+    def states() -> dict[str, str]:
+        return {each["prefix"]: each["state"] for each in daemon.status()["delegations"]}
+
+    superseded = {str(OLD): "superseded", str(NEW): "granted"}
+    wait_until(lambda: states() == superseded)
+    end = line.end_of(OLD)
+    mounted(daemon.runtime, "--bind", str(daemon.runtime))
+    mounted(daemon.runtime, "-o", "remount,bind,ro")
+    since = len(dhclient.calls())
+    dhclient.wait_for("RENEW6", OLD, since=since)
+    dhclient.wait_for("RENEW6", NEW, since=since)
+    daemon.wait_for('event="lifetime unknown"')
+    assert states() == superseded
+    assert abs(line.end_of(OLD) - end) < 2
 
 
 def test_a_missing_runtime_directory(daemon: Daemon) -> None:

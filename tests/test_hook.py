@@ -193,6 +193,18 @@ def test_where_no_file_can_be_written_the_message_alone_tells(caller: Caller, ob
     assert (told.routes, told.main) == ([discard(metric=1026)], [])
 
 
+@pytest.mark.parametrize("reason", ["RENEW6", "REBIND6"])
+def test_no_such_message_tells_of_a_prefix_that_the_reply_left_out(caller: Caller, reason: str) -> None:
+    """dhclient calls for it all the same, with when it was granted last."""
+    left_out = BOUND | {"reason": reason, "old_life_starts": BOUND["new_life_starts"]}
+    told = caller.run(left_out, before=NOWHERE_TO_WRITE["read-only"])
+    assert f"anyipd hook: {reason}: no lease file for {PREFIX}" in told.errors
+    assert told.routes == [discard()]
+    renewed = left_out | {"new_life_starts": "1700000150"}
+    told = caller.run(renewed, before=NOWHERE_TO_WRITE["read-only"])
+    assert discard(metric=1026) in told.routes
+
+
 @pytest.mark.parametrize("reason", ["RELEASE6", "EXPIRE6", "STOP6"])
 def test_such_a_message_is_taken_back_too(caller: Caller, reason: str) -> None:
     """Nothing else says for how long the prefix is valid."""

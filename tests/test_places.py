@@ -210,5 +210,10 @@ def test_what_is_superseded_keeps_places_and_begins_nothing_new() -> None:
     assert text(after) == "new=- web=- p-0..2=1"
     [reason] = {each.reason for each in after.subnets if each.state is SubnetState.WITHOUT_ROOM}
     assert reason == "2001:db8::/56 is superseded, so nothing new is begun there"
+    # It lost all, and still begins nothing.
+    lost = carve(
+        superseded, wanting([WEB]), in_use(0), carve(DELEGATION, wanting([WEB]), [], None, 0).places, 1
+    )
+    assert text(lost) == text(carve(superseded, wanting([WEB]), in_use(0), lost.places, 2)) == "web=-"
     # Without memory there is nothing to keep.
-    assert text(carve(superseded, wanting([WEB]), [], Places(), 0)) == "web=0"
+    assert text(carve(superseded, wanting([WEB]), [], None, 0)) == "web=0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,12 +23,13 @@ from tests.lab.windows import Windows
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import signal, sys, time
-from tests.lab import soak, stage
+from tests.lab import namespace, soak, stage
 from tests.lab.faults import FAULTS, Fault
 soak.LONGEST_REST, stage.RENEW, stage.WHOLE_WITHIN = 0.1, 1, {patience}
 
 def undeclared(stage):
     place = stage.pick()
+    stage.witness.unbinding.open(lambda _: True)
     with stage.trouble():
         stage.daemon.running.send_signal(signal.SIGSTOP)
         stage.host.ip(f"-6 route delete local {{place}} dev lo table local proto 150")
@@ -37,6 +39,27 @@ def undeclared(stage):
 def too_many(stage):
     with stage.trouble(lambda _: True):
         stage.optional = False
+
+def too_soon(stage):
+    place = stage.pick()
+    with stage.trouble(lambda _: True):
+        stage.daemon.running.send_signal(signal.SIGSTOP)
+        stage.host.ip(f"-6 route delete local {{place}} dev lo table local proto 150")
+        stage.witness.wait_for_look()
+        stage.daemon.running.send_signal(signal.SIGCONT)
+
+def too_long(stage):
+    line = stage.pick_line()
+    with stage.trouble(unbinds=line.covers):
+        stage.daemon.running.send_signal(signal.SIGSTOP)
+        line.client.release()
+        given_back = line.current
+        line.replace(None)
+        namespace.wait_until(lambda: stage.witness.late)
+        stage.daemon.running.send_signal(signal.SIGCONT)
+        line.client.start()
+        stage.wait_for_subnets(given_back)
+        line.replace(given_back)
 
 def endless(stage):
     print("at work", flush=True)
@@ -97,6 +120,25 @@ def test_a_wrong_table_is_reported() -> None:
     assert soak.returncode == 1, told
     (failed,) = json.loads(told)["verdict"]
     assert failed.startswith("too many: not whole within 10 s: too many 2001:db8:")
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ("too_soon", r"unbound (39|40)\.\d s before its valid lifetime is over"),
+        ("too_long", r"bound 1\.\d s past its valid lifetime"),
+    ],
+    ids=["too soon", "too long"],
+)
+@pytest.mark.usefixtures("lab")
+def test_what_is_not_bound_for_its_lifetime_is_reported(fault: str, what: str) -> None:
+    with start("--minutes", "0.02", "--json", faults=f"[Fault('it', 'all', {fault})]") as soak:
+        told, _ = soak.communicate(timeout=120)
+    assert soak.returncode == 1, told
+    report = json.loads(told)
+    (failed,) = report["verdict"]
+    assert failed == f"{len(report['lifetimes'])} subnets bound too long, or not long enough"
+    assert all(re.search(f"::/64 {what}$", each) for each in report["lifetimes"]), told
 
 
 @pytest.mark.usefixtures("lab")

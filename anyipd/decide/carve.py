@@ -39,13 +39,16 @@ class Carved:
 
 
 def carve(
-    delegation: Delegation, policy: Policy, assigned: Iterable[Assigned], places: Places, now: float
+    delegation: Delegation, policy: Policy, assigned: Iterable[Assigned], places: Places | None, now: float
 ) -> Carved:
     """Lay the policy's subnets on a delegated prefix; runs come in file order, then in that of their numbers.
 
-    `assigned` may hold prefixes from anywhere, `places` is what the last carving of this prefix returned, or
-    empty. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
+    `assigned` may hold prefixes from anywhere, `places` is what the last carving of this prefix returned,
+    None where none is remembered. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
     """
+    # What yields goes in a while: there nothing new is begun, also where it lost all that it had.
+    keeps_only = delegation.yields and places is not None
+    places = places or Places()
     prefix = delegation.prefix
     entries = [entry for entry in policy.subnets if _applies(entry, delegation)]
     excluded = [Assigned(delegation.exclude, EXCLUDED)] if delegation.exclude else []
@@ -71,8 +74,6 @@ def carve(
         # A static prefix comes and goes by the policy: no place of its own is held down.
         others = (each.prefix for each in obstacles if each.holder != STATIC)
         held = hold_downs(places.hold_downs, prefix, others, now)
-    # What yields goes in a while: there nothing new is begun.
-    keeps_only = delegation.yields and bool(places.kept)
     pieces |= allocate(automatic, free, places.kept, held, keeps_only=keeps_only)
     kept = tuple(
         Place(entry.name, None if entry.count is None else begin, Prefix(start, entry.length), end - begin)

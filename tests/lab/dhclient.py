@@ -32,7 +32,8 @@ class Dhclient:
         self.exit_hooks = folder / "dhclient-exit-hooks.d"
         self.exit_hooks.mkdir()
         (self.exit_hooks / "anyipd").symlink_to(hook)
-        (self.exit_hooks / "record").write_text(RECORD.format(calls=self.record))
+        self.recorder = self.exit_hooks / "record"
+        self.recorder.write_text(RECORD.format(calls=self.record))
         found = shutil.which("dhclient-script", path=debian.environment()["PATH"])
         assert found, "dhclient brings its script"
         # Debian's own, but for where it looks for hooks: the machine's are none of the lab's.

@@ -14,6 +14,9 @@ HOOK = Path(__file__).resolve().parents[2] / "dhcpcd-hooks" / "anyipd"
 HOOKS = "usr/lib/dhcpcd/dhcpcd-hooks"
 """Where Debian's dhcpcd-run-hooks looks for hooks, and is itself beside."""
 
+RUN = Path("/run/dhcpcd")
+"""Where it keeps its socket and process ID; the lab's /run is nobody else's."""
+
 CONFIGURATION = """\
 duid ll
 ipv6only
@@ -55,7 +58,8 @@ class Dhcpcd:
             made.mkdir(parents=True)
         if hook:
             (hooks / "10-anyipd").symlink_to(hook)
-        (hooks / "99-record").write_text(RECORD.format(calls=self.record))
+        self.recorder = hooks / "99-record"
+        self.recorder.write_text(RECORD.format(calls=self.record))
         found = next(
             script for root in roots if (script := (root / HOOKS).with_name("dhcpcd-run-hooks")).exists()
         )
@@ -70,9 +74,10 @@ class Dhcpcd:
         """Start it in the background of the lab; it asks for a prefix, or for the one in its lease file."""
         files: list[str | Path] = ["--config", self.configuration, "--script", self.script]
         environment = ["--env", f"ANYIPD_RUNTIME_DIR={self.runtime}"]
+        RUN.mkdir(exist_ok=True)
         with self.log.open("a") as log:
             self.process = self.namespace.popen(
-                *with_mounts({"/run": self.run, "/var/lib": self.state}),
+                *with_mounts({str(RUN): self.run, "/var/lib": self.state}),
                 *(*self.command, "--debug", "--nobackground"),
                 *files,
                 *environment,

@@ -1,7 +1,8 @@
 """`make soak`: the chaos run. Real Kea, dhclient and kernel, random faults, probes all the time.
 
-Exit code 0 if nothing was lost outside the faults' own windows, the table is right at the end, and
-the daemon leaked nothing; 1 if not; 130 where somebody interrupted, with the report so far.
+Exit code 0 if nothing was lost outside the faults' own windows, every subnet was bound until the end of
+its valid lifetime and no longer, the table is right at the end, and the daemon leaked nothing; 1 if not;
+130 where somebody interrupted, with the report so far.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ class Soak:
 
     def run(self) -> None:
         """Cause faults until the time is over, one at least; what goes wrong is in the report."""
-        self.stage.start()
-        self.begun = time.monotonic()
         rests = Random(self.report.seed)
-        with self.stage.prober as prober:
+        with self.stage.witness as witness, self.stage.prober as prober:
             name = "the start"
             try:
+                self.stage.start()
+                self.begun = time.monotonic()
                 self.stage.wait_until_whole()
                 # What a daemon hands to those who ask is a descriptor, held from the first of them on.
                 self.stage.daemon.control("status")
@@ -64,13 +65,15 @@ class Soak:
                 for fault in order(self.report.seed):
                     name = fault.name
                     self.show(name)
-                    lost = len(prober.lost_outside)
+                    lost, wrong = len(prober.lost_outside), len(witness.wrong)
                     fault.happen(self.stage)
                     self.report.recoveries[name].append(self.stage.recovery)
                     self.look()
                     time.sleep(rests.uniform(0, LONGEST_REST))
                     if len(prober.lost_outside) > lost:
                         self.tell(f"lost during or after: {name}")
+                    if found := [what for _, what in witness.wrong[wrong:]]:
+                        self.tell(f"during or after: {name}: {'; '.join(found)}")
                     if time.monotonic() - self.begun > self.seconds:
                         break
                 name = "the end"
@@ -95,11 +98,12 @@ class Soak:
             self.process, self.first = process, footprint
         self.report.see(footprint, self.first)
         for line in self.stage.lines:
-            for program in (line.dhclient.process, line.kea.process):
+            for program in (line.client.process, line.kea.process):
                 if program.poll() is not None:
                     raise RuntimeError(f"{program.args!r} ended with {program.returncode} by itself")
-        if not self.stage.prober.thread.is_alive():
-            raise RuntimeError("the prober ended")
+        for watcher in self.stage.prober, self.stage.witness:
+            if not watcher.thread.is_alive():
+                raise RuntimeError(f"the {type(watcher).__name__.lower()} ended")
 
     def count(self) -> None:
         """Put what became of the probes into the report."""
@@ -111,6 +115,7 @@ class Soak:
             f"{loss.error or 'no answer'}"
             for loss in prober.lost_outside
         ]
+        report.lifetimes = [f"at {at - self.begun:.3f} s: {what}" for at, what in self.stage.witness.wrong]
 
     def show(self, name: str) -> None:
         """Show on a terminal how far it is."""

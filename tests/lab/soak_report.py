@@ -31,7 +31,10 @@ class Footprint:
 
 @dataclass
 class Report:
-    """Figures of a run; seconds from a fault to whole again are in `recoveries`, by the fault's name."""
+    """Figures of a run; seconds from a fault to whole again are in `recoveries`, by the fault's name.
+
+    `lifetimes` are the subnets that were bound past their end, or unbound before.
+    """
 
     seed: int
     seconds: float = 0.0
@@ -41,6 +44,7 @@ class Report:
     answered: int = 0
     lost_inside: int = 0
     losses: list[str] = field(default_factory=list)
+    lifetimes: list[str] = field(default_factory=list)
     start: Footprint = field(default_factory=lambda: Footprint(0, 0))
     end: Footprint = field(default_factory=lambda: Footprint(0, 0))
     peak: int = 0
@@ -63,6 +67,8 @@ class Report:
         found = list(self.problems)
         if self.losses:
             found.append(f"{len(self.losses)} probes lost outside all windows")
+        if self.lifetimes:
+            found.append(f"{len(self.lifetimes)} subnets bound too long, or not long enough")
         if self.grown > GROWTH:
             found.append(f"the daemon grew by {self.grown} KiB, more than {GROWTH}")
         if self.end.descriptors > self.start.descriptors:
@@ -92,6 +98,7 @@ class Report:
                 "lost_outside_windows": len(self.losses),
             },
             "losses": self.losses,
+            "lifetimes": self.lifetimes,
             "daemon": {
                 "start": asdict(self.start),
                 "end": asdict(self.end),
@@ -118,6 +125,7 @@ class Report:
             f"          one process grew by {self.grown} KiB at most",
         ]
         lines += [f"lost      {each}" for each in self.losses[:LOSSES_SHOWN]]
+        lines += [f"wrong     {each}" for each in self.lifetimes[:LOSSES_SHOWN]]
         lines += [f"FAILED    {each}" for each in self.verdict()]
         if self.interrupted:
             lines.append("interrupted: this is what was seen so far")

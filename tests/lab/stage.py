@@ -9,26 +9,24 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
+from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
 from tests.lab.prober import Prober, Targets
 from tests.lab.windows import Covers, Windows
+from tests.lab.witness import EARLY, LATE, Witness, bound
 
 PREFERRED, VALID = 20, 40  # seconds: a renewal that met a dead Kea is repeated after ten
 RENEW, REBIND = 2, 30
-SHORT_OF_END, BEYOND_END = 3.0, 5.0
-"""Seconds before and after the end of a valid lifetime in which a prefix may be bound or not: dhclient
-counts whole seconds from when the Reply came, the hook from when it was called."""
-
 WHOLE_WITHIN = 40.0
 """Seconds until everything must be whole again: what needs a renewal may wait for its repetition."""
 
@@ -39,10 +37,14 @@ subnets:
   - {name: optional, id: 8}
   - {name: pool, count: 2}
   - {name: reserved, id: 0xf, bind: false}
+  - {name: far, id: 0x1f}
 """
+CLIENTS: Mapping[int, type[Dhclient | Dhcpcd]] = {1: Dhclient, 2: Dhcpcd}
+"""The DHCPv6 client of each uplink."""
+
 OPTIONAL_LINE = "  - {name: optional, id: 8}\n"
-PINNED, AUTOMATIC, OPTIONAL, RESERVED = (0, 4, 5), (1, 2), 8, 15
-"""Subnet IDs of POLICY; the lowest that are free are the automatic ones."""
+PINNED, AUTOMATIC, OPTIONAL, RESERVED, FAR = (0, 4, 5), (1, 2), 8, 15, 31
+"""Subnet IDs of POLICY; the lowest that are free are the automatic ones. FAR lies behind the end of a /60."""
 
 
 def subnet(delegated: Prefix, number: int) -> Prefix:
@@ -50,48 +52,52 @@ def subnet(delegated: Prefix, number: int) -> Prefix:
     return Prefix(delegated.address + (number << 64), 64)
 
 
-@dataclass(frozen=True)
-class Ending:
-    """A prefix that is renewed no more, from when on it may be gone, and from when on it must be."""
-
-    may: float
-    must: float
-
-
 @dataclass(eq=False)
 class Line:
     """An uplink with its ISP; all that is delegated there comes out of `pool`.
 
-    What the prober reads is replaced and never changed in place: it runs in a thread of its own.
+    `current` is what is delegated now, `former` what was before; `witness` tells when each ends. What the
+    prober reads is replaced and never changed in place: it runs in a thread of its own.
     """
 
     uplink: Uplink
     kea: Kea
-    dhclient: Dhclient
+    client: Dhclient | Dhcpcd
     pool: Prefix
+    witness: Witness
     number: int = 0
     current: Prefix | None = None
-    endings: dict[Prefix, Ending] = field(default_factory=dict)
+    former: frozenset[Prefix] = frozenset()
 
-    def fresh(self) -> Prefix:
-        """Give a prefix that was never delegated before, routed to the host."""
-        self.number += 1
-        prefix = Prefix(self.pool.address + (self.number << 68), 60)
-        self.uplink.route(prefix)
-        return prefix
+    def fresh(self, length: int = 60) -> Prefix:
+        """Give a prefix that was never delegated before."""
+        size = 1 << 60 - length
+        first = -(-(self.number + 1) // size) * size
+        self.number = first + size - 1
+        return Prefix(self.pool.address + (first << 68), length)
+
+    def told(self) -> list[tuple[Prefix, float]]:
+        """Give what is delegated or was, and for how many seconds it is valid still."""
+        now, ends = time.monotonic(), self.witness.ends
+        told = {*self.former, *([self.current] if self.current else [])}
+        return [(prefix, ends[prefix] - now) for prefix in told]
 
     def live(self) -> list[Prefix]:
         """What is delegated now beyond doubt."""
-        now = time.monotonic()
-        return [
-            *([self.current] if self.current else []),
-            *(prefix for prefix, ending in self.endings.items() if now < ending.may),
-        ]
+        return [prefix for prefix, left in self.told() if left > EARLY]
 
     def undecided(self) -> list[Prefix]:
         """What may be bound still, or not any more."""
-        now = time.monotonic()
-        return [prefix for prefix, ending in self.endings.items() if ending.may <= now < ending.must]
+        return [prefix for prefix, left in self.told() if -LATE <= left <= EARLY]
+
+    def replace(self, new: Prefix | None) -> None:
+        """Take note that another prefix is delegated now; the one before is bound until it ends."""
+        if new:
+            wait_until(lambda: new in self.witness.ends)
+        ends, now = self.witness.ends, time.monotonic()
+        former = {*self.former, *([self.current] if self.current else [])} - {new}
+        self.former = frozenset(prefix for prefix in former if ends[prefix] + LATE > now)
+        self.current = new
 
     def offer(self, *offers: Offer) -> None:
         self.kea.offer(*offers, renew=RENEW, rebind=REBIND)
@@ -102,7 +108,7 @@ class Line:
     def lease(self, prefix: Prefix) -> Path:
         """Where the hook writes of `prefix`."""
         name = str(prefix).replace("/", "_")
-        return self.dhclient.runtime / "leases" / f"{name}@{self.uplink.interface}"
+        return self.client.runtime / "leases" / f"{name}@{self.uplink.interface}"
 
     def wait_for_renewal(self) -> None:
         """Return right after a Renew: one that meets Kea as it reloads is lost, and not soon repeated."""
@@ -116,10 +122,12 @@ class Line:
         wait_until(lambda: written() != before, WHOLE_WITHIN)
 
     def connect(self) -> None:
-        """Give the host's end what an interface loses when it goes down."""
-        uplink, host = self.uplink, self.uplink.host
+        """Give both ends what an interface loses when it goes down."""
+        uplink, host, isp = self.uplink, self.uplink.host, self.uplink.isp
+        isp.ip(f"addr replace {ISP_LINK_LOCAL}/64 dev {uplink.customer} nodad")
         host.ip(f"addr replace {HOST_LINK_LOCAL}/64 dev {uplink.interface} nodad")
         host.ip(f"-6 route replace {uplink.address} via {ISP_LINK_LOCAL} dev {uplink.interface}")
+        uplink.route(self.pool)
 
     def covers(self, prefix: Prefix) -> bool:
         return self.pool.covers(prefix)
@@ -139,16 +147,20 @@ class Trouble:
 class Stage:
     """Everything that runs, and what is wanted of it."""
 
-    def __init__(self, host: Namespace, lines: list[Line], daemon: Daemon, folder: Path, seed: int) -> None:
-        self.host, self.lines, self.daemon, self.folder = host, lines, daemon, folder
-        self.random = Random(seed)
+    def __init__(
+        self, host: Namespace, lines: list[Line], daemon: Daemon, witness: Witness, seed: int
+    ) -> None:
+        self.host, self.lines, self.daemon, self.folder = host, lines, daemon, daemon.configuration.parent
+        self.random, self.witness = Random(seed), witness
         self.windows = Windows()
         self.prober = Prober([line.uplink for line in lines], self.targets, self.windows)
         self.absent: frozenset[Prefix] = frozenset()
         self.optional = True
+        self.yielded: frozenset[Prefix] = frozenset()
+        """Prefixes whose automatic subnets another one took: they begin none anew."""
         self.recovery = 0.0
         self.restarts = 0
-        self.history = folder / "anyipd.history.log"
+        self.history = self.folder / "anyipd.history.log"
 
     def start(self) -> None:
         """Start everything, and wait until it is whole for the first time."""
@@ -157,14 +169,17 @@ class Stage:
             line.connect()
             prefix = line.fresh()
             line.start_kea(prefix)
-            line.dhclient.start()
+            line.client.start()
             self.wait_for_subnets(prefix)
-            line.current = prefix
+            line.replace(prefix)
 
     def subnets(self, delegated: Prefix) -> set[Prefix]:
         """What the policy binds of `delegated` now."""
-        numbers = [*PINNED, *AUTOMATIC, *([OPTIONAL] if self.optional else [])]
-        return {subnet(delegated, number) for number in numbers} - self.absent
+        automatic = () if delegated in self.yielded else AUTOMATIC
+        numbers = [*PINNED, *automatic, *([OPTIONAL] if self.optional else []), FAR]
+        return {
+            each for number in numbers if delegated.covers(each := subnet(delegated, number))
+        } - self.absent
 
     def targets(self) -> Targets:
         """What must answer now, and behind which uplink."""
@@ -176,9 +191,8 @@ class Stage:
         }
 
     def bound(self) -> set[Prefix]:
-        """What the kernel holds, by iproute2's word."""
-        routes = self.host.ip_json("-6 route show table local proto 150")
-        return {Prefix.parse(route["dst"]) for route in routes}
+        """What the kernel lists, let alone whether it lets anything by it still."""
+        return set(bound(self.host))
 
     def difference(self) -> str:
         """Say where the kernel's table is not what it must be; nothing if it is."""
@@ -210,19 +224,28 @@ class Stage:
         wait_until(lambda: self.prober.all_heard(list(self.targets()), since), WHOLE_WITHIN)
 
     @contextlib.contextmanager
-    def trouble(self, covers: Covers | None = None) -> Iterator[Trouble]:
+    def trouble(self, loses: Covers | None = None, unbinds: Covers | None = None) -> Iterator[Trouble]:
         """Have a fault happen in the block; behind it wait until all is whole again.
 
-        Probes that `covers` names may be lost until then. Without it none may.
+        Until then probes may be lost that `loses` or `unbinds` names, and no others; only what `unbinds`
+        names may be unbound before its end.
         """
-        window = self.windows.open(covers) if covers else None
+        windows = [self.windows.open(covers) for covers in (loses, unbinds) if covers]
+        unbinding = self.witness.unbinding.open(unbinds) if unbinds else None
         self.prober.wait_for_round()
         trouble = Trouble(time.monotonic())
         yield trouble
         self.wait_until_whole()
         self.recovery = time.monotonic() - trouble.since
-        if window:
+        for window in windows:
             window.close()
+        if unbinding:
+            self.witness.wait_for_look()
+            unbinding.close()
+
+    def a_while(self, longest: float = 1.0) -> None:
+        """Leave a fault alone, for a random time."""
+        time.sleep(self.random.uniform(0, longest))
 
     def pick_line(self) -> Line:
         return self.random.choice(self.lines)
@@ -269,8 +292,9 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
         host.ip("link add lan type veth peer name lan-peer")
         host.ip("link set lan up")
         host.ip("link set lan-peer up")
+        witness = Witness(host, Windows())
         lines = []
-        for number in (1, 2):
+        for number in CLIENTS:
             place = folder / f"isp{number}"
             place.mkdir()
             uplink = Uplink(
@@ -280,9 +304,9 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
                 address=f"2001:db8:ffff::{number}",
                 metric=1024 * number,
             )
-            dhclient = Dhclient(host, uplink.interface, place, daemon.runtime)
+            client = CLIENTS[number](host, uplink.interface, place, daemon.runtime)
             # Its record of all calls is not read here, and grows.
-            (place / "dhclient-exit-hooks.d" / "record").unlink()
+            client.recorder.unlink()
             pool = Prefix.parse(f"2001:db8:{number}000::/36")
-            lines.append(Line(uplink, Kea(uplink.isp, uplink.customer, place), dhclient, pool))
-        yield Stage(host, lines, daemon, folder, seed)
+            lines.append(Line(uplink, Kea(uplink.isp, uplink.customer, place), client, pool, witness))
+        yield Stage(host, lines, daemon, witness, seed)
