@@ -25,8 +25,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.lab.delegated import next_second
-from tests.lab.naive import INFINITE, Discard, Shown, ours
+from tests.lab.naive import Shown, ours
+from tests.lab.naive_ledger import INFINITE, Discard
+from tests.lab.reports import file_name
+from tests.lab.uplinks import UPLINKS as NAMES
 from tests.lab.world import LINK, World
 
 PREFIXES = st.sampled_from(
@@ -43,7 +45,8 @@ PREFIXES = st.sampled_from(
         )
     ]
 )
-UPLINKS = st.sampled_from(["up0", "up1"])
+UPLINKS = st.sampled_from([NAMES[0], *NAMES])
+CLIENTS = st.sampled_from(["dhclient", "dhclient", "dhcpcd"])
 LIFETIMES = st.sampled_from(
     [
         (600, 6000),
@@ -159,25 +162,50 @@ class Host(RuleBasedStateMachine):
         world.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", int(silent))
         world.configure(json.dumps(policy), policy)
         world.start()
-        world.write_lease(IPv6Network("2001:db8:100::/61"), "up0", (600, 6000), 0)
+        world.write_lease(IPv6Network("2001:db8:100::/61"), "up0", (600, 6000))
         self.client_route("unreachable", IPv6Network("2001:db8:200::/62"), "dhcp", 1024)
 
     # Delegations.
 
-    @rule(prefix=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES, age=AGES)
-    def lease(self, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int) -> None:
-        self.world.write_lease(prefix, uplink, lifetimes, age)
+    @rule(client=CLIENTS, prefix=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES, age=AGES)
+    def lease(
+        self, client: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int
+    ) -> None:
+        self.world.write_lease(prefix, uplink, lifetimes, age, client)
 
     @rule(prefixes=st.lists(PREFIXES, min_size=2, max_size=3), uplink=UPLINKS, lifetimes=LIFETIMES)
     def one_reply(self, prefixes: list[IPv6Network], uplink: str, lifetimes: tuple[int, int]) -> None:
         """Several prefixes, or one of them twice."""
-        second = next_second()
+        second = self.world.reports.second()
         for prefix in prefixes:
-            self.world.write_lease(prefix, uplink, lifetimes, 0, second)
+            self.world.write_lease(prefix, uplink, lifetimes, second=second)
 
-    @rule(prefix=PREFIXES, uplink=UPLINKS)
-    def taken_back(self, prefix: IPv6Network, uplink: str) -> None:
-        self.world.take_back(prefix, uplink)
+    @rule(left_out=PREFIXES, granted=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES)
+    def reply_leaves_out(
+        self, left_out: IPv6Network, granted: IPv6Network, uplink: str, lifetimes: tuple[int, int]
+    ) -> None:
+        """dhclient reports what was left out, too, as it was granted before."""
+        self.world.call_hook("RENEW6", left_out, uplink, lifetimes, again=True)
+        self.world.call_hook("RENEW6", granted, uplink, lifetimes)
+
+    @rule(client=CLIENTS, prefix=PREFIXES, uplink=UPLINKS)
+    def taken_back(self, client: str, prefix: IPv6Network, uplink: str) -> None:
+        self.world.take_back(prefix, uplink, client)
+
+    @precondition(is_alive)
+    @rule(prefix=PREFIXES)
+    def forget(self, prefix: IPv6Network) -> None:
+        """Of what is delegated, if there is anything, else of what is not."""
+        delegated = sorted({each.report.prefix for each in self.world.book.accounts.values() if each.lives})
+        self.world.forget(delegated[0] if prefix not in delegated and delegated else prefix)
+
+    @rule(client=CLIENTS, uplink=UPLINKS)
+    def client_starts(self, client: str, uplink: str) -> None:
+        self.world.reports.restart(client, uplink)
+
+    @rule(by=st.sampled_from([-100_000, 100_000]))
+    def wall_clock_is_set(self, by: int) -> None:
+        self.world.reports.wall += by
 
     @rule(prefix=PREFIXES, uplink=UPLINKS)
     def lease_file_goes(self, prefix: IPv6Network, uplink: str) -> None:
@@ -185,26 +213,38 @@ class Host(RuleBasedStateMachine):
 
     @rule(uplink=UPLINKS, there=st.booleans())
     def uplink(self, uplink: str, *, there: bool) -> None:
-        self.world.uplink(uplink, there=there)
+        links = self.world.uplinks
+        self.world.change_links(uplink, change=lambda: (links.come if there else links.go)(uplink))
+
+    @rule(uplink=UPLINKS, new=UPLINKS)
+    def uplink_is_renamed(self, uplink: str, new: str) -> None:
+        self.world.change_links(uplink, new, change=lambda: self.world.uplinks.rename(uplink, new))
+
+    @rule(uplink=UPLINKS, changes=st.sampled_from([[False], [True], [False, True]]))
+    def carrier(self, uplink: str, changes: list[bool]) -> None:
+        def change() -> None:
+            for there in changes:
+                self.world.uplinks.carrier(uplink, there=there)
+
+        self.world.change_links(uplink, change=change)
 
     @rule(
         reason=st.sampled_from(["BOUND6", "RENEW6", "REBIND6", "DEPREF6", "EXPIRE6", "RELEASE6", "STOP6"]),
         prefix=PREFIXES,
         uplink=UPLINKS,
         lifetimes=LIFETIMES | st.just((0, 0)),
+        again=st.booleans(),
     )
-    def hook(self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int]) -> None:
-        self.world.call_hook(reason, prefix, uplink, lifetimes)
+    def hook(
+        self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], *, again: bool
+    ) -> None:
+        """Of the next Reply, or held up, or of a client that started with a lease it kept."""
+        self.world.call_hook(reason, prefix, uplink, lifetimes, again=again)
 
     @rule(name=st.sampled_from(["junk", None]), prefix=PREFIXES, uplink=UPLINKS, junk=st.sampled_from(JUNK))
     def junk(self, name: str | None, prefix: IPv6Network, uplink: str, junk: bytes) -> None:
         """A file that is no lease, or no longer."""
-        name = name or f"{prefix.network_address}_{prefix.prefixlen}@{uplink}"
-        self.world.sync(name)
-        new = self.world.leases / ".junk"
-        new.write_bytes(junk)
-        new.rename(self.world.leases / name)
-        self.world.unseen.pop(name, None)
+        self.world.spoil_lease(name or file_name(prefix, uplink), junk)
 
     @rule(
         kind=st.sampled_from(["unreachable", "unreachable", "blackhole", "prohibit"]),
@@ -228,10 +268,10 @@ class Host(RuleBasedStateMachine):
     @rule(old=PREFIXES, new=PREFIXES, uplink=UPLINKS)
     def renumbering(self, old: IPv6Network, new: IPv6Network, uplink: str) -> None:
         """One prefix in another's place, both seen by one pass."""
-        self.world.write_lease(old, uplink, (300, 900), 0)
+        self.world.write_lease(old, uplink, (300, 900))
         self.world.pause()
         self.world.take_back(old, uplink)
-        self.world.write_lease(new, uplink, (300, 900), 0)
+        self.world.write_lease(new, uplink, (300, 900))
         self.world.settle()
 
     # Time, and quiet.
