@@ -87,7 +87,9 @@ class Book:
         self.fallen: set[Discard] = set()
         self.forgotten: dict[IPv6Network, float] = {}
         self.links: set[str] = set()
-        self.carriers: dict[str, int] | None = None  # by name: index of the link
+        self.carriers: dict[
+            str, int | None
+        ] = {}  # by name: index of the link that has one, None if it has not
         self.came_back: dict[str, float] = {}
         self.at = 0.0
 
@@ -170,13 +172,13 @@ class Book:
 
     # Links and their carriers: that one is lost takes nothing back.
 
-    def see_links(self, links: set[str], carriers: dict[str, int], lost: set[str], when: float) -> None:
-        """`carriers` are the links that have one, and `lost` those that lost it since the last time."""
-        before = carriers if self.carriers is None else self.carriers
-        for name, index in carriers.items():
-            if before.get(name) != index or name in lost:  # another of the same name comes with its carrier
-                self.came_back[name] = when
-        self.links, self.carriers = links, carriers
+    def see_links(self, carriers: dict[str, int | None], lost: set[str], when: float) -> None:
+        """`carriers` are all links that there are, and `lost` those that lost it since the last time."""
+        for name, index in carriers.items() if self.carriers else ():
+            if index and (index != self.carriers.get(name) or name in lost):
+                self.came_back[name] = when  # also with another link of the same name
+        self.links = set(carriers)
+        self.carriers |= carriers
 
     # Superseded, and what time does.
 
@@ -236,9 +238,8 @@ class Book:
     def is_unconfirmed(self, account: Account) -> bool:
         """Whether nobody can have confirmed it since its uplink was lost."""
         uplink = account.report.uplink
-        return uplink not in (self.carriers or {}) or account.report.written < self.came_back.get(
-            uplink, -NEVER
-        )
+        there = uplink in self.links and self.carriers[uplink]
+        return not there or account.report.written < self.came_back.get(uplink, -NEVER)
 
 
 def is_grant(report: Report, before: Report) -> bool:

@@ -108,8 +108,10 @@ class World:
     def note(self, book: Book, routes: list[Shown], policy: Shown, when: float) -> None:
         """Write down all that there is to see now."""
         links = self.host.ip_json("link show")
-        carriers = {link["ifname"]: link["ifindex"] for link in links if "LOWER_UP" in link["flags"]}
-        book.see_links({link["ifname"] for link in links}, carriers, self.uplinks.lost, when)
+        carriers = {
+            link["ifname"]: link["ifindex"] if "LOWER_UP" in link["flags"] else None for link in links
+        }
+        book.see_links(carriers, self.uplinks.lost, when)
         book.see_routes(naive.standing(routes, policy) | naive.messages(routes), self.again, when)
         for report in sorted(self.unseen.values(), key=lambda each: each.written):
             book.hear(report, when)
