@@ -25,9 +25,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from anyipd import here
 from tests.lab.naive import Shown, ours
 from tests.lab.naive_ledger import INFINITE, Discard
-from tests.lab.reports import file_name
+from tests.lab.policies import POLICIES, UNUSABLE
+from tests.lab.reports import elsewhere, file_name
 from tests.lab.uplinks import UPLINKS as NAMES
 from tests.lab.world import LINK, World
 
@@ -71,61 +73,11 @@ PLACES = st.sampled_from(
 )
 """Destinations inside of delegated prefixes, or of what may be one."""
 
-UNUSABLE = ["subnets: [{name: web, idd: 3}]", "subnets: [", "{", "\0", "accept: {within: [2001:db8::1/32]}"]
-JUNK = [b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"]
-
-
-def compatible(drafts: list[Shown]) -> list[Shown]:
-    """Leave out the entries that anyipd would refuse beside those before them."""
-    entries: list[Shown] = []
-    for number, draft in enumerate(drafts):
-        given = {key: value for key, value in draft.items() if value is not None}
-        entry = {"name": f"subnet{number}", **given}
-        if entry.get("count") == "all":
-            entry.pop("id", None)
-        if not any(clash(entry, other) for other in entries):
-            entries.append(entry)
-    return entries
-
-
-def clash(entry: Shown, other: Shown) -> bool:
-    if entry.get("count") == other.get("count") == "all":
-        return True
-    spans = [
-        [(one["id"] + number) << (128 - one.get("length", 64)) for number in (0, one.get("count", 1))]
-        for one in (entry, other)
-        if "id" in one
-    ]
-    return len(spans) == 2 and spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
-
-
-ENTRIES: st.SearchStrategy[list[Shown]] = st.lists(
-    st.fixed_dictionaries(
-        {
-            "id": st.none() | st.integers(0, 5),
-            "count": st.sampled_from([None, 2, 4, "all"]),
-            "length": st.sampled_from([64, 64, 64, 63, 62, 66]),
-            "bind": st.sampled_from([True, True, True, False]),
-            "uplink": st.sampled_from([None, None, None, "up0", "up1"]),
-        }
-    ),
-    max_size=4,
-)
-ACCEPT: st.SearchStrategy[Shown] = st.sampled_from(
-    [
-        *[{}] * 4,
-        {"uplinks": ["up0"]},
-        {"uplinks": ["*1"]},
-        {"within": ["fd00::/8"]},
-        {"within": ["2001:db8:100::/48", "2001:db8:300::/56"]},
-        {"protocols": ["static"]},
-        {"protocols": ["dhcp", "static"]},
-    ]
-)
-POLICIES: st.SearchStrategy[Shown] = st.fixed_dictionaries(
-    {"subnets": ENTRIES.map(compatible), "accept": ACCEPT},
-    optional={"unassigned": st.sampled_from(["unreachable", "blackhole", "prohibit", "none"])},
-)
+JUNK = [
+    *(b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"),
+    *(elsewhere("1", here.boot()), elsewhere("", "0" * 32)),
+]
+"""Files that are no lease files, or of another network namespace or boot."""
 
 
 def is_up(machine: Host) -> bool:

@@ -157,6 +157,15 @@ class Reports:
         )
 
 
+def elsewhere(netns: str, boot: str) -> bytes:
+    """Give a lease file of a client that is in another network namespace or boot than this."""
+    lines = (
+        *("client=dhclient", "prefix=2001:db8:100::/61", "uplink=up0", "iaid=00:00:00:01", "life_starts=1"),
+        *("preferred_lifetime=600", "valid_lifetime=6000", "uptime=1.00", f"netns={netns}", f"boot={boot}"),
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def iaid(prefix: IPv6Network, age: int) -> str:
     """Give the IAID of a prefix, "" where the client does not name one."""
     if prefix.network_address in UNIQUE_LOCAL:

@@ -13,14 +13,14 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
 
 from tests.lab import naive, naive_places
 from tests.lab.daemon import Daemon
 from tests.lab.monitor import RouteMonitor
 from tests.lab.naive import Facts, Shown
-from tests.lab.naive_ledger import ALONE, MESSAGE, NEVER, Book, Discard, Report
+from tests.lab.naive_ledger import ALONE, MESSAGE, Book, Discard, Report
 from tests.lab.naive_places import Memory
+from tests.lab.naive_status import assert_delegations, states, subnets_shown
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.reports import Reports, file_name
 from tests.lab.uplinks import Uplinks
@@ -480,7 +480,7 @@ class World:
             shown = self.daemon.status()
             until = now()
             facts = self.facts(routes, shown_by)
-            expected = [self.expected_status(facts, routes, when) for when in (since, until)]
+            expected = [subnets_shown(facts, routes, when) for when in (since, until)]
             delegated = [naive.delegations(facts, when) for when in (since, until)]
             same = expected[0] == expected[1] and states(delegated[0]) == states(delegated[1])
             if same and routes_alike(routes, self.routes()):
@@ -493,57 +493,11 @@ class World:
         assert found == expected[1]
         assert_delegations(shown["delegations"], naive.delegations(facts, until), since, until)
 
-    def expected_status(self, facts: Facts, routes: list[Shown], when: float) -> list[tuple[Any, ...]]:
-        present = {
-            (route["dst"], route["protocol"], route["type"]): None
-            for route in routes
-            if route["table"] == "local" and route["metric"] == 1024
-        }
-
-        def state(subnet: naive.Subnet) -> str:
-            if subnet.state != "wanted":
-                return subnet.state
-            shown = naive.show("local", subnet.prefix, "local", 1024)["dst"] if subnet.prefix else ""
-            if (shown, "150", "local") in present:
-                return "bound"
-            foreign = any(dst == shown and protocol != "150" for dst, protocol, _ in present)
-            return "conflict" if foreign else "missing"
-
-        return sorted(
-            (each.name, str(each.delegation), str(each.prefix) if each.prefix else None, state(each))
-            for each in naive.subnets(facts, when)
-        )
-
 
 def assert_same(before: list[str], after: list[str]) -> None:
     changes = [f"- {route}" for route in before if route not in after]
     changes += [f"+ {route}" for route in after if route not in before]
     assert not changes, "foreign routes changed:\n" + "\n".join(changes)
-
-
-def states(delegations: list[naive.Delegation]) -> dict[str, tuple[str, str, str | None]]:
-    return {str(each.prefix): (each.state, each.source, each.uplink) for each in delegations}
-
-
-def assert_delegations(
-    shown: list[dict[str, Any]], expected: list[naive.Delegation], since: float, until: float
-) -> None:
-    by_prefix = {one["prefix"]: one for one in shown}
-    assert len(by_prefix) == len(shown)
-    told = {prefix: (one["state"], one["source"], one["uplink"]) for prefix, one in by_prefix.items()}
-    assert told == states(expected), f"shown {shown}\nexpected {expected}\nfrom {since} to {until}"
-    for each in expected:
-        one = by_prefix[str(each.prefix)]
-        if each.state != "refused":
-            names_forget = f"anyipctl forget {each.prefix}" in (one["reason"] or "")
-            assert names_forget == each.unconfirmed, f"shown {one}\nexpected {each}"
-        for key, end in (("preferred_lifetime", each.preferred_until), ("valid_lifetime", each.valid_until)):
-            if end is None:
-                assert one[key] is None
-            elif end == NEVER:
-                assert one[key] == "infinite"
-            else:
-                assert max(end - until, 0) - 1 <= one[key] <= max(end - since, 0)
 
 
 def routes_alike(some: list[Shown], others: list[Shown]) -> bool:
