@@ -80,21 +80,20 @@ JUNK = [
 """Files that are no lease files, or of another network namespace or boot."""
 
 
-def is_up(machine: Host) -> bool:
+def is_up(machine: Delegations) -> bool:
     return machine.world.lo_up
 
 
-def is_alive(machine: Host) -> bool:
+def is_alive(machine: Delegations) -> bool:
     return machine.world.alive
 
 
-class Host(RuleBasedStateMachine):
-    """What may happen to a host."""
+class Delegations(RuleBasedStateMachine):
+    """What may happen to delegated prefixes, to their uplinks, and to the daemon."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.floods = 0
         self.undo: list[Callable[[], None]] = []
 
     def teardown(self) -> None:
@@ -250,6 +249,55 @@ class Host(RuleBasedStateMachine):
         self.world.settle()
         self.world.check_status()
 
+    def add_route(self, words: str) -> None:
+        """Add a foreign route, which is to be removed at some time."""
+        destination = next(word for word in words.split() if "/" in word or word == "default")
+        shown = destination.removesuffix("/128")
+
+        place = re.fullmatch(r"\w+ (\S+) dev lo proto \w+ metric (\d+)", words)
+        places = [Discard(IPv6Network(place[1]), int(place[2]))] if place else []
+
+        def change(verb: str) -> None:
+            with (
+                self.world.routing(*places) if verb == "replace" else self.world.routing(),
+                self.world.touching(lambda route: route["dst"] == shown),
+            ):
+                self.world.ip(f"-6 route {verb} {words}")
+
+        change("replace")
+        self.undo.append(lambda: change("delete"))
+
+    @precondition(lambda machine: machine.undo)
+    @rule(which=st.integers(0, 20))
+    def something_foreign_goes(self, which: int) -> None:
+        """A route or an address that one of the rules added."""
+        self.undo.pop(which % len(self.undo))()
+
+    # Its end, and its beginning.
+
+    @precondition(is_alive)
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+    def end(self, number: signal.Signals) -> None:
+        self.world.end(number)
+
+    @precondition(lambda machine: not machine.world.alive)
+    @rule()
+    def start(self) -> None:
+        self.world.start()
+
+    @precondition(is_alive)
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
+    def restart(self, number: signal.Signals) -> None:
+        self.world.restart(number)
+
+
+class Host(Delegations):
+    """What may happen to a host besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.floods = 0
+
     # The policy.
 
     @rule(policy=POLICIES, at_once=st.booleans())
@@ -353,24 +401,6 @@ class Host(RuleBasedStateMachine):
         if present:
             self.add_route(how.format(present[which % len(present)]))
 
-    def add_route(self, words: str) -> None:
-        """Add a foreign route, which is to be removed at some time."""
-        destination = next(word for word in words.split() if "/" in word or word == "default")
-        shown = destination.removesuffix("/128")
-
-        place = re.fullmatch(r"\w+ (\S+) dev lo proto \w+ metric (\d+)", words)
-        places = [Discard(IPv6Network(place[1]), int(place[2]))] if place else []
-
-        def change(verb: str) -> None:
-            with (
-                self.world.routing(*places) if verb == "replace" else self.world.routing(),
-                self.world.touching(lambda route: route["dst"] == shown),
-            ):
-                self.world.ip(f"-6 route {verb} {words}")
-
-        change("replace")
-        self.undo.append(lambda: change("delete"))
-
     @rule(
         place=PLACES,
         peer=st.sampled_from(["", "", "", "2001:db8:900::7 peer "]),
@@ -389,12 +419,6 @@ class Host(RuleBasedStateMachine):
 
         change("replace")
         self.undo.append(lambda: change("delete"))
-
-    @precondition(lambda machine: machine.undo)
-    @rule(which=st.integers(0, 20))
-    def something_foreign_goes(self, which: int) -> None:
-        """A route or an address that was added by one of the rules above."""
-        self.undo.pop(which % len(self.undo))()
 
     @rule(up=st.booleans())
     def link(self, *, up: bool) -> None:
@@ -426,29 +450,14 @@ class Host(RuleBasedStateMachine):
                 [f"route {verb} {base}:{n:x}/128 dev {LINK} proto static" for n in range(1, count)]
             )
 
-    # Its end, and its beginning.
-
-    @precondition(is_alive)
-    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-    def end(self, number: signal.Signals) -> None:
-        self.world.end(number)
-
-    @precondition(lambda machine: not machine.world.alive)
-    @rule()
-    def start(self) -> None:
-        self.world.start()
-
-    @precondition(is_alive)
-    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
-    def restart(self, number: signal.Signals) -> None:
-        self.world.restart(number)
-
 
 @pytest.mark.long
 @pytest.mark.usefixtures("lab")
-def test_whatever_happens_the_tables_come_right() -> None:
-    short = settings(max_examples=20, stateful_step_count=15, derandomize=True)
-    chosen = short if settings.get_current_profile_name() in {"default", "ci"} else settings()
+@pytest.mark.parametrize(("happens", "times"), [(Delegations, 6), (Host, 14)])
+def test_whatever_happens_the_tables_come_right(happens: type[Delegations], times: int) -> None:
+    short = settings(max_examples=times, stateful_step_count=15, derandomize=True)
+    long = settings(max_examples=settings().max_examples * times // 20)
+    chosen = short if settings.get_current_profile_name() in {"default", "ci"} else long
     run_state_machine_as_test(
-        Host, settings=settings(chosen, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        happens, settings=settings(chosen, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     )

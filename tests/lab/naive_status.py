@@ -55,4 +55,5 @@ def assert_delegations(
             elif end == NEVER:
                 assert one[key] == "infinite"
             else:
-                assert max(end - until, 0) - 1 <= one[key] <= max(end - since, 0)
+                told_right = max(end - until, 0) - 1 <= one[key] <= max(end - since, 0)
+                assert told_right, f"shown {one}\nexpected {each}\nfrom {since} to {until}"

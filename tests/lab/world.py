@@ -71,7 +71,8 @@ class World:
         self.lo_up = True
         self.foreign = self.foreign_routes()
         self.remembered: dict[IPv6Network, Memory] = {}  # when it was settled last
-        self.batched = False
+        self.batched = False  # something came and went since
+        self.settled = self.foreign
 
     def close(self) -> None:
         if self.paused:
@@ -157,10 +158,11 @@ class World:
         def others(routes: list[str]) -> list[str]:
             return [route for route in routes if not mine(json.loads(route))]
 
-        before = others(self.foreign)
+        before = self.foreign
         yield
         self.foreign = self.foreign_routes()
-        assert_same(before, others(self.foreign))
+        assert_same(others(before), others(self.foreign))
+        self.batched |= not set(before) - set(self.foreign) <= set(self.settled)
 
     def ip(self, words: str) -> None:
         """Run `ip`, which may find that there is nothing to do, or no way to do it."""
@@ -403,7 +405,7 @@ class World:
                             spot = before.kept.get(member)
                             if spot and spot.prefixlen == entry.get("length", 64) and places.is_free(spot):
                                 assert after.kept.get(member) == spot
-        self.remembered, self.batched = memories, False
+        self.remembered, self.batched, self.settled = memories, False, self.foreign
 
     def wait(self) -> None:
         told = ""
