@@ -92,11 +92,11 @@ class World:
             if route["type"] != "multicast" and route["table"] != "150"
         )
 
-    def facts(self, routes: list[Shown], policy: Shown | None = None) -> Facts:
+    def facts(self, routes: list[Shown], policy: Shown | None = None, when: float | None = None) -> Facts:
         policy = self.policy if policy is None else policy
         book = deepcopy(self.book)
         if not self.alive:
-            self.note(book, routes, policy, now())
+            self.note(book, routes, policy, when or now())
         addresses = self.host.ip_json("-6 addr show")
         return Facts(policy, book, naive.foreign(routes), addresses, self.memories(), self.lo_up)
 
@@ -481,7 +481,7 @@ class World:
             routes, since = self.routes(), now()
             shown = self.daemon.status()
             until = now()
-            facts = self.facts(routes, shown_by)
+            facts = self.facts(routes, shown_by, until)
             expected = [subnets_shown(facts, routes, when) for when in (since, until)]
             delegated = [naive.delegations(facts, when) for when in (since, until)]
             same = expected[0] == expected[1] and states(delegated[0]) == states(delegated[1])
