@@ -90,7 +90,8 @@ def carve(
     )
     return Carved(
         [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]],
-        Places(kept, held),
+        # Where nothing of it is kept any more, it is known all the same that something was begun.
+        Places(kept or places.kept if keeps_only else kept, held),
         min((each.until for each in held), default=INFINITE),
         [Span(prefix.address, prefix.end)] if searched else [*pinned, *map(_span, places.kept)],
     )
