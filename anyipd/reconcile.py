@@ -244,7 +244,7 @@ class Reconciler:
                 # A route around all of it spares our discard route.
                 hinges.append(Span(each.prefix.address, each.prefix.address + 1))
                 taken = assigned.union(yielded(each, all_delegations))
-                carved = carve(each, self.policy, taken, places.get(each.prefix), now)
+                carved = carve(each, self.policy, taken, places.get(each.prefix, Places()), now)
                 subnets += carved.subnets
                 places[each.prefix] = carved.places
                 hinges += carved.hinges

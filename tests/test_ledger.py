@@ -153,6 +153,15 @@ def test_it_is_said_where_nobody_confirms_what_never_ends(story: Story) -> None:
     assert reason() is None
 
 
+def test_that_is_said_also_where_another_uplink_confirms_a_lifetime_that_ends(story: Story) -> None:
+    story.links(eth0=ETH0, eth1=ETH1).report(OLD, INFINITE).after(1).report(NEW).report(OLD, uplink="eth1")
+    [old, _] = story.after(1).ledger.delegations(story.now)
+    assert old.state is GRANTED
+    assert old.reason == (
+        f"nobody confirms it: {NEW} was granted instead; it never expires: `anyipctl forget {OLD}` ends it"
+    )
+
+
 def test_what_ends_by_itself_is_not_doubted(story: Story) -> None:
     story.links(eth0=ETH0).report(OLD).links(eth1=ETH1)
     assert story.ledger.delegations(story.now)[0].reason is None
@@ -290,6 +299,13 @@ def test_a_restart_while_it_is_lost_does_not_hide_its_return(story: Story, lost:
     assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
 
 
+def test_a_link_that_comes_after_it_was_reported_on_comes_with_its_carrier(story: Story) -> None:
+    """Under a name that a client still went by after its link was renamed."""
+    story.links(eth1=ETH1).report(OLD).after(5).links(eth0=ETH0, eth1=ETH1)
+    story.after(1).report(NEW, iaid="00:00:00:02")
+    assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
+
+
 def test_a_carrier_that_was_never_lost_says_nothing(story: Story) -> None:
     story.links(eth0=ETH0).report(OLD).after(100).restart().links(eth0=ETH0).after(1)
     story.report(NEW, iaid="00:00:00:02")
@@ -331,6 +347,13 @@ def test_one_with_older_life_starts_is_a_grant_if_the_clock_was_set_back(story: 
     assert story.ledger.delegations(story.now)[0].valid_until == 1900.0
 
 
+def test_one_with_equal_life_starts_is_none_even_then(story: Story) -> None:
+    """dhclient reports what a Reply left out with its old life_starts, also after the clock was set back."""
+    story.report(OLD, reply=100, clock=50.0).after(300)
+    story.report(OLD, reply=100, clock=49.0 - CLOCK_STEP)
+    assert story.ledger.delegations(story.now)[0].valid_until == 1600.0
+
+
 def test_forgotten_is_gone_until_granted_again(story: Story) -> None:
     story.report(OLD, INFINITE).stands(Discard(OLD, DHCPCD))
     assert story.ledger.forget(OLD, story.now)
@@ -339,6 +362,21 @@ def test_forgotten_is_gone_until_granted_again(story: Story) -> None:
     assert not story.ledger.forget(OLD, story.now)
     assert story.restart().states() == {}
     assert story.report(OLD).states() == {OLD: GRANTED}
+
+
+def test_a_lease_that_the_client_kept_does_not_bring_back_what_was_forgotten(story: Story) -> None:
+    """BOUND6 of a client that starts while no server answers, with the life_starts of before."""
+    story.report(OLD, reply=100).after(9)
+    assert story.ledger.forget(OLD, story.now)
+    assert story.after(1).report(OLD, reply=100, anew=True).states() == {}
+    assert story.report(OLD, reply=101).states() == {OLD: GRANTED}
+
+
+def test_a_mere_route_inside_a_forgotten_one_goes_on(story: Story) -> None:
+    """No lease around it was ever known."""
+    story.stands(Discard(OLD, NETWORKD), Discard(INSIDE, NETWORKD))
+    assert story.ledger.forget(OLD, story.now)
+    assert story.after(1).states() == {INSIDE: GRANTED}
 
 
 def test_a_mere_route_is_forgotten_too(story: Story) -> None:

@@ -25,8 +25,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.lab.delegated import next_second
-from tests.lab.naive import INFINITE, Discard, Shown, ours
+from anyipd import here
+from tests.lab.naive import Shown, ours
+from tests.lab.naive_ledger import INFINITE, Discard
+from tests.lab.policies import POLICIES, UNUSABLE
+from tests.lab.reports import elsewhere, file_name
+from tests.lab.uplinks import UPLINKS as NAMES
 from tests.lab.world import LINK, World
 
 PREFIXES = st.sampled_from(
@@ -43,7 +47,8 @@ PREFIXES = st.sampled_from(
         )
     ]
 )
-UPLINKS = st.sampled_from(["up0", "up1"])
+UPLINKS = st.sampled_from([NAMES[0], *NAMES])
+CLIENTS = st.sampled_from(["dhclient", "dhclient", "dhcpcd"])
 LIFETIMES = st.sampled_from(
     [
         (600, 6000),
@@ -68,78 +73,27 @@ PLACES = st.sampled_from(
 )
 """Destinations inside of delegated prefixes, or of what may be one."""
 
-UNUSABLE = ["subnets: [{name: web, idd: 3}]", "subnets: [", "{", "\0", "accept: {within: [2001:db8::1/32]}"]
-JUNK = [b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"]
+JUNK = [
+    *(b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"),
+    *(elsewhere("1", here.boot()), elsewhere("", "0" * 32)),
+]
+"""Files that are no lease files, or of another network namespace or boot."""
 
 
-def compatible(drafts: list[Shown]) -> list[Shown]:
-    """Leave out the entries that anyipd would refuse beside those before them."""
-    entries: list[Shown] = []
-    for number, draft in enumerate(drafts):
-        given = {key: value for key, value in draft.items() if value is not None}
-        entry = {"name": f"subnet{number}", **given}
-        if entry.get("count") == "all":
-            entry.pop("id", None)
-        if not any(clash(entry, other) for other in entries):
-            entries.append(entry)
-    return entries
-
-
-def clash(entry: Shown, other: Shown) -> bool:
-    if entry.get("count") == other.get("count") == "all":
-        return True
-    spans = [
-        [(one["id"] + number) << (128 - one.get("length", 64)) for number in (0, one.get("count", 1))]
-        for one in (entry, other)
-        if "id" in one
-    ]
-    return len(spans) == 2 and spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
-
-
-ENTRIES: st.SearchStrategy[list[Shown]] = st.lists(
-    st.fixed_dictionaries(
-        {
-            "id": st.none() | st.integers(0, 5),
-            "count": st.sampled_from([None, 2, 4, "all"]),
-            "length": st.sampled_from([64, 64, 64, 63, 62, 66]),
-            "bind": st.sampled_from([True, True, True, False]),
-            "uplink": st.sampled_from([None, None, None, "up0", "up1"]),
-        }
-    ),
-    max_size=4,
-)
-ACCEPT: st.SearchStrategy[Shown] = st.sampled_from(
-    [
-        *[{}] * 4,
-        {"uplinks": ["up0"]},
-        {"uplinks": ["*1"]},
-        {"within": ["fd00::/8"]},
-        {"within": ["2001:db8:100::/48", "2001:db8:300::/56"]},
-        {"protocols": ["static"]},
-        {"protocols": ["dhcp", "static"]},
-    ]
-)
-POLICIES: st.SearchStrategy[Shown] = st.fixed_dictionaries(
-    {"subnets": ENTRIES.map(compatible), "accept": ACCEPT},
-    optional={"unassigned": st.sampled_from(["unreachable", "blackhole", "prohibit", "none"])},
-)
-
-
-def is_up(machine: Host) -> bool:
+def is_up(machine: Delegations) -> bool:
     return machine.world.lo_up
 
 
-def is_alive(machine: Host) -> bool:
+def is_alive(machine: Delegations) -> bool:
     return machine.world.alive
 
 
-class Host(RuleBasedStateMachine):
-    """What may happen to a host."""
+class Delegations(RuleBasedStateMachine):
+    """What may happen to delegated prefixes, to their uplinks, and to the daemon."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.floods = 0
         self.undo: list[Callable[[], None]] = []
 
     def teardown(self) -> None:
@@ -159,25 +113,50 @@ class Host(RuleBasedStateMachine):
         world.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", int(silent))
         world.configure(json.dumps(policy), policy)
         world.start()
-        world.write_lease(IPv6Network("2001:db8:100::/61"), "up0", (600, 6000), 0)
+        world.write_lease(IPv6Network("2001:db8:100::/61"), "up0", (600, 6000))
         self.client_route("unreachable", IPv6Network("2001:db8:200::/62"), "dhcp", 1024)
 
     # Delegations.
 
-    @rule(prefix=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES, age=AGES)
-    def lease(self, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int) -> None:
-        self.world.write_lease(prefix, uplink, lifetimes, age)
+    @rule(client=CLIENTS, prefix=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES, age=AGES)
+    def lease(
+        self, client: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], age: int
+    ) -> None:
+        self.world.write_lease(prefix, uplink, lifetimes, age, client)
 
     @rule(prefixes=st.lists(PREFIXES, min_size=2, max_size=3), uplink=UPLINKS, lifetimes=LIFETIMES)
     def one_reply(self, prefixes: list[IPv6Network], uplink: str, lifetimes: tuple[int, int]) -> None:
         """Several prefixes, or one of them twice."""
-        second = next_second()
+        second = self.world.reports.second()
         for prefix in prefixes:
-            self.world.write_lease(prefix, uplink, lifetimes, 0, second)
+            self.world.write_lease(prefix, uplink, lifetimes, second=second)
 
-    @rule(prefix=PREFIXES, uplink=UPLINKS)
-    def taken_back(self, prefix: IPv6Network, uplink: str) -> None:
-        self.world.take_back(prefix, uplink)
+    @rule(left_out=PREFIXES, granted=PREFIXES, uplink=UPLINKS, lifetimes=LIFETIMES)
+    def reply_leaves_out(
+        self, left_out: IPv6Network, granted: IPv6Network, uplink: str, lifetimes: tuple[int, int]
+    ) -> None:
+        """dhclient reports what was left out, too, as it was granted before."""
+        self.world.call_hook("RENEW6", left_out, uplink, lifetimes, again=True)
+        self.world.call_hook("RENEW6", granted, uplink, lifetimes)
+
+    @rule(client=CLIENTS, prefix=PREFIXES, uplink=UPLINKS)
+    def taken_back(self, client: str, prefix: IPv6Network, uplink: str) -> None:
+        self.world.take_back(prefix, uplink, client)
+
+    @precondition(is_alive)
+    @rule(prefix=PREFIXES)
+    def forget(self, prefix: IPv6Network) -> None:
+        """Of what is delegated, if there is anything, else of what is not."""
+        delegated = sorted({each.report.prefix for each in self.world.book.accounts.values() if each.lives})
+        self.world.forget(delegated[0] if prefix not in delegated and delegated else prefix)
+
+    @rule(client=CLIENTS, uplink=UPLINKS)
+    def client_starts(self, client: str, uplink: str) -> None:
+        self.world.reports.restart(client, uplink)
+
+    @rule(by=st.sampled_from([-100_000, 100_000]))
+    def wall_clock_is_set(self, by: int) -> None:
+        self.world.reports.wall += by
 
     @rule(prefix=PREFIXES, uplink=UPLINKS)
     def lease_file_goes(self, prefix: IPv6Network, uplink: str) -> None:
@@ -185,26 +164,38 @@ class Host(RuleBasedStateMachine):
 
     @rule(uplink=UPLINKS, there=st.booleans())
     def uplink(self, uplink: str, *, there: bool) -> None:
-        self.world.uplink(uplink, there=there)
+        links = self.world.uplinks
+        self.world.change_links(uplink, change=lambda: (links.come if there else links.go)(uplink))
+
+    @rule(uplink=UPLINKS, new=UPLINKS)
+    def uplink_is_renamed(self, uplink: str, new: str) -> None:
+        self.world.change_links(uplink, new, change=lambda: self.world.uplinks.rename(uplink, new))
+
+    @rule(uplink=UPLINKS, changes=st.sampled_from([[False], [True], [False, True]]))
+    def carrier(self, uplink: str, changes: list[bool]) -> None:
+        def change() -> None:
+            for there in changes:
+                self.world.uplinks.carrier(uplink, there=there)
+
+        self.world.change_links(uplink, change=change)
 
     @rule(
         reason=st.sampled_from(["BOUND6", "RENEW6", "REBIND6", "DEPREF6", "EXPIRE6", "RELEASE6", "STOP6"]),
         prefix=PREFIXES,
         uplink=UPLINKS,
         lifetimes=LIFETIMES | st.just((0, 0)),
+        again=st.booleans(),
     )
-    def hook(self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int]) -> None:
-        self.world.call_hook(reason, prefix, uplink, lifetimes)
+    def hook(
+        self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int], *, again: bool
+    ) -> None:
+        """Of the next Reply, or held up, or of a client that started with a lease it kept."""
+        self.world.call_hook(reason, prefix, uplink, lifetimes, again=again)
 
     @rule(name=st.sampled_from(["junk", None]), prefix=PREFIXES, uplink=UPLINKS, junk=st.sampled_from(JUNK))
     def junk(self, name: str | None, prefix: IPv6Network, uplink: str, junk: bytes) -> None:
         """A file that is no lease, or no longer."""
-        name = name or f"{prefix.network_address}_{prefix.prefixlen}@{uplink}"
-        self.world.sync(name)
-        new = self.world.leases / ".junk"
-        new.write_bytes(junk)
-        new.rename(self.world.leases / name)
-        self.world.unseen.pop(name, None)
+        self.world.spoil_lease(name or file_name(prefix, uplink), junk)
 
     @rule(
         kind=st.sampled_from(["unreachable", "unreachable", "blackhole", "prohibit"]),
@@ -228,10 +219,10 @@ class Host(RuleBasedStateMachine):
     @rule(old=PREFIXES, new=PREFIXES, uplink=UPLINKS)
     def renumbering(self, old: IPv6Network, new: IPv6Network, uplink: str) -> None:
         """One prefix in another's place, both seen by one pass."""
-        self.world.write_lease(old, uplink, (300, 900), 0)
+        self.world.write_lease(old, uplink, (300, 900))
         self.world.pause()
         self.world.take_back(old, uplink)
-        self.world.write_lease(new, uplink, (300, 900), 0)
+        self.world.write_lease(new, uplink, (300, 900))
         self.world.settle()
 
     # Time, and quiet.
@@ -257,6 +248,55 @@ class Host(RuleBasedStateMachine):
     def operator_looks(self) -> None:
         self.world.settle()
         self.world.check_status()
+
+    def add_route(self, words: str) -> None:
+        """Add a foreign route, which is to be removed at some time."""
+        destination = next(word for word in words.split() if "/" in word or word == "default")
+        shown = destination.removesuffix("/128")
+
+        place = re.fullmatch(r"\w+ (\S+) dev lo proto \w+ metric (\d+)", words)
+        places = [Discard(IPv6Network(place[1]), int(place[2]))] if place else []
+
+        def change(verb: str) -> None:
+            with (
+                self.world.routing(*places) if verb == "replace" else self.world.routing(),
+                self.world.touching(lambda route: route["dst"] == shown),
+            ):
+                self.world.ip(f"-6 route {verb} {words}")
+
+        change("replace")
+        self.undo.append(lambda: change("delete"))
+
+    @precondition(lambda machine: machine.undo)
+    @rule(which=st.integers(0, 20))
+    def something_foreign_goes(self, which: int) -> None:
+        """A route or an address that one of the rules added."""
+        self.undo.pop(which % len(self.undo))()
+
+    # Its end, and its beginning.
+
+    @precondition(is_alive)
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+    def end(self, number: signal.Signals) -> None:
+        self.world.end(number)
+
+    @precondition(lambda machine: not machine.world.alive)
+    @rule()
+    def start(self) -> None:
+        self.world.start()
+
+    @precondition(is_alive)
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
+    def restart(self, number: signal.Signals) -> None:
+        self.world.restart(number)
+
+
+class Host(Delegations):
+    """What may happen to a host besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.floods = 0
 
     # The policy.
 
@@ -361,24 +401,6 @@ class Host(RuleBasedStateMachine):
         if present:
             self.add_route(how.format(present[which % len(present)]))
 
-    def add_route(self, words: str) -> None:
-        """Add a foreign route, which is to be removed at some time."""
-        destination = next(word for word in words.split() if "/" in word or word == "default")
-        shown = destination.removesuffix("/128")
-
-        place = re.fullmatch(r"\w+ (\S+) dev lo proto \w+ metric (\d+)", words)
-        places = [Discard(IPv6Network(place[1]), int(place[2]))] if place else []
-
-        def change(verb: str) -> None:
-            with (
-                self.world.routing(*places) if verb == "replace" else self.world.routing(),
-                self.world.touching(lambda route: route["dst"] == shown),
-            ):
-                self.world.ip(f"-6 route {verb} {words}")
-
-        change("replace")
-        self.undo.append(lambda: change("delete"))
-
     @rule(
         place=PLACES,
         peer=st.sampled_from(["", "", "", "2001:db8:900::7 peer "]),
@@ -397,12 +419,6 @@ class Host(RuleBasedStateMachine):
 
         change("replace")
         self.undo.append(lambda: change("delete"))
-
-    @precondition(lambda machine: machine.undo)
-    @rule(which=st.integers(0, 20))
-    def something_foreign_goes(self, which: int) -> None:
-        """A route or an address that was added by one of the rules above."""
-        self.undo.pop(which % len(self.undo))()
 
     @rule(up=st.booleans())
     def link(self, *, up: bool) -> None:
@@ -434,29 +450,14 @@ class Host(RuleBasedStateMachine):
                 [f"route {verb} {base}:{n:x}/128 dev {LINK} proto static" for n in range(1, count)]
             )
 
-    # Its end, and its beginning.
-
-    @precondition(is_alive)
-    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-    def end(self, number: signal.Signals) -> None:
-        self.world.end(number)
-
-    @precondition(lambda machine: not machine.world.alive)
-    @rule()
-    def start(self) -> None:
-        self.world.start()
-
-    @precondition(is_alive)
-    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
-    def restart(self, number: signal.Signals) -> None:
-        self.world.restart(number)
-
 
 @pytest.mark.long
 @pytest.mark.usefixtures("lab")
-def test_whatever_happens_the_tables_come_right() -> None:
-    short = settings(max_examples=20, stateful_step_count=15, derandomize=True)
-    chosen = short if settings.get_current_profile_name() in {"default", "ci"} else settings()
+@pytest.mark.parametrize(("happens", "times"), [(Delegations, 6), (Host, 14)])
+def test_whatever_happens_the_tables_come_right(happens: type[Delegations], times: int) -> None:
+    short = settings(max_examples=times, stateful_step_count=15, derandomize=True)
+    long = settings(max_examples=settings().max_examples * times // 20)
+    chosen = short if settings.get_current_profile_name() in {"default", "ci"} else long
     run_state_machine_as_test(
-        Host, settings=settings(chosen, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        happens, settings=settings(chosen, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     )

@@ -212,8 +212,17 @@ def test_what_is_superseded_keeps_places_and_begins_nothing_new() -> None:
     assert reason == "2001:db8::/56 is superseded, so nothing new is begun there"
     # It lost all, and still begins nothing.
     lost = carve(
-        superseded, wanting([WEB]), in_use(0), carve(DELEGATION, wanting([WEB]), [], None, 0).places, 1
+        superseded, wanting([WEB]), in_use(0), carve(DELEGATION, wanting([WEB]), [], Places(), 0).places, 1
     )
     assert text(lost) == text(carve(superseded, wanting([WEB]), in_use(0), lost.places, 2)) == "web=-"
     # Without memory there is nothing to keep.
-    assert text(carve(superseded, wanting([WEB]), [], None, 0)) == "web=0"
+    assert text(carve(superseded, wanting([WEB]), [], Places(), 0)) == "web=0"
+
+
+def test_what_is_superseded_begins_nothing_in_the_next_pass_either() -> None:
+    """A reload may leave none of the entries that had a place there."""
+    superseded, policy = replace(DELEGATION, state=DelegationState.SUPERSEDED), wanting([{"name": "new"}])
+    before = carve(DELEGATION, wanting([WEB]), [], Places(), 0)
+    first = carve(superseded, policy, [], before.places, 1)
+    assert carve(superseded, policy, [], first.places, 2) == first
+    assert text(first) == "new=-"

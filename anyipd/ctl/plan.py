@@ -22,7 +22,7 @@ from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
 from anyipd.kernel import lock
-from anyipd.model import Delegation, DelegationState, Prefix, Subnets
+from anyipd.model import Delegation, DelegationState, Places, Prefix, Subnets
 from anyipd.policy import TURN_NEIGHBOURS_ON
 
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
@@ -63,7 +63,7 @@ def _print_example(options: argparse.Namespace) -> None:
     carved = static_subnets(policy)
     for each in found:
         if each.is_usable:
-            carved += carve(each, policy, static_assigned(policy), None, 0.0).subnets
+            carved += carve(each, policy, static_assigned(policy), Places(), 0.0).subnets
         else:
             print(f"{each.prefix} is {each.state.value}: {each.reason}", file=sys.stderr)
     if options.json:

@@ -23,12 +23,14 @@ def carriers(
 ) -> dict[str, Carrier]:
     """Return what is seen of all `links` at `now`; of links that are gone, those named in `kept` stay."""
     gone = {name: each for name, each in before.items() if name in kept and name not in links}
-    return gone | {name: _seen(before.get(name), link, now) for name, link in links.items()}
+    return gone | {
+        name: _seen(before.get(name), link, now, known=name in kept) for name, link in links.items()
+    }
 
 
-def _seen(before: Carrier | None, link: Link, now: float) -> Carrier:
-    if before is None:
-        return Carrier(link, -INFINITE)
-    # It may have come and gone between two looks. Another link of the same name is as good as a lost carrier.
-    came_back = link.carrier_changes is not None and link != before.link
-    return Carrier(link, now if came_back else before.since)
+def _seen(before: Carrier | None, link: Link, now: float, *, known: bool) -> Carrier:
+    # It may have come and gone between two looks. Another link of the same name is as good as a lost carrier,
+    # and so is one that comes when somebody reported on it before.
+    differs = link != before.link if before else known
+    came_back = link.carrier_changes is not None and differs
+    return Carrier(link, now if came_back else before.since if before else -INFINITE)

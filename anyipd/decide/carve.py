@@ -39,16 +39,13 @@ class Carved:
 
 
 def carve(
-    delegation: Delegation, policy: Policy, assigned: Iterable[Assigned], places: Places | None, now: float
+    delegation: Delegation, policy: Policy, assigned: Iterable[Assigned], places: Places, now: float
 ) -> Carved:
     """Lay the policy's subnets on a delegated prefix; runs come in file order, then in that of their numbers.
 
-    `assigned` may hold prefixes from anywhere, `places` is what the last carving of this prefix returned,
-    None where none is remembered. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
+    `assigned` may hold prefixes from anywhere, `places` is what the last carving of this prefix returned, or
+    empty. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
     """
-    # What yields goes in a while: there nothing new is begun, also where it lost all that it had.
-    keeps_only = delegation.yields and places is not None
-    places = places or Places()
     prefix = delegation.prefix
     entries = [entry for entry in policy.subnets if _applies(entry, delegation)]
     excluded = [Assigned(delegation.exclude, EXCLUDED)] if delegation.exclude else []
@@ -74,6 +71,8 @@ def carve(
         # A static prefix comes and goes by the policy: no place of its own is held down.
         others = (each.prefix for each in obstacles if each.holder != STATIC)
         held = hold_downs(places.hold_downs, prefix, others, now)
+    # What yields goes in a while: there nothing new is begun.
+    keeps_only = delegation.yields and bool(places.kept)
     pieces |= allocate(automatic, free, places.kept, held, keeps_only=keeps_only)
     kept = tuple(
         Place(entry.name, None if entry.count is None else begin, Prefix(start, entry.length), end - begin)
@@ -91,7 +90,8 @@ def carve(
     )
     return Carved(
         [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]],
-        Places(kept, held),
+        # Where nothing of it is kept any more, it is known all the same that something was begun.
+        Places(kept or places.kept if keeps_only else kept, held),
         min((each.until for each in held), default=INFINITE),
         [Span(prefix.address, prefix.end)] if searched else [*pinned, *map(_span, places.kept)],
     )

@@ -274,6 +274,8 @@ class Ledger:
             return False
         added = self._routes[route]
         for record in self._around(route.prefix):
+            if record.lease.client == KERNEL and record.lease.prefix != route.prefix:
+                continue  # a mere route around it was forgotten, and no lease
             # A message that stands alone is as good as the report that could not be written down.
             reported = route.metric == ALONE_METRIC and record.state is not State.WITHDRAWN
             if added <= (record.lease.written if reported else record.ended):
@@ -357,12 +359,14 @@ class Ledger:
         state, reason = DelegationState.GRANTED, None
         if not granted and not unknown:
             last = max(records, key=lambda r: r.since)
-            state, reason, preferred = DelegationState.SUPERSEDED, _reason(last), last.since
+            state, preferred = DelegationState.SUPERSEDED, last.since
+            reason = f"superseded by {last.superseded_by}"
         elif preferred is not None and preferred <= now:
             state = DelegationState.DEPRECATED
-        doubts = [self._doubt(record) for record in granted if record.until == INFINITE]
+        doubts = [self._doubt(record) for record in records if record.until == INFINITE]
         if doubts and all(doubts):
-            reason = _without_end(f"nobody confirms it: {doubts[0]}", shown.lease.prefix)
+            reason = reason or f"nobody confirms it: {doubts[0]}"
+            reason += f"; it never expires: `anyipctl forget {shown.lease.prefix}` ends it"
         # What is over and still here is held, since its client cannot be understood.
         valid = max(record.until for record in records)
         excluding = [record.lease for record in records if record.lease.exclude]
@@ -383,6 +387,8 @@ class Ledger:
 
     def _doubt(self, record: Record) -> str | None:
         """Return why nobody confirmed a record since, though its client may still be there."""
+        if record.state is State.SUPERSEDED:
+            return f"{record.superseded_by} was granted instead"
         uplink = record.lease.uplink
         if uplink is None:
             return None
@@ -449,26 +455,12 @@ class Ledger:
 def _is_later(lease: Lease, record: Record) -> bool:
     """Whether a report is of a later Reply than the last one that counted."""
     before = record.lease
-    if lease.clock < before.clock - CLOCK_STEP or lease.reply > before.reply:
-        return True
+    if lease.reply != before.reply:
+        return lease.reply > before.reply or lease.clock < before.clock - CLOCK_STEP
     # Within the second of a Release a client may begin anew; what was reported before that does not count.
-    return (
-        lease.reply == before.reply
-        and lease.anew
-        and record.state is State.WITHDRAWN
-        and lease.written > before.written
-    )
+    return lease.anew and before.lifetime == 0 and lease.written > before.written
 
 
 def _last(deadlines: Iterable[float | None]) -> float | None:
     known = list(deadlines)
     return None if None in known else max(end for end in known if end is not None)
-
-
-def _reason(record: Record) -> str:
-    by = f"superseded by {record.superseded_by}"
-    return _without_end(by, record.lease.prefix) if record.until == INFINITE else by
-
-
-def _without_end(reason: str, prefix: Prefix) -> str:
-    return f"{reason}; it never expires: `anyipctl forget {prefix}` ends it"

@@ -13,180 +13,17 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv6Network
 from typing import Any
 
+from tests.lab.naive_ledger import NEVER, Book, Discard
 from tests.lab.naive_places import Memory, Places
 
 Shown = dict[str, Any]
 """A route or an address as `ip -json -details` shows it."""
 
-INFINITE = 0xFFFFFFFF
-NEVER = float("inf")
 LONGEST = (2**31 - 1) // 100
 """Seconds of the longest lifetime that the kernel tells."""
 
-
-JUDGED_AFTER = 0.3
 SHORTEST = 32
-"""Seconds after the last report of a Reply until what it left out is superseded."""
-
-MESSAGE, ALONE = 1025, 1026
-"""Metrics of the hook's messages: beside a lease file, and without one."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the hook wrote; `written` is the uptime in it, `age` what passed since the lease began by then."""
-
-    prefix: IPv6Network
-    uplink: str
-    iaid: str
-    life_starts: int
-    preferred: int
-    valid: int
-    written: float
-    age: float
-    anew: bool = False
-
-    def ends(self, lifetime: int) -> float:
-        return NEVER if lifetime == INFINITE else self.written - self.age + lifetime
-
-
-@dataclass(frozen=True)
-class Discard:
-    """A discard route of a client, or a message of the hook's."""
-
-    prefix: IPv6Network
-    metric: int
-
-
-@dataclass
-class Account:
-    """What became of what is reported of a prefix on an uplink: granted, superseded, taken back, over."""
-
-    report: Report
-    state: str
-    began: float
-    since: float
-    until: float
-
-    @property
-    def lives(self) -> bool:
-        return self.state in {"granted", "superseded"}
-
-    @property
-    def ended(self) -> float:
-        return self.until if self.lives else self.since
-
-
-class Book:
-    """All that the daemon saw so far, each thing written down when it was seen."""
-
-    def __init__(self) -> None:
-        self.accounts: dict[tuple[IPv6Network, str], Account] = {}
-        self.routes: dict[Discard, float] = {}
-        self.fallen: set[Discard] = set()
-        self.links: set[str] = set()
-        self.at = 0.0
-
-    def hear(self, report: Report, when: float) -> None:
-        account = self.accounts.get((report.prefix, report.uplink))
-        if account and account.report == report:
-            return
-        if report.valid == 0:
-            self.take_back(report, when)
-        elif account is None:
-            self.accounts[report.prefix, report.uplink] = Account(
-                report, "granted", report.written, when, report.ends(report.valid)
-            )
-        elif report.life_starts > account.report.life_starts or (
-            report.life_starts == account.report.life_starts and report.anew and account.state == "taken back"
-        ):
-            if account.state != "granted":
-                account.began, account.state = report.written, "granted"
-            account.report, account.until = report, report.ends(report.valid)
-
-    def take_back(self, report: Report, when: float) -> None:
-        own = self.accounts.setdefault(
-            (report.prefix, report.uplink), Account(report, "over", report.written, when, report.written)
-        )
-        own.report = report
-        if own.state != "taken back":
-            own.state, own.since = "taken back", when
-        for (prefix, uplink), each in self.accounts.items():
-            if prefix == report.prefix and each.lives and uplink not in self.links:
-                each.state, each.since = "taken back", when
-
-    def see_routes(self, standing: set[Discard], again: set[Discard], when: float) -> None:
-        """`again` are those that were added, or replaced by the same, since the last time."""
-        told = {each.prefix for each in standing}
-        self.fallen = {each for each in self.fallen if each.prefix not in told}
-        self.routes = {
-            each: when if each in again or each not in self.routes else self.routes[each]
-            for each in standing | self.fallen
-        }
-
-    def lo_falls(self) -> None:
-        self.fallen |= self.routes.keys()
-
-    def speaks(self, route: Discard) -> bool:
-        """Whether it was added after all that is known of its prefix, and of any around it, had ended."""
-        if route.metric == MESSAGE:
-            return False
-        return all(
-            self.routes[route]
-            > (
-                account.report.written
-                if route.metric == ALONE and account.state != "taken back"
-                else account.ended
-            )
-            for (prefix, _), account in self.accounts.items()
-            if route.prefix.subnet_of(prefix)
-        )
-
-    def is_stale(self, message: Discard) -> bool:
-        if message.metric == ALONE:
-            return not self.speaks(message)
-        return not any(each.lives for (prefix, _), each in self.accounts.items() if prefix == message.prefix)
-
-    def pass_time(self, now: float) -> None:
-        """Time passes while the daemon is awake: each thing happens when it is due."""
-        while due := [at for at in self.deadlines() if self.at < at <= now]:
-            self.wake(min(due))
-        self.wake(now)
-
-    def wake(self, now: float) -> None:
-        """All that is over by now, and was not seen to be."""
-        self.at = now
-        for each in self.accounts.values():
-            if each.lives and each.until <= now:
-                each.state, each.since = "over", each.until
-        for account, at in list(self.left_out()):
-            if at <= now:
-                account.state, account.since = "superseded", now
-
-    def left_out(self) -> Iterator[tuple[Account, float]]:
-        """What the latest Reply for its IAID left out, and when that is judged."""
-        for account in self.accounts.values():
-            mates = [
-                each.report
-                for each in self.accounts.values()
-                if each.state == "granted" and each.report.uplink == account.report.uplink
-            ]
-            latest = max(
-                (each for each in mates if each.iaid == account.report.iaid),
-                key=lambda each: each.written,
-                default=account.report,
-            )
-            if account.state == "granted" and account.report.life_starts != latest.life_starts:
-                same = [each.written for each in mates if each.life_starts == latest.life_starts]
-                yield account, max(same) + JUDGED_AFTER
-
-    def deadlines(self) -> set[float]:
-        """All times at which something changes by itself."""
-        times = {at for _, at in self.left_out()}
-        for each in self.accounts.values():
-            if each.lives:
-                times |= {each.until, each.report.ends(each.report.preferred)}
-        return times
+"""No shorter prefix is accepted, nor looked at as one that is around."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +37,7 @@ class Delegation:
     began: float = 0.0
     uplinks: frozenset[str] = frozenset()
     left_out: bool = False
+    unconfirmed: bool = False
 
     @property
     def yields(self) -> bool:
@@ -278,7 +116,7 @@ def delegations(facts: Facts, now: float) -> list[Delegation]:
     for route, added in book.routes.items():
         if book.speaks(route):
             bare[route.prefix] = max(added, bare.get(route.prefix, 0))
-    leased = {prefix for (prefix, _), each in book.accounts.items() if each.lives}
+    leased = {each.report.prefix for each in book.accounts.values() if each.lives}
     found = [leased_one(facts, book, prefix, now, unknown=prefix in bare) for prefix in leased]
     found += [
         Delegation(prefix, "granted", "kernel", began=added)
@@ -298,12 +136,11 @@ def delegations(facts: Facts, now: float) -> list[Delegation]:
 
 def leased_one(facts: Facts, book: Book, prefix: IPv6Network, now: float, *, unknown: bool) -> Delegation:
     """What all that report a prefix say together: the one that began first is shown."""
-    lives = [each for (of, _), each in book.accounts.items() if of == prefix and each.lives]
+    lives = [each for each in book.of(prefix) if each.lives]
     lives = [each for each in lives if accepts_uplink(facts, each.report.uplink)] or lives
-    shown = min(
-        lives, key=lambda each: (each.report.uplink not in book.links, each.began, each.report.uplink)
-    )
+    shown = min(lives, key=lambda each: (each.report.uplink not in book.links, each.began))
     granted = [each.report for each in lives if each.state == "granted"]
+    endless = [each for each in lives if each.until == NEVER]
     undecided = [account.report for account, _ in book.left_out()]
     preferred = max((each.ends(each.preferred) for each in granted), default=None)
     state = "granted"
@@ -314,13 +151,14 @@ def leased_one(facts: Facts, book: Book, prefix: IPv6Network, now: float, *, unk
     return Delegation(
         prefix,
         state,
-        "dhclient",
+        shown.report.client,
         shown.report.uplink,
         preferred,
         None if unknown else max(each.until for each in lives),
         shown.began,
         frozenset(each.report.uplink for each in lives),
         bool(granted) and not unknown and all(each in undecided for each in granted),
+        bool(endless) and all(each.state != "granted" or book.is_unconfirmed(each) for each in endless),
     )
 
 

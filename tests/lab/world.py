@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import time
@@ -14,16 +13,17 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
 
-from tests.lab import debian, naive, naive_places
+from tests.lab import naive, naive_places
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import next_second
-from tests.lab.dhclient import HOOK
 from tests.lab.monitor import RouteMonitor
-from tests.lab.naive import Book, Discard, Facts, Report, Shown
+from tests.lab.naive import Facts, Shown
+from tests.lab.naive_ledger import ALONE, MESSAGE, Book, Discard, Report
 from tests.lab.naive_places import Memory
+from tests.lab.naive_status import assert_delegations, states, subnets_shown
 from tests.lab.namespace import Namespace, wait_until
+from tests.lab.reports import Reports, file_name
+from tests.lab.uplinks import Uplinks
 
 LINK = "link0"
 """A link of the host that is nobody's uplink."""
@@ -47,13 +47,11 @@ class World:
         self.host.ip(f"link add {LINK} type veth peer name other")
         for link in (LINK, "other"):
             self.host.ip(f"link set {link} up")
-        for uplink in ("up0", "up1"):
-            self.host.ip(f"link add {uplink} type veth peer name {uplink}-isp")
+        self.uplinks = Uplinks(self.host)
         folder = Path(mkdtemp(dir="/run"))
         self.stack.callback(rmtree, folder)
         self.daemon = self.stack.enter_context(Daemon(self.host, folder))
-        self.leases = self.daemon.runtime / "leases"
-        self.leases.mkdir()
+        self.reports = Reports(self.host, self.daemon.runtime)
         self.ledger_file = (
             self.daemon.runtime
             / "daemon"
@@ -62,6 +60,7 @@ class World:
         self.monitor = RouteMonitor(self.host, folder)
         self.book = Book()
         self.unseen: dict[str, Report] = {}  # lease files, by name
+        self.moved: set[str] = set()  # uplinks whose changes the daemon did not see yet
         self.again: set[Discard] = set()  # routes added since the daemon's last look
         self.uncertain: set[str] = set()  # lease files that it may have seen before it was killed
         self.unsettled = ""
@@ -72,7 +71,8 @@ class World:
         self.lo_up = True
         self.foreign = self.foreign_routes()
         self.remembered: dict[IPv6Network, Memory] = {}  # when it was settled last
-        self.batched = False
+        self.batched = False  # something came and went since
+        self.settled = self.foreign
 
     def close(self) -> None:
         if self.paused:
@@ -92,11 +92,11 @@ class World:
             if route["type"] != "multicast" and route["table"] != "150"
         )
 
-    def facts(self, routes: list[Shown], policy: Shown | None = None) -> Facts:
+    def facts(self, routes: list[Shown], policy: Shown | None = None, when: float | None = None) -> Facts:
         policy = self.policy if policy is None else policy
         book = deepcopy(self.book)
         if not self.alive:
-            self.note(book, routes, policy, now())
+            self.note(book, routes, policy, when or now())
         addresses = self.host.ip_json("-6 addr show")
         return Facts(policy, book, naive.foreign(routes), addresses, self.memories(), self.lo_up)
 
@@ -108,7 +108,11 @@ class World:
 
     def note(self, book: Book, routes: list[Shown], policy: Shown, when: float) -> None:
         """Write down all that there is to see now."""
-        book.links = {link["ifname"] for link in self.host.ip_json("link show")}
+        links = self.host.ip_json("link show")
+        carriers = {
+            link["ifname"]: link["ifindex"] if "LOWER_UP" in link["flags"] else None for link in links
+        }
+        book.see_links(carriers, self.uplinks.lost, when)
         book.see_routes(naive.standing(routes, policy) | naive.messages(routes), self.again, when)
         for report in sorted(self.unseen.values(), key=lambda each: each.written):
             book.hear(report, when)
@@ -122,20 +126,26 @@ class World:
 
     def see(self, when: float) -> None:
         self.note(self.book, self.routes(), self.policy, when)
-        self.unseen, self.again = {}, set()
+        self.unseen, self.again, self.moved, self.uplinks.lost = {}, set(), set(), set()
 
     def sync(self, name: str = "") -> None:
         """Before what must not be seen together with the change before it, nor with a deadline."""
-        if not self.alive and name in self.uncertain:
-            self.start()
+        if (not self.alive and name in self.uncertain) or name.partition("@")[2] in self.moved:
+            self.look_first()
         if not self.alive or self.paused:
             return
         if self.unsettled:
             self.settle()
         self.keep_off()
 
-    def keep_off(self) -> None:
-        while near := [at for at in self.book.deadlines() if abs(at - now()) < KEEP_OFF]:
+    def look_first(self) -> None:
+        """Have the daemon see all before what comes next."""
+        if not self.alive:
+            self.start()
+        self.settle()
+
+    def keep_off(self, ahead: float = KEEP_OFF) -> None:
+        while near := [at for at in self.book.deadlines() if -KEEP_OFF < at - now() < ahead]:
             time.sleep(max(near) + KEEP_OFF - now())
         self.book.pass_time(now())
 
@@ -148,10 +158,11 @@ class World:
         def others(routes: list[str]) -> list[str]:
             return [route for route in routes if not mine(json.loads(route))]
 
-        before = others(self.foreign)
+        before = self.foreign
         yield
         self.foreign = self.foreign_routes()
-        assert_same(before, others(self.foreign))
+        assert_same(others(before), others(self.foreign))
+        self.batched |= not set(before) - set(self.foreign) <= set(self.settled)
 
     def ip(self, words: str) -> None:
         """Run `ip`, which may find that there is nothing to do, or no way to do it."""
@@ -187,89 +198,70 @@ class World:
         prefix: IPv6Network,
         uplink: str,
         lifetimes: tuple[int, int],
-        age: int,
+        age: int = 0,
+        client: str = "dhclient",
+        *,
         second: int | None = None,
     ) -> None:
         """Write a lease file as the hook does; `second` is that of the Reply, which several may share."""
-        self.sync(lease_name(prefix, uplink))
-        uptime, modified = now(), time.time()
-        life_starts = int(modified) - age if age else second or next_second()
-        # What is older than what came before is not of the same exchange.
-        iaid = "00:00:00:02" if age or prefix.prefixlen in {64, 66} else "00:00:00:01"
-        new = self.leases / f".{lease_name(prefix, uplink)}.1"
-        new.write_text(lease_text(Report(prefix, uplink, iaid, life_starts, *lifetimes, uptime, age)))
-        os.utime(new, (modified, modified))
-        new.rename(self.leases / lease_name(prefix, uplink))
-        self.note_lease(prefix, uplink)
+        self.sync(file_name(prefix, uplink))
+        self.note_lease(self.reports.write(client, prefix, uplink, lifetimes, age, second=second))
 
-    def note_lease(self, prefix: IPv6Network, uplink: str) -> None:
+    def note_lease(self, report: Report) -> None:
         """Keep in mind a lease file that was written just now."""
-        file = self.leases / lease_name(prefix, uplink)
-        told = dict(line.split("=", 1) for line in file.read_text().splitlines())
-        assert (told["client"], told["prefix"], told["uplink"]) == ("dhclient", str(prefix), uplink)
-        life_starts = int(told["life_starts"])
-        # It may have begun at the end of the second that life_starts names.
-        age = max(file.stat().st_mtime - life_starts - 1, 0)
-        self.unseen[file.name] = Report(
-            prefix,
-            uplink,
-            told["iaid"],
-            life_starts,
-            int(told["preferred_lifetime"]),
-            int(told["valid_lifetime"]),
-            float(told["uptime"]),
-            age,
-            anew=told.get("reason") == "BOUND6",
-        )
+        name = file_name(report.prefix, report.uplink)
+        self.unseen[name] = report
         if self.alive and not self.paused:  # a hook takes its time, and a deadline may come before its file
-            self.book.pass_time(self.unseen[file.name].written)
-        self.changed(file.name)
+            self.book.pass_time(report.written)
+        self.changed(name)
 
-    def take_back(self, prefix: IPv6Network, uplink: str) -> None:
+    def take_back(self, prefix: IPv6Network, uplink: str, client: str = "dhclient") -> None:
         """Write what the hook does when the client or the server takes a prefix back."""
-        self.write_lease(prefix, uplink, (0, 0), 0)
+        self.write_lease(prefix, uplink, (0, 0), 0, client)
 
     def remove_lease(self, prefix: IPv6Network, uplink: str) -> None:
         """Remove a lease file, which says nothing."""
-        self.sync(lease_name(prefix, uplink))
-        (self.leases / lease_name(prefix, uplink)).unlink(missing_ok=True)
-        self.unseen.pop(lease_name(prefix, uplink), None)
+        name = file_name(prefix, uplink)
+        self.sync(name)
+        (self.reports.leases / name).unlink(missing_ok=True)
+        self.unseen.pop(name, None)
 
-    def call_hook(self, reason: str, prefix: IPv6Network, uplink: str, lifetimes: tuple[int, int]) -> None:
-        """Have dhclient's script call our hook."""
-        self.sync(lease_name(prefix, uplink))
-        which = "new" if reason in {"BOUND6", "RENEW6", "REBIND6"} else "old"
-        life_starts = next_second()
-        variables = {
-            "ip6_prefix": prefix,
-            "iaid": "00:00:00:01",
-            "life_starts": life_starts,
-            "preferred_life": lifetimes[0],
-            "max_life": lifetimes[1],
-        }
-        environment = {
-            "PATH": debian.environment()["PATH"],
-            "ANYIPD_RUNTIME_DIR": str(self.daemon.runtime),
-            "reason": reason,
-            "interface": uplink,
-            **{f"{which}_{key}": str(value) for key, value in variables.items()},
-        }
-        file = self.leases / lease_name(prefix, uplink)
-        before = file.stat().st_ino if file.exists() else None
+    def spoil_lease(self, name: str, junk: bytes) -> None:
+        """Put a file that is no lease, or no longer, in the place of one."""
+        self.sync(name)
+        new = self.reports.leases / ".junk"
+        new.write_bytes(junk)
+        new.rename(self.reports.leases / name)
+        self.unseen.pop(name, None)
+
+    def call_hook(
+        self,
+        reason: str,
+        prefix: IPv6Network,
+        uplink: str,
+        lifetimes: tuple[int, int],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Have dhclient's script call our hook; with `again` for the Reply that granted the prefix last."""
+        self.sync(file_name(prefix, uplink))
         with self.touching(lambda _: False):
-            self.host.run("dash", "-c", f". {HOOK}", env=environment)
+            report = self.reports.call_hook(reason, prefix, uplink, lifetimes, again=again)
         self.messages = naive.messages(self.routes())
-        self.again |= self.messages & {Discard(prefix, naive.MESSAGE), Discard(prefix, naive.ALONE)}
-        if reason in {"EXPIRE6", "STOP6", "DEPREF6"}:
-            assert before == (file.stat().st_ino if file.exists() else None)
+        if report:
+            self.again |= self.messages & {Discard(prefix, MESSAGE), Discard(prefix, ALONE)}
+            self.note_lease(report)
+        else:
             self.changed("routes")
-            return
-        told = dict(line.split("=", 1) for line in file.read_text().splitlines())
-        granted = which == "new" and lifetimes[1] > 0
-        assert (told["valid_lifetime"] != "0") == granted
-        if which == "new":
-            assert told["life_starts"] == str(life_starts)
-        self.note_lease(prefix, uplink)
+
+    def forget(self, prefix: IPv6Network) -> None:
+        """Have the operator forget a prefix."""
+        self.sync()
+        self.settle()
+        self.keep_off(ahead=1.0)  # it takes its time
+        done = self.daemon.control("forget", str(prefix), check=False)
+        assert done.returncode == (0 if self.book.forget(prefix, now()) else 1), done.stderr
+        self.changed("routes")
 
     def configure(self, text: str | None, policy: Shown | None) -> None:
         """Put a configuration in place, or none; `policy` is what it means, None that it is bad."""
@@ -362,10 +354,16 @@ class World:
             self.lo_up = True
             self.await_addresses()
 
-    def uplink(self, name: str, *, there: bool) -> None:
-        """Have an uplink come or go."""
+    def change_links(self, *names: str, change: Callable[[], None]) -> None:
+        """Do something to uplinks, which the daemon sees before it sees what is reported on them later.
+
+        The kernel names no time of it, so nobody could say what was first.
+        """
         self.sync()
-        self.ip(f"link add {name} type veth peer name {name}-isp" if there else f"link delete {name}")
+        if any(report.uplink in names for report in self.unseen.values()):
+            self.look_first()
+        change()
+        self.moved |= set(names)
         self.changed("routes")
 
     def batch(self, lines: list[str]) -> None:
@@ -407,7 +405,7 @@ class World:
                             spot = before.kept.get(member)
                             if spot and spot.prefixlen == entry.get("length", 64) and places.is_free(spot):
                                 assert after.kept.get(member) == spot
-        self.remembered, self.batched = memories, False
+        self.remembered, self.batched, self.settled = memories, False, self.foreign
 
     def wait(self) -> None:
         told = ""
@@ -448,7 +446,7 @@ class World:
         } - facts.book.fallen
         self.messages = self.messages & standing if standing >= needed else self.messages
         for each in facts.book.routes.keys() - standing:
-            if each.metric in {naive.MESSAGE, naive.ALONE} and each not in self.book.fallen:
+            if each.metric in {MESSAGE, ALONE} and each not in self.book.fallen:
                 self.book.routes.pop(each, None)
         odd = (needed - standing) | (standing - self.messages)
         return f"messages: {odd}" if odd else ""
@@ -483,8 +481,8 @@ class World:
             routes, since = self.routes(), now()
             shown = self.daemon.status()
             until = now()
-            facts = self.facts(routes, shown_by)
-            expected = [self.expected_status(facts, routes, when) for when in (since, until)]
+            facts = self.facts(routes, shown_by, until)
+            expected = [subnets_shown(facts, routes, when) for when in (since, until)]
             delegated = [naive.delegations(facts, when) for when in (since, until)]
             same = expected[0] == expected[1] and states(delegated[0]) == states(delegated[1])
             if same and routes_alike(routes, self.routes()):
@@ -497,27 +495,6 @@ class World:
         assert found == expected[1]
         assert_delegations(shown["delegations"], naive.delegations(facts, until), since, until)
 
-    def expected_status(self, facts: Facts, routes: list[Shown], when: float) -> list[tuple[Any, ...]]:
-        present = {
-            (route["dst"], route["protocol"], route["type"]): None
-            for route in routes
-            if route["table"] == "local" and route["metric"] == 1024
-        }
-
-        def state(subnet: naive.Subnet) -> str:
-            if subnet.state != "wanted":
-                return subnet.state
-            shown = naive.show("local", subnet.prefix, "local", 1024)["dst"] if subnet.prefix else ""
-            if (shown, "150", "local") in present:
-                return "bound"
-            foreign = any(dst == shown and protocol != "150" for dst, protocol, _ in present)
-            return "conflict" if foreign else "missing"
-
-        return sorted(
-            (each.name, str(each.delegation), str(each.prefix) if each.prefix else None, state(each))
-            for each in naive.subnets(facts, when)
-        )
-
 
 def assert_same(before: list[str], after: list[str]) -> None:
     changes = [f"- {route}" for route in before if route not in after]
@@ -525,48 +502,8 @@ def assert_same(before: list[str], after: list[str]) -> None:
     assert not changes, "foreign routes changed:\n" + "\n".join(changes)
 
 
-def states(delegations: list[naive.Delegation]) -> dict[str, tuple[str, str, str | None]]:
-    return {str(each.prefix): (each.state, each.source, each.uplink) for each in delegations}
-
-
-def assert_delegations(
-    shown: list[dict[str, Any]], expected: list[naive.Delegation], since: float, until: float
-) -> None:
-    by_prefix = {one["prefix"]: one for one in shown}
-    assert len(by_prefix) == len(shown)
-    told = {prefix: (one["state"], one["source"], one["uplink"]) for prefix, one in by_prefix.items()}
-    assert told == states(expected), f"shown {shown}\nexpected {expected}\nfrom {since} to {until}"
-    for each in expected:
-        one = by_prefix[str(each.prefix)]
-        for key, end in (("preferred_lifetime", each.preferred_until), ("valid_lifetime", each.valid_until)):
-            if end is None:
-                assert one[key] is None
-            elif end == naive.NEVER:
-                assert one[key] == "infinite"
-            else:
-                assert max(end - until, 0) - 1 <= one[key] <= max(end - since, 0)
-
-
 def routes_alike(some: list[Shown], others: list[Shown]) -> bool:
     return sorted(map(naive.text, some)) == sorted(map(naive.text, others))
-
-
-def lease_name(prefix: IPv6Network, uplink: str) -> str:
-    return f"{prefix.network_address}_{prefix.prefixlen}@{uplink}"
-
-
-def lease_text(report: Report) -> str:
-    fields = {
-        "client": "dhclient",
-        "prefix": report.prefix,
-        "uplink": report.uplink,
-        "iaid": report.iaid,
-        "life_starts": report.life_starts,
-        "preferred_lifetime": report.preferred,
-        "valid_lifetime": report.valid,
-        "uptime": f"{report.written:.2f}",
-    }
-    return "".join(f"{key}={value}\n" for key, value in fields.items())
 
 
 def now() -> float:
