@@ -55,6 +55,7 @@ class Daemon(Passes):
         self._networkd_calls = asyncio.Event()
         self._misunderstood = ""
         self._unwritten: str | None = None
+        self._overfull: set[str | None] = set()
 
     @property
     def in_force(self) -> InForce:
@@ -185,6 +186,7 @@ class Daemon(Passes):
         for complaint in reconciler.complaints:
             _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
         reconciler.complaints.clear()
+        self._tell_overfull()
         decision = reconciler.decide(clock.now())
         reconciler.remember(decision)
         whole = Stale.PRESENT in stale
@@ -213,6 +215,13 @@ class Daemon(Passes):
         self._deadline = decision.deadline
         self._alarm.set(decision.deadline)
         self._write_ledger()
+
+    def _tell_overfull(self) -> None:
+        overfull = set(self._reconciler.ledger.overfull)
+        for uplink in overfull - self._overfull:
+            reason = "more are reported at once than accept.at_most allows to accept, or to show as refused"
+            _log.warning("delegations passed over", uplink=uplink or "unknown", reason=reason)
+        self._overfull = overfull
 
     def _write_ledger(self) -> None:
         try:

@@ -43,6 +43,10 @@ SLICE = 0.002
 """Seconds after which the loop gets a turn within a pass; a step of work takes a millisecond or two."""
 
 
+SHOWN_OF_ACCEPTED = 2
+"""Times as many delegations of an uplink are known as may be accepted; a server may grant thousands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What should be so at the time it was made; `deadline` is when that changes by itself.
@@ -163,7 +167,8 @@ class Reconciler:
             self.observe_discards()
         now = clock.now()
         silent = () if self.networkd.understood else ("networkd",)
-        self.ledger.take(self._leased + self.networkd.leases, now, silent=silent)
+        reported = self._leased + self.networkd.leases
+        self.ledger.take(reported, now, silent=silent, most=self._most)
         self._delegations = self.delegations(now)
         delegated = [each.prefix for each in self._delegations if each.is_usable]
         self._nameservers.look()
@@ -199,7 +204,13 @@ class Reconciler:
 
     def delegations(self, now: float) -> list[Delegation]:
         """Say what is delegated, and what of it the policy accepts."""
-        return gate(self.ledger.delegations(now, partial(accepts_uplink, self.policy)), self.policy)
+        known = self.ledger.delegations(now, partial(accepts_uplink, self.policy), self._most)
+        return gate(known, self.policy)
+
+    @property
+    def _most(self) -> int:
+        """Delegations of an uplink that are known: those beyond `accept.at_most` are shown as refused."""
+        return SHOWN_OF_ACCEPTED * self.policy.accept.at_most
 
     def observe_addresses(self, delegated: Sequence[Prefix]) -> None:
         """Look for addresses on links inside delegated prefixes."""

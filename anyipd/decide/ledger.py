@@ -12,7 +12,7 @@ it: one that stood while a lease for its prefix, or around it, was known never o
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -68,6 +68,9 @@ JUDGED_AFTER = 0.3
 
 CLOCK_STEP = 5.0
 """Seconds by which the wall clock must have been set back for an older Reply to be the later one."""
+
+MAX_NEW = 64
+"""Records of an uplink that are taken in above the limit until it is judged which of all stay."""
 
 MAX_ENDED = 256
 """Records kept that are withdrawn or expired: each says that a route or a late report means nothing."""
@@ -136,6 +139,7 @@ class Ledger:
         self._seen_routes = routes is not None
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
+        self._passed_over: dict[str | None, float] = {}
 
     @property
     def records(self) -> Collection[Record]:
@@ -160,22 +164,71 @@ class Ledger:
 
     # What is reported.
 
-    def take(self, leases: Iterable[Lease], now: float, *, silent: Collection[str] = ()) -> None:
-        """Take in all reports at hand. `silent` are clients that are there, and cannot be understood."""
+    @property
+    def overfull(self) -> Collection[str | None]:
+        """Return the uplinks on which more was reported than is taken in."""
+        return self._passed_over.keys()
+
+    def take(
+        self,
+        leases: Iterable[Lease],
+        now: float,
+        *,
+        silent: Collection[str] = (),
+        most: float = INFINITE,
+    ) -> None:
+        """Take in all reports at hand.
+
+        `silent` are clients that are there, and cannot be understood. Of an uplink `most` records stay, for a
+        server may delegate thousands of prefixes.
+        """
+        live = self._live()
         # A withdrawal may end what was reported on another uplink: before it, but not since.
         for lease in sorted(leases, key=attrgetter("written")):
-            self._report(lease, now)
+            if self._report(lease, now, has_room=live[lease.uplink] < most + MAX_NEW):
+                live[lease.uplink] += 1
         self.pass_time(now, silent=silent)
+        self._pass_over(most)
 
-    def _report(self, lease: Lease, now: float) -> None:
+    def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
+        """Take in a report; say whether it began a record."""
         record = self._records.get((lease.prefix, lease.client, lease.uplink))
         if record and record.lease == lease:
-            return
+            return False
         if lease.lifetime == 0:
             if record is None or lease.written >= record.lease.written:
                 self._withdraw(lease, now)
-        elif record is None or _is_later(lease, record):
-            self._change(record, Event.GRANT, lease, now)
+        elif record:
+            if _is_later(lease, record):
+                self._change(record, Event.GRANT, lease, now)
+        elif lease.written > self._passed_over.get(lease.uplink, -INFINITE):
+            if has_room:
+                self._change(None, Event.GRANT, lease, now)
+                return True
+            self._passed_over[lease.uplink] = lease.written
+        return False
+
+    def _live(self) -> Counter[str | None]:
+        """Count the live records of each uplink."""
+        return Counter(record.lease.uplink for record in self._records.values() if record.state in LIVE)
+
+    def _pass_over(self, most: float) -> None:
+        """Forget what is too much of an uplink, once all of it is judged, until it is reported again."""
+        live = self._live()
+        for uplink in [uplink for uplink in self._passed_over if live[uplink] < most]:
+            del self._passed_over[uplink]
+        for uplink in [uplink for uplink, count in live.items() if count > most]:
+            records = [r for r in self._records.values() if r.lease.uplink == uplink and r.state in LIVE]
+            if any(record.key in self._to_judge for record in records):
+                continue
+            # The same order as that of the gate.
+            records.sort(
+                key=lambda r: (r.state is State.SUPERSEDED, r.began if r.state is State.GRANTED else -r.since)
+            )
+            for record in records[int(most) :]:
+                self._drop(record)
+                before = self._passed_over.get(uplink, -INFINITE)
+                self._passed_over[uplink] = max(before, record.lease.written)
 
     def _withdraw(self, lease: Lease, now: float) -> None:
         """End what this client reported on this uplink, and under the names of links that are gone."""
@@ -316,21 +369,28 @@ class Ledger:
         # What expired may be reported again, and is over all the same; what was withdrawn must stay so.
         ended.sort(key=lambda record: (record.state is State.WITHDRAWN, record.since))
         for record in ended[:-MAX_ENDED]:
-            self.version += 1
-            del self._records[record.key]
-            keys = self._keys[record.lease.prefix]
-            del keys[record.key]
-            if not keys:
-                del self._keys[record.lease.prefix]
+            self._drop(record)
+
+    def _drop(self, record: Record) -> None:
+        self.version += 1
+        del self._records[record.key]
+        keys = self._keys[record.lease.prefix]
+        del keys[record.key]
+        if not keys:
+            del self._keys[record.lease.prefix]
 
     # What is asked.
 
     def delegations(
-        self, now: float, accepts: Callable[[str | None], bool] = lambda _: True
+        self,
+        now: float,
+        accepts: Callable[[str | None], bool] = lambda _: True,
+        most: int | None = None,
     ) -> list[Delegation]:
         """Return what is delegated, in the order of the prefixes.
 
-        `accepts` says which uplinks may tell: what an accepted one reports goes before what another does.
+        `accepts` says which uplinks may tell: what an accepted one reports goes before what another does. Of
+        those that only a route tells of no more than `most` count, the first ones.
         """
         reports: defaultdict[Prefix, list[Record]] = defaultdict(list)
         for record in self._records.values():
@@ -340,6 +400,7 @@ class Ledger:
         for route, added in self._routes.items():
             if self._speaks(route):
                 bare[route.prefix] = max(added, bare.get(route.prefix, -INFINITE))
+        alone = sorted(bare.keys() - reports.keys(), key=lambda prefix: (bare[prefix], prefix))[:most]
         return [
             self._merged(
                 [r for r in reports[prefix] if accepts(r.lease.uplink)] or reports[prefix],
@@ -348,7 +409,7 @@ class Ledger:
             )
             if prefix in reports
             else Delegation(prefix, KERNEL, DelegationState.GRANTED, began=bare[prefix])
-            for prefix in sorted({*reports, *bare})
+            for prefix in sorted({*reports, *alone})
         ]
 
     def _merged(self, records: list[Record], now: float, *, unknown: bool) -> Delegation:

@@ -1,0 +1,63 @@
+"""S6: a server delegates thousands of prefixes to a host that has some by another uplink."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.lab.daemon import Daemon
+from tests.lab.delegated import bound, subnets, write_lease
+from tests.lab.namespace import wait_until
+
+GOOD = "2001:db8:100::/60"
+THOUSANDS = 5000
+MAX_KIB = 5 * 1024
+
+
+def resident(daemon: Daemon) -> int:
+    """Give the daemon's memory in KiB."""
+    status = Path(f"/proc/{daemon.running.pid}/status").read_text()
+    return int(status.split("\nVmRSS:")[1].split()[0])
+
+
+def ticks(daemon: Daemon) -> int:
+    """Give the processor time that it took so far, in hundredths of a second."""
+    fields = Path(f"/proc/{daemon.running.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_thousands_of_prefixes_cost_little(daemon: Daemon) -> None:
+    host = daemon.namespace
+    for link in ("good", "bad"):
+        host.ip(f"link add {link} up type veth peer {link}-far")
+    daemon.configure("subnets: [{name: web}]")
+    write_lease(daemon.runtime, uplink="good", prefix=GOOD)
+    daemon.start()
+    before = resident(daemon)
+    for number in range(THOUSANDS):
+        write_lease(
+            *(daemon.runtime, f"bad{number}"),
+            uplink="bad",
+            prefix=f"2001:db8:1{number:03x}::/60",
+            life_starts=1,
+            valid_lifetime=60,
+            preferred_lifetime=60,
+        )
+    daemon.wait_for("delegations passed over")
+    wait_until(lambda: len(bound(host)) == 17)
+    assert subnets(GOOD, 1) <= bound(host)
+    daemon.reload()  # everything is read and decided by then
+    assert resident(daemon) - before <= MAX_KIB
+    used = ticks(daemon)
+    time.sleep(2)
+    assert ticks(daemon) - used < 10
+    begun = time.monotonic()
+    assert len(daemon.status()["delegations"]) == 1 + 2 * 16
+    assert time.monotonic() - begun < 5
+    # He left: his prefixes end, and the next that the uplink is delegated is bound.
+    for number in range(THOUSANDS):
+        (daemon.runtime / "leases" / f"bad{number}").unlink()
+    wait_until(lambda: bound(host) == subnets(GOOD, 1), 80)
+    right = "2001:db8:f000::/60"
+    write_lease(daemon.runtime, "right", uplink="bad", prefix=right)
+    wait_until(lambda: bound(host) == subnets(GOOD, 1) | subnets(right, 1))
