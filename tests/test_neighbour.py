@@ -17,8 +17,9 @@ from bench.rig import resident
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
 from tests.lab.kea import Kea, Offer
+from tests.lab.lan import Lan
 from tests.lab.namespace import Namespace, wait_until
-from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
+from tests.lab.network import HOST_LINK_LOCAL, Uplink
 from tests.lab.networkd import Networkd
 from tests.lab.solicitor import Answer, Solicitor
 from tests.test_neighbour_message import BAD
@@ -140,46 +141,9 @@ def test_addresses_of_the_link_are_left_to_the_kernel(router: Solicitor, uplink:
     wait_until(lambda: {told(answer)[1] for answer in router.ask([own]).values()} == {SOLICITED})
 
 
-@pytest.mark.usefixtures("running")
-class Lan:
-    """A bridge in the router's namespace: the host on it, and another node that has an address of SUBNET."""
-
-    def __init__(self, router: Namespace, host: Namespace, other: Namespace) -> None:
-        self.router, self.other = router, other
-        self.owned = SUBNET.address + 0x77
-        router.ip("link add lan type bridge mcast_snooping 0")
-        router.ip("link set lan up")
-        router.ip(f"addr add {ISP_LINK_LOCAL}/64 dev lan nodad")
-        # From outside: to the host, all of SUBNET is itself.
-        router.ip("addr add 2001:db8:ffff::1/128 dev lo nodad")
-        router.ip(f"-6 route add {SUBNET} dev lan")
-        for node, link in ((host, "uplink"), (other, "other")):
-            router.ip(f"link add to-{link} type veth peer name {link} netns {node.name}")
-            router.ip(f"link set to-{link} master lan up")
-            node.ip(f"link set {link} up")
-            node.ip(f"addr add fe80::{2 if node is host else 77}/64 dev {link} nodad")
-            node.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {link}")
-        other.ip(f"addr add {address_text(self.owned)}/128 dev other nodad")
-
-    def ping(self, address: int, *options: str) -> None:
-        """Ping from the router, once unless options say more. Raises CalledProcessError without an answer."""
-        source = ["-I", "2001:db8:ffff::1"]
-        self.router.run("ping", *source, "-W2", *(options or ["-c1"]), address_text(address))
-
-    def neighbour(self) -> str | None:
-        """Where the router believes the address to be."""
-        found = self.router.ip_json(f"-6 neigh show to {address_text(self.owned)} dev lan")
-        return found[0].get("lladdr") if found else None
-
-    def reached(self) -> int:
-        """Count the echo requests that came to the other node."""
-        text = self.other.run("cat", "/proc/net/snmp6").stdout
-        return int(next(line for line in text.splitlines() if line.startswith("Icmp6InEchos")).split()[1])
-
-
 @pytest.fixture
 def lan(lab: Callable[[str], Namespace], isp: Namespace, host: Namespace) -> Lan:
-    return Lan(isp, host, lab("other"))
+    return Lan(isp, host, lab("other"), SUBNET)
 
 
 def test_an_address_of_another_node_stays_reachable_there(

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyipd.model import Prefix, Subnets, SubnetState
-from anyipd.neighbour import owners
 from anyipd.neighbour.answerer import LATELY, MOST_ASKED, SOLICIT_PACE, Answerer
 from anyipd.neighbour.message import ADVERTISEMENT, SOLICITATION, Advertiser, Message, parse
-from anyipd.neighbour.owners import PATIENCE, Owners
+from anyipd.neighbour.owners import ANSWER_TIMEOUT, DISBELIEF, MAX_CLAIMS, MAX_QUESTIONS, Owners
 from anyipd.neighbour.spans import Spans, answered
 from anyipd.policy import parse as policy
 
@@ -54,9 +53,9 @@ def detecting(target: int) -> bytes:
     return frame[:18] + (24).to_bytes(2) + frame[20:54] + body
 
 
-def announcements(answerer: Answerer) -> list[int]:
+def announcements(answerer: Answerer, now: float) -> list[int]:
     found = []
-    while frame := answerer.announcement():
+    while frame := answerer.announcement(now):
         found.append(read(frame)[3])
     return found
 
@@ -117,11 +116,101 @@ def test_an_owner_who_is_gone_is_none(answerer: Answerer) -> None:
     assert answers == [{SOLICITATION: TARGET}, {}, {SOLICITATION: TARGET}, {ADVERTISEMENT: TARGET}]
 
 
+def test_an_owner_who_answered_may_miss_one_question(answerer: Answerer) -> None:
+    answerer.answer(other.announce(TARGET), 1)
+    for now in (2, 4, 6):
+        assert said(answerer.answer(router.solicit(TARGET), now)) == [(SOLICITATION, TARGET)]
+        assert said(answerer.answer(router.solicit(TARGET), now + 1)) == [(SOLICITATION, TARGET)]
+        answerer.answer(other.answer(OURS, LINK_LOCAL + 1, TARGET), now + 1)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [other.announce(TARGET), other.answer(ROUTER, LINK_LOCAL + 2, TARGET), detecting(TARGET)],
+    ids=["announces", "answers somebody else", "detects duplicates"],
+)
+def test_a_claim_is_no_answer(answerer: Answerer, claim: bytes) -> None:
+    """However often it comes. It silences us at most twice in a minute, and each has us ask once at most."""
+    silent: list[float] = []
+    asked = 0
+    times = [n / 10 for n in range(600)]
+    for now in times:
+        answerer.answer(claim, now)
+        found = dict(said(answerer.answer(router.solicit(TARGET), now)))
+        asked += SOLICITATION in found
+        silent += [] if ADVERTISEMENT in found else [now]
+    assert silent == [now for now in times if now < 2 * ANSWER_TIMEOUT]
+    assert asked <= 60 / ANSWER_TIMEOUT
+
+
+def test_an_owner_who_comes_after_false_claims_is_found(answerer: Answerer) -> None:
+    answerer.answer(other.announce(TARGET), 1)
+    for now in (2.0, 3.0):
+        answerer.answer(router.solicit(TARGET), now)
+    assert said(answerer.answer(router.solicit(TARGET), 4)) == [(ADVERTISEMENT, TARGET)]
+    answerer.answer(detecting(TARGET), 5)
+    assert said(answerer.answer(router.solicit(TARGET), 7)) == [
+        (ADVERTISEMENT, TARGET),
+        (SOLICITATION, TARGET),
+    ]
+    answerer.answer(other.answer(OURS, LINK_LOCAL + 1, TARGET), 7.01)
+    for now in (7.1, 8, 9):
+        assert ADVERTISEMENT not in dict(said(answerer.answer(router.solicit(TARGET), now)))
+
+
+def test_false_claims_are_held_against_an_address_for_a_minute(answerer: Answerer) -> None:
+    answerer.answer(other.announce(TARGET), 1)
+    asked = 2 + ANSWER_TIMEOUT
+    for now in (2.0, asked):
+        answerer.answer(router.solicit(TARGET), now)
+    answerer.answer(other.announce(TARGET), asked + DISBELIEF - 1)
+    assert said(answerer.answer(router.solicit(TARGET), asked + DISBELIEF)) == [(SOLICITATION, TARGET)]
+
+
+def test_what_is_claimed_by_many_at_once_is_answered_for_again(answerer: Answerer) -> None:
+    """As a router asks: thrice, a second apart."""
+    targets = [TARGET + number for number in range(300)]
+    for target in targets:
+        answerer.answer(other.announce(target), 1)
+    found = [
+        [
+            said(answerer.answer(router.solicit(target), now + number / 10_000))
+            for number, target in enumerate(targets)
+        ]
+        for now in (2, 3, 4)
+    ]
+    assert found[0] == [[(SOLICITATION, target)] for target in targets]
+    assert found[1].count([(SOLICITATION, targets[0])]) == 1
+    assert found[1][1:] == [[(ADVERTISEMENT, target)] for target in targets[1:]]
+    assert found[2] == [[(ADVERTISEMENT, target)] for target in targets]
+
+
 def test_a_flood_of_claims_costs_no_memory_and_silences_no_other_address(answerer: Answerer) -> None:
-    for number in range(owners.MOST + 100):
+    for number in range(MAX_CLAIMS + 100):
         answerer.answer(other.announce(TARGET + number), 1)
-    assert ADVERTISEMENT not in dict(said(answerer.answer(router.solicit(TARGET + owners.MOST), 2)))
+    assert ADVERTISEMENT not in dict(said(answerer.answer(router.solicit(TARGET + MAX_CLAIMS), 2)))
     assert ADVERTISEMENT in dict(said(answerer.answer(router.solicit(TARGET), 2)))  # driven out
+
+
+def test_no_flood_drives_out_what_was_found_out(answerer: Answerer) -> None:
+    """Neither that somebody answers for an address, nor that nobody does."""
+    owned, false = TARGET - 1, TARGET - 2
+    for target in (owned, false):
+        answerer.answer(other.announce(target), 0)
+        answerer.answer(router.solicit(target), 0)
+    answerer.answer(other.answer(OURS, LINK_LOCAL + 1, owned), 0)
+    silenced = 0
+    for number in range(2 * MAX_QUESTIONS):
+        answerer.answer(other.announce(TARGET + number), 1)
+        silenced += ADVERTISEMENT not in dict(said(answerer.answer(router.solicit(TARGET + number), 1)))
+    assert silenced == MAX_QUESTIONS - 2  # where we cannot ask, we answer
+    answerer.answer(other.announce(false), 2)
+    answerer.answer(router.solicit(false), 2)  # asked again, at our own expense
+    assert said(answerer.answer(router.solicit(owned), 3)) == [(SOLICITATION, owned)]
+    assert (ADVERTISEMENT, false) in said(answerer.answer(router.solicit(false), 3))
+    # What was asked for long ago makes room.
+    answerer.answer(other.announce(TARGET - 3), 1 + DISBELIEF)
+    assert said(answerer.answer(router.solicit(TARGET - 3), 1 + DISBELIEF)) == [(SOLICITATION, TARGET - 3)]
 
 
 def test_what_was_asked_for_lately_is_announced_when_it_is_ours_again(answerer: Answerer) -> None:
@@ -132,13 +221,13 @@ def test_what_was_asked_for_lately_is_announced_when_it_is_ours_again(answerer: 
     for target in (lately, elsewhere, OWN):
         assert answerer.answer(router.solicit(target), now - 1) == ()
     answerer.answer_for(SPANS, {OWN}, now)
-    assert announcements(answerer) == [lately]
+    assert announcements(answerer, now) == [lately]
     answerer.answer(router.solicit(owned), now)
     answerer.answer(other.announce(owned), now)
     answerer.answer_for(SPANS, {OWN}, now)
-    assert announcements(answerer) == []
+    assert announcements(answerer, now) == []
     answerer.speak_as(ROUTER, LINK_LOCAL + 1, now)
-    assert announcements(answerer) == [lately]  # another place on Ethernet
+    assert announcements(answerer, now) == [lately]  # another place on Ethernet
 
 
 def test_an_own_address_that_goes_is_never_announced(answerer: Answerer) -> None:
@@ -150,7 +239,7 @@ def test_an_own_address_that_goes_is_never_announced(answerer: Answerer) -> None
     answerer.answer_for(SPANS, set(), 2)
     answerer.speak_as(ROUTER, LINK_LOCAL + 1, 2)
     answerer.speak_as(OURS, LINK_LOCAL + 1, 2)
-    assert announcements(answerer) == []
+    assert announcements(answerer, 2) == []
     assert said(answerer.answer(router.solicit(OWN), 3)) == [(ADVERTISEMENT, OWN), (SOLICITATION, OWN)]
 
 
@@ -159,7 +248,7 @@ def test_what_goes_before_it_was_announced_is_not(answerer: Answerer) -> None:
     answerer.answer(router.solicit(TARGET), 1)
     answerer.answer_for(SPANS, {OWN}, 2)
     answerer.answer_for(Spans(), {OWN}, 2)
-    assert announcements(answerer) == []
+    assert announcements(answerer, 2) == []
 
 
 def test_announcements_are_bounded(answerer: Answerer) -> None:
@@ -170,26 +259,62 @@ def test_announcements_are_bounded(answerer: Answerer) -> None:
     for _ in range(3):  # a link that flaps
         answerer.fall_silent()
         answerer.speak_as(OURS, LINK_LOCAL + 1, 2)
-    assert announcements(answerer) == [TARGET + number for number in range(10, MOST_ASKED + 10)]
+    assert announcements(answerer, 2) == [TARGET + number for number in range(10, MOST_ASKED + 10)]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["see", "doubt"]), st.integers(0, 5), st.floats(0, 3)), max_size=60)
+def test_what_is_kept_in_mind_is_bounded() -> None:
+    found = Owners()
+    for number in range(3 * MAX_QUESTIONS):
+        found.claim(number)
+        found.doubt(number, number / 10, spare=True)
+        found.claim(number)
+    assert len(found) == MAX_CLAIMS + MAX_QUESTIONS
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "confirm", "solicit"]), st.floats(0, 30) | st.floats(0, 1), st.booleans()
+    ),
+    max_size=60,
 )
-def test_an_owner_is_asked_twice_before_he_is_forgotten(steps: list[tuple[str, int, float]]) -> None:
+
+
+@given(STEPS)
+def test_a_claim_costs_as_much_as_it_costs_us(steps: list[tuple[str, float, bool]]) -> None:
     found, now = Owners(), 0.0
-    asked: dict[int, list[float]] = {}
-    for step, address, later in steps:
+    paid = asked = 0
+    asked_at = float("-inf")
+    for step, later, _ in steps:
         now += later
-        if step == "see":
-            found.see(address)
-            asked[address] = []
-        elif address in found:
-            if found.doubt(address, now):
-                assert not asked[address] or now >= asked[address][-1] + PATIENCE
-                asked[address].append(now)
-            if address not in found:
-                assert len(asked[address]) == owners.MOST_UNANSWERED
+        if step == "claim":
+            found.claim(TARGET)
+            paid += 1
+        elif step == "confirm":
+            found.confirm(TARGET, now)
+            paid += 1
+        elif found.doubt(TARGET, now, spare=False)[1]:
+            assert now >= asked_at + ANSWER_TIMEOUT
+            asked_at = now
+            asked += 1
+        assert asked <= paid
+
+
+@given(STEPS)
+def test_claims_without_an_answer_silence_us_twice_a_minute(steps: list[tuple[str, float, bool]]) -> None:
+    found, now = Owners(), 0.0
+    silent_since: list[float] = []
+    for step, later, spare in steps:
+        now += later
+        if step == "solicit":
+            silent, ask = found.doubt(TARGET, now, spare=spare)
+            if silent and ask:
+                silent_since.append(now)
+            assert not silent or now < silent_since[-1] + ANSWER_TIMEOUT
+        else:
+            found.claim(TARGET)
+    assert all(
+        third >= first + DISBELIEF for first, third in zip(silent_since, silent_since[2:], strict=False)
+    )
 
 
 SPAN_LISTS = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)).map(lambda s: (s[0], s[0] + s[1])))

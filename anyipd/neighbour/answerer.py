@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from anyipd.neighbour.message import ADVERTISEMENT, UNSPECIFIED, Advertiser, parse
+from anyipd.neighbour.message import ADVERTISEMENT, UNSPECIFIED, Advertiser, is_answer_to, parse
 from anyipd.neighbour.owners import Owners
 from anyipd.neighbour.spans import Spans
 
@@ -18,8 +18,8 @@ MOST_ASKED, LATELY = 1024, 600.0
 remembers more neighbours than that (gc_thresh3 in net/ipv6/ndisc.c)."""
 
 SOLICIT_PACE, ANNOUNCE_PACE = 0.1, 0.02
-"""Seconds between two solicitations of ours, and between two announcements: all nodes of the link hear them.
-The latter are few, and routers wait for them."""
+"""Seconds between a solicitation of ours and one that no claim paid for, and between two announcements: all
+nodes of the link hear them. The latter are few, and routers wait for them."""
 
 
 class Answerer:
@@ -27,7 +27,7 @@ class Answerer:
 
     def __init__(self) -> None:
         self._advertiser: Advertiser | None = None
-        self._link_layer = b""
+        self._link_layer, self._source = b"", UNSPECIFIED
         self._spans = self._answered = Spans()  # with the link's own addresses, and without
         self._own: AbstractSet[int] = frozenset()
         self._owners = Owners()
@@ -37,7 +37,8 @@ class Answerer:
 
     def speak_as(self, link_layer: bytes, source: int, now: float) -> None:
         """Speak from this address on Ethernet, and from `source`, an address of the link, from now on."""
-        self._link_layer, self._advertiser = link_layer, Advertiser(link_layer, source)
+        self._link_layer, self._source = link_layer, source
+        self._advertiser = Advertiser(link_layer, source)
         self._announce_all_but(Spans(), now)
 
     def fall_silent(self) -> None:
@@ -63,11 +64,11 @@ class Answerer:
             address for address, at in self._asked.items() if now < at + LATELY and address not in before
         )
 
-    def announcement(self) -> bytes | None:
+    def announcement(self, now: float) -> bytes | None:
         """Give the next frame that is to be sent though nobody asked, if there is one."""
         while self._advertiser and self._to_announce:
             address = self._to_announce.popleft()
-            if address in self._answered and address not in self._owners:
+            if address in self._answered and not self._owners.may_have(address, now):
                 return self._advertiser.announce(address)
         return None
 
@@ -83,25 +84,27 @@ class Answerer:
         if kind == ADVERTISEMENT or source == UNSPECIFIED:
             # He has it, or is about to: detecting duplicates is how a node claims an address (RFC 4862, 5.4).
             if target in answered:
-                self._owners.see(target)
+                self._take_claim(kind, target, frame, now)
             return ()
         if source in answered:
-            self._owners.see(source)
+            self._owners.claim(source)
         known = self._remember(target, now)
         if target not in answered:
             return ()
-        answer = self._advertiser.answer(reply_to, source, target)
+        spare = now >= self._may_solicit_at
         if target in self._owners:
-            return self._after_owner(answer, target, now)
-        # Somebody may have it and have kept silent so far. His answer prevails over ours, and tells us.
-        doubtful = not known and now >= self._may_solicit_at
-        return (answer, self._solicit(target, now)) if doubtful else (answer,)
+            silent, ask = self._owners.doubt(target, now, spare=spare)
+        else:
+            # Somebody may have it and have kept silent so far. His answer prevails over ours, and tells us.
+            silent, ask = False, not known and spare
+        frames = () if silent else (self._advertiser.answer(reply_to, source, target),)
+        return (*frames, self._solicit(target, now)) if ask else frames
 
-    def _after_owner(self, answer: bytes, target: int, now: float) -> Sequence[bytes]:
-        """Give a solicitation of ours, or the answer once the address is nobody's, or nothing."""
-        if now >= self._may_solicit_at and self._owners.doubt(target, now):
-            return (self._solicit(target, now),)
-        return () if target in self._owners else (answer,)
+    def _take_claim(self, kind: int, target: int, frame: bytes, now: float) -> None:
+        if kind == ADVERTISEMENT and is_answer_to(self._source, frame):
+            self._owners.confirm(target, now)
+        else:
+            self._owners.claim(target)
 
     def _remember(self, target: int, now: float) -> bool:
         """Take note that the address is asked for; say whether it was lately."""

@@ -215,7 +215,7 @@ class Link:
         """Send one of the frames that nobody asked for."""
         self._timer = None
         with self._lock:
-            frame = self._answerer.announcement()
+            frame = self._answerer.announcement(time.monotonic())
         if frame and self._ear:
             self._ear.say(frame)
             self._announce_later()

@@ -32,7 +32,12 @@ _READ = struct.Struct(
     "H6x16s"  # ICMPv6: type and code, checksum, flags, target
 )
 _WRITTEN = struct.Struct("!6s32s16sHHL16s8s")  # the same with all fields; one is from source to source
-_ADDRESSES, _PAYLOAD = 22, 54  # where the source starts, and ICMPv6 behind the destination
+_ADDRESSES, _DESTINATION, _PAYLOAD, _FLAGS = (
+    22,
+    38,
+    54,
+    58,
+)  # where source, destination, ICMPv6, its flags start
 _SHORTEST = 24  # bytes of a message without options
 _UNIT = 8  # bytes that the lengths of options count in; a link-layer address option of Ethernet is one
 _ICMPV6 = 58
@@ -79,6 +84,11 @@ def parse(frame: bytes) -> Message | None:
     ):
         return None
     return kind, sender, asked_by, asked_for, link_layer or sender
+
+
+def is_answer_to(source: int, frame: bytes) -> bool:
+    """Say whether a valid advertisement answers a solicitation from this address (RFC 4861, 7.2.4)."""
+    return bool(frame[_FLAGS] & _SOLICITED >> 24) and frame[_DESTINATION:_PAYLOAD] == source.to_bytes(16)
 
 
 class _Form(NamedTuple):
