@@ -184,7 +184,7 @@ class Ledger:
         """
         live = self._live()
         # A withdrawal may end what was reported on another uplink: before it, but not since.
-        for lease in sorted(leases, key=attrgetter("written")):
+        for lease in sorted(leases, key=attrgetter("written", "prefix")):
             if self._report(lease, now, has_room=live[lease.uplink] < most + MAX_NEW):
                 live[lease.uplink] += 1
         self.pass_time(now, silent=silent)
@@ -222,9 +222,7 @@ class Ledger:
             if any(record.key in self._to_judge for record in records):
                 continue
             # The same order as that of the gate.
-            records.sort(
-                key=lambda r: (r.state is State.SUPERSEDED, r.began if r.state is State.GRANTED else -r.since)
-            )
+            records.sort(key=_rank)
             for record in records[int(most) :]:
                 self._drop(record)
                 before = self._passed_over.get(uplink, -INFINITE)
@@ -511,6 +509,12 @@ class Ledger:
     def _exists(self, uplink: str | None) -> bool:
         """Whether a link is there, as far as is known."""
         return uplink is None or not self._links or uplink in self._links
+
+
+def _rank(record: Record) -> tuple[bool, float, Prefix]:
+    """Order the records of an uplink: who came first, and behind them what was superseded last."""
+    superseded = record.state is State.SUPERSEDED
+    return superseded, -record.since if superseded else record.began, record.lease.prefix
 
 
 def _is_later(lease: Lease, record: Record) -> bool:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 from anyipd import here
@@ -110,17 +111,18 @@ class Leases:
     ) -> tuple[dict[str, _Known], list[Complaint]]:
         found: dict[str, _Known] = {}
         complaints = []
-        for entry in self._entries(arriving):
+        for name in self._names(arriving):
+            path = f"{self._directory}/{name}"
             try:
-                version = _version(entry.stat(follow_symlinks=False))
-                known = self._known.get(entry.name)
+                version = _version(os.lstat(path))
+                known = self._known.get(name)
                 if known is None or known[0] != version:
-                    known = version, self._read(entry.path, now)
+                    known = version, self._read(path, now)
                     if isinstance(known[1], Complaint):
                         complaints.append(known[1])
             except FileNotFoundError:
                 continue  # the hook was faster
-            found[entry.name] = known
+            found[name] = known
         return found, complaints
 
     def _read(self, path: str, now: Callable[[], float]) -> Lease | Complaint | None:
@@ -149,17 +151,17 @@ class Leases:
     def _leases(self) -> list[Lease]:
         return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
 
-    def _entries(self, arriving: AbstractSet[str]) -> list[os.DirEntry[str]]:
+    def _names(self, arriving: AbstractSet[str]) -> list[str]:
         try:
-            with os.scandir(self._directory) as entries:
-                # The hook writes under a name with a dot in front, then puts it in place.
-                return [each for each in entries if not each.name.startswith(".") or each.name in arriving]
+            # The hook writes under a name with a dot in front, then puts it in place.
+            names = os.listdir(self._directory)  # noqa: PTH208  there may be thousands
+            return [name for name in names if not name.startswith(".") or name in arriving]
         except FileNotFoundError:
             return []
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+    return status.st_ino, status.st_ctime_ns
 
 
 def compose(fields: Mapping[str, object]) -> bytes:
@@ -194,8 +196,8 @@ def parse(text: bytes, modified: float, now: float, where: Where) -> Lease | Non
     starts = uptime - max(modified - life_starts - 1, 0) if life_starts is not None else uptime
     return Lease(
         prefix=prefix,
-        client=fields["client"],
-        uplink=fields["uplink"],
+        client=intern(fields["client"]),  # thousands may have it in common
+        uplink=intern(fields["uplink"]),
         iaid=_iaid(fields["iaid"]),
         written=uptime,
         lifetime=INFINITE if valid == INFINITE_LIFETIME else valid,
