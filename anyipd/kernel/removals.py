@@ -30,24 +30,31 @@ _REMOVED_FROM_MAIN = bpf.assemble(
 
 
 class Removals:
-    """Counts the IPv6 routes that leave table main from now on."""
+    """Counts the IPv6 routes that leave table main from now on; cannot where no descriptor is left."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
-        )
+        self._socket: socket.socket | None = None
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
+            )
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            return
         enlarge(self._socket, _RECEIVE_BUFFER)
         bpf.attach(self._socket, _REMOVED_FROM_MAIN)
         self._socket.bind((0, _RTMGRP_IPV6_ROUTE))
 
     def close(self) -> None:
         """Give the socket back."""
-        self._socket.close()
+        if self._socket:
+            self._socket.close()
 
     def count(self) -> int | None:
-        """Say how many there were since the last call, None where they were too many to be heard."""
+        """Say how many there were since the last call, None where that was not heard."""
         count, overrun = 0, False
-        while True:
+        while self._socket:
             try:
                 self._socket.recv(_KEPT)
             except BlockingIOError:
@@ -58,3 +65,4 @@ class Removals:
                 overrun = True
             else:
                 count += 1
+        return None

@@ -70,7 +70,7 @@ class Where(NamedTuple):
     booted: float
 
 
-_Known = tuple[tuple[int, ...], Lease | Complaint | None]
+_Known = tuple[int, Lease | Complaint | None]
 
 
 class Leases:
@@ -160,8 +160,8 @@ class Leases:
             return []
 
 
-def _version(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_ino, status.st_ctime_ns
+def _version(status: os.stat_result) -> int:
+    return status.st_ino << 64 | status.st_ctime_ns
 
 
 def compose(fields: Mapping[str, object]) -> bytes:
@@ -206,7 +206,7 @@ def parse(text: bytes, modified: float, now: float, where: Where) -> Lease | Non
         exclude=_exclude(fields["exclude"], prefix) if "exclude" in fields else None,
         reply=uptime if life_starts is None else life_starts,
         clock=0.0 if life_starts is None else modified - uptime,
-        instance=fields.get("pid") or None,
+        instance=intern(fields.get("pid", "")) or None,
         anew=fields.get("reason") == "BOUND6",
         duid=fields.get("duid_sha256"),
     )
@@ -254,4 +254,4 @@ def _iaid(text: str) -> str | None:
     quoted = _QUOTED_IAID.fullmatch(text)
     if quoted:
         return quoted[1].encode().hex(":")
-    return text if _HEX_IAID.fullmatch(text) else None
+    return intern(text) if _HEX_IAID.fullmatch(text) else None
