@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -336,6 +337,35 @@ def test_c11_no_carrier_for_three_seconds(line: Line, name: str) -> None:
     assert removed(monitor, *subnets(OLD)) == []
     assert line.answers(OLD) == [8, 8, 8]
     assert states(line) == {str(OLD): "granted"}
+
+
+@pytest.mark.parametrize("name", ["dhcpcd", DHCPCD_10])
+def test_c12_a_lan_in_the_prefix_has_no_carrier_for_three_seconds(line: Line, name: str) -> None:
+    """dhcpcd gives it the first /64, and takes its address away while it has no carrier."""
+    host = line.uplink.host
+    line.daemon.configure("")
+    line.daemon.reload()
+    for command in ("link add lan0 type veth peer name port", "link set lan0 up", "link set port up"):
+        host.ip(command)
+    line.kea.start(Offer(OLD))
+    dhcpcd = line.client(name)
+    assert isinstance(dhcpcd, Dhcpcd)
+    settings = dhcpcd.configuration.read_text()
+    dhcpcd.configuration.write_text(settings.replace("ia_pd 1 -", "ia_pd 1 lan0/0/64/1"))
+    dhcpcd.start()
+    first, second = map(str, subnets(OLD)[:2])
+    has_address = partial(host.ip, "-6 -oneline addr show dev lan0 scope global")
+    wait_until(lambda: first[:-4] in has_address())
+    wait_until(lambda: line.bound() == [second])
+    monitor = RouteMonitor(host, line.folder)
+    host.ip("link set port down")
+    wait_until(lambda: not has_address())
+    time.sleep(3)
+    host.ip("link set port up")
+    wait_until(lambda: first[:-4] in has_address())
+    time.sleep(0.5)
+    assert line.bound() == [second]
+    assert removed(monitor, subnets(OLD)[1]) == []
 
 
 @pytest.mark.parametrize("name", [*CLIENTS, *NEWER])
