@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import bound, next_second, subnets, write_lease
 from tests.lab.namespace import wait_until
@@ -28,7 +26,6 @@ def ticks(daemon: Daemon) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-@pytest.mark.long
 def test_thousands_of_prefixes_cost_little(daemon: Daemon) -> None:
     host = daemon.namespace
     for link in ("good", "bad"):
@@ -38,29 +35,19 @@ def test_thousands_of_prefixes_cost_little(daemon: Daemon) -> None:
     daemon.start()
     before, reply = resident(daemon), next_second()
     for number in range(THOUSANDS):
-        write_lease(
-            *(daemon.runtime, f"bad{number}"),
-            uplink="bad",
-            prefix=f"2001:db8:{0x1000 + number:x}::/60",
-            life_starts=reply,
-            valid_lifetime=20,
-            preferred_lifetime=20,
-        )
-    daemon.wait_for("delegations passed over")
-    wait_until(lambda: len(bound(host)) == 17)
+        prefix = f"2001:db8:{0x1000 + number:x}::/60"
+        write_lease(daemon.runtime, f"bad{number}", uplink="bad", prefix=prefix, life_starts=reply)
+    daemon.wait_for("delegations passed over", 60)
+    wait_until(lambda: len(bound(host)) == 17, 60)
     assert subnets(GOOD, 1) <= bound(host)
     daemon.reload()  # everything is read and decided by then
     assert resident(daemon) - before <= MAX_KIB
     used = ticks(daemon)
     time.sleep(2)
     assert ticks(daemon) - used < 10
-    begun = time.monotonic()
     assert len(daemon.status()["delegations"]) == 1 + 2 * 16
-    assert time.monotonic() - begun < 5
-    # He left: his prefixes end, and the next that the uplink is delegated is bound.
-    for number in range(THOUSANDS):
-        (daemon.runtime / "leases" / f"bad{number}").unlink()
-    wait_until(lambda: bound(host) == subnets(GOOD, 1), 40)
+    # He left: what the uplink is delegated next is bound, though his prefixes last.
     right = "2001:db8:f000::/60"
     write_lease(daemon.runtime, "right", uplink="bad", prefix=right)
-    wait_until(lambda: bound(host) == subnets(GOOD, 1) | subnets(right, 1))
+    wait_until(lambda: subnets(GOOD, 1) | subnets(right, 1) <= bound(host))
+    assert len(bound(host)) == 17
