@@ -64,7 +64,7 @@ class Answers:
             caller.close()
             return
         self._users[caller] = uid
-        self._timers[caller] = loop.call_later(asking.PATIENCE, self._end_idle, caller)
+        self._timers[caller] = loop.call_later(asking.ANSWER_TIMEOUT, self._end_idle, caller)
         loop.add_reader(caller, self._on_request, caller)
 
     def _is_full(self, uid: int) -> bool:
@@ -84,7 +84,7 @@ class Answers:
             self._close(caller)
         else:  # what waits there is counted against us, closed or not
             loop = asyncio.get_running_loop()
-            self._timers[caller] = loop.call_later(asking.PATIENCE, self._end_idle, caller)
+            self._timers[caller] = loop.call_later(asking.ANSWER_TIMEOUT, self._end_idle, caller)
 
     def _close(self, caller: socket.socket) -> None:
         del self._users[caller]

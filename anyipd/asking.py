@@ -16,7 +16,7 @@ import struct
 import termios
 from contextlib import suppress
 
-PATIENCE = 2.0
+ANSWER_TIMEOUT = 2.0
 """Seconds to wait for an answer; a daemon in the middle of a pass has a turn every few milliseconds."""
 
 MAX_REQUEST = 256
@@ -25,7 +25,7 @@ MAX_REQUEST = 256
 _NAME = "\0anyipd"
 _USER = "anyipd"  # systemd/anyipd.sysusers
 _UCRED = struct.Struct("=iII")
-_TIMEVAL = struct.pack("ll", int(PATIENCE), 0)
+_TIMEVAL = struct.pack("ll", int(ANSWER_TIMEOUT), 0)
 
 
 def listen() -> socket.socket | None:

@@ -345,32 +345,34 @@ def test_no_packet_does_harm(packet: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["host", "guest"])
-def test_a_guest_gives_nothing_back(uplink: Uplink, daemon: Daemon, own: bool) -> None:  # noqa: FBT001  a case
-    """What a macvlan sends leaves by the uplink, too, and from another address on Ethernet."""
+@pytest.fixture
+def granted(uplink: Uplink, daemon: Daemon) -> Wire:
+    """What forges an exchange on the uplink, by which NEW was granted to CLIENT and is bound."""
     wire = Wire(uplink)
     daemon.configure("listen: [uplink]")
     daemon.start()
     wire.ask(request())
     wire.answer(reply(str(NEW)))
     daemon.wait_for("bound subnet=default")
+    return wire
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["host", "guest"])
+def test_a_guest_gives_nothing_back(granted: Wire, uplink: Uplink, daemon: Daemon, own: bool) -> None:  # noqa: FBT001  a case
+    """What a macvlan sends leaves by the uplink, too, and from another address on Ethernet."""
     if not own:
         uplink.host.ip("link add guest link uplink type macvlan mode bridge")
         uplink.host.ip("link set guest up")
-        wire.host_mac = uplink.host.ip_json("link show guest")[0]["address"]
-    wire.ask(release(str(NEW)), by="uplink" if own else "guest")
+        granted.host_mac = uplink.host.ip_json("link show guest")[0]["address"]
+    granted.ask(release(str(NEW)), by="uplink" if own else "guest")
     daemon.reload()
     wait_until(lambda: bool(bound(uplink.host)) != own)
 
 
-def test_a_release_of_another_client_gives_nothing_back(uplink: Uplink, daemon: Daemon) -> None:
+def test_a_release_of_another_client_gives_nothing_back(
+    granted: Wire, uplink: Uplink, daemon: Daemon
+) -> None:
     """Such as by an ordinary user who may send from port 546 (S10)."""
-    wire = Wire(uplink)
-    daemon.configure("listen: [uplink]")
-    daemon.start()
-    wire.ask(request())
-    wire.answer(reply(str(NEW)))
-    daemon.wait_for("bound subnet=default")
     uplink.host.sysctl("net.ipv4.ip_unprivileged_port_start", 0)
     for restarted in (False, True):
         if restarted:
@@ -382,7 +384,7 @@ def test_a_release_of_another_client_gives_nothing_back(uplink: Uplink, daemon: 
                 user.sendto(bytes(release(str(NEW), client)), (f"ff02::1:2%{uplink.interface}", 547))
         daemon.reload()
         assert bound(uplink.host) == {str(Prefix(NEW.address, 64))}
-    wire.ask(release(str(NEW)))
+    granted.ask(release(str(NEW)))
     daemon.wait_for("event=withdrawn")
 
 

@@ -233,10 +233,10 @@ def test_a_user_has_16_connections_and_all_have_64(daemon: Daemon) -> None:
     assert reading.stdout
     assert reading.stdout.readline() == "16\n"
     assert connections(daemon) == 16
-    wait_until(lambda: connections(daemon) == 0, asking.PATIENCE + 1)  # they are idle
+    wait_until(lambda: connections(daemon) == 0, asking.ANSWER_TIMEOUT + 1)  # they are idle
     unread = attack(host, UNREAD, users=6)
     wait_until(lambda: connections(daemon) == 64, 1)
-    time.sleep(asking.PATIENCE + 0.5)
+    time.sleep(asking.ANSWER_TIMEOUT + 0.5)
     assert connections(daemon) == 64
     assert daemon.control("status").stderr == ""
     for each in unread:

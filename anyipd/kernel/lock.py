@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from anyipd.kernel import wire
 
-PATIENCE = 1.0
+START_TIMEOUT = 1.0
 """Seconds in which another daemon that is just starting, too, gives way."""
 
 _POLL = 0.01
@@ -50,7 +50,7 @@ def take() -> socket.socket:
     held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # anybody may send to it, and nobody reads
     held.bind((0, _GROUPS))
     own = _Member(held.getsockname()[0], os.fstat(held.fileno()).st_ino)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while others := _members() - {own}:
         if min(others) < own or time.monotonic() > deadline:
             held.close()
