@@ -75,6 +75,27 @@ def test_requests_ask_for_a_dump() -> None:
     assert (found["family"], found["proto"], found.get("table")) == (10, 150, 255)
 
 
+PREFIXES = st.builds(
+    lambda number, length: Prefix(number << 120, length).masked(), st.integers(0, 255), st.integers(1, 8)
+)
+"""Of the first eight bits, so that many overlap."""
+
+
+def listed(prefix: Prefix) -> bytes:
+    """A route as a dump has it: first of the attributes are table and destination."""
+    attributes = struct.pack(
+        "=HHIHH16s", 8, wire.RTA_TABLE, wire.TABLE_MAIN, 20, wire.RTA_DST, prefix.address.to_bytes(16)
+    )
+    return struct.pack("=I13xB10x", 28 + len(attributes), prefix.length) + attributes
+
+
+@given(st.lists(PREFIXES, min_size=1, max_size=5), st.lists(PREFIXES, max_size=10))
+def test_what_overlaps_is_found(prefixes: list[Prefix], routes: list[Prefix]) -> None:
+    dump = b"".join(map(listed, routes))
+    found = [start // 56 for start, _ in wire.Overlap(prefixes).find(dump)]
+    assert found == [i for i, route in enumerate(routes) if any(map(route.overlaps, prefixes))]
+
+
 END = struct.Struct("=IHHIIi")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -260,13 +261,16 @@ class Overlap:
     """
 
     def __init__(self, prefixes: Sequence[Prefix]) -> None:
-        self._prefixes = prefixes
-        self._lowest = min(prefix.address for prefix in prefixes).to_bytes(16)
-        self._highest = max(prefix.end - 1 for prefix in prefixes).to_bytes(16)
+        self._starts, self._ends = list[int](), list[int]()
+        for prefix in sorted(prefixes):  # what is inside another comes behind it
+            if not self._ends or prefix.address >= self._ends[-1]:
+                self._starts.append(prefix.address)
+                self._ends.append(prefix.end)
+        lowest = self._starts[0]
+        self._lowest, self._highest = lowest.to_bytes(16), (self._ends[-1] - 1).to_bytes(16)
+        # What starts before all of them and covers one covers the lowest.
         self._covering = {
-            (128 - host_bits, (prefix.address >> host_bits << host_bits).to_bytes(16))
-            for prefix in prefixes
-            for host_bits in range(128 - prefix.length + 1, 128)
+            (128 - host_bits, (lowest >> host_bits << host_bits).to_bytes(16)) for host_bits in range(1, 128)
         }
 
     def find(self, buffer: bytes) -> Iterator[tuple[int, int]]:
@@ -288,8 +292,8 @@ class Overlap:
             start += (size + 3) & ~3
 
     def _overlaps(self, address: int, length: int) -> bool:
-        found = _prefix(address, length)
-        return any(found.overlaps(prefix) for prefix in self._prefixes)
+        before = bisect_left(self._starts, _prefix(address, length).end)
+        return before > 0 and self._ends[before - 1] > address
 
 
 def route(buffer: bytes, start: int, end: int) -> Route:

@@ -30,7 +30,10 @@ def run(namespace: str, words: Sequence[str], *, check: bool) -> subprocess.Comp
         process.join()
         assert process.exitcode is not None
         done = subprocess.CompletedProcess(
-            ["anyipctl", *words], process.exitcode, printed.read_text(), reported.read_text()
+            ["anyipctl", *words],
+            process.exitcode,
+            printed.read_bytes().decode(),
+            reported.read_bytes().decode(),
         )
     if check:
         done.check_returncode()

@@ -220,13 +220,19 @@ class Machine:
                     found.add(f"/{name} {told}")
         return {line for line in found if not OF_NO_MATTER.fullmatch(line.split()[0])}
 
-    def journal(self, unit: str) -> list[Entry]:
-        """Give what the journal has of `unit` so far, systemd's own words about it included."""
-        lines = self.run("journalctl", f"--unit={unit}", "--output=json").stdout.splitlines()
+    def journal(self, unit: str, after: str = "") -> list[Entry]:
+        """Give what the journal has of `unit` since the cursor `after`, systemd's words about it too."""
+        since = [f"--after-cursor={after}"] if after else []
+        lines = self.run("journalctl", f"--unit={unit}", "--output=json", *since).stdout.splitlines()
         return [
             Entry(entry["SYSLOG_IDENTIFIER"], int(entry["PRIORITY"]), entry["MESSAGE"])
             for entry in map(json.loads, lines)
         ]
+
+    def journal_cursor(self) -> str:
+        """Give the end of the journal as it is now."""
+        (entry,) = self.run("journalctl", "--lines=1", "--output=json").stdout.splitlines()
+        return str(json.loads(entry)["__CURSOR"])
 
 
 def describe(path: Path) -> str:

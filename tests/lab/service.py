@@ -65,7 +65,8 @@ class Service:
 
     machine: Machine
     uplink: Uplink
-    since: int = 0
+    cursor: str = ""
+    """Where the journal was when the test began."""
 
     def reset(self) -> None:
         """Stop it and take away everything that a test may have left."""
@@ -77,7 +78,7 @@ class Service:
             for table in ("local", "main"):
                 self.machine.namespace.ip(f"-6 route flush proto {protocol} table {table}")
         self.configure(POLICY)
-        self.since = len(self.machine.journal("anyipd"))
+        self.cursor = self.machine.journal_cursor()
 
     def systemctl(self, *words: str) -> str:
         return self.machine.run("systemctl", *words).stdout.strip()
@@ -124,7 +125,7 @@ class Service:
 
     def said(self, source: str = "anyipd") -> list[Entry]:
         """Give what the journal got from `source` since the test began."""
-        return [entry for entry in self.machine.journal("anyipd")[self.since :] if entry.source == source]
+        return [entry for entry in self.machine.journal("anyipd", self.cursor) if entry.source == source]
 
     def wait_for(self, text: str, source: str = "anyipd", timeout: float = 20.0) -> Entry:
         return wait_until(
