@@ -3,13 +3,15 @@
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from anyipd import policy
 from anyipd.ctl.__main__ import SUBCOMMANDS
-from tests.lab.make import CLOSED, ROOT, closed, make, output
+from tests.lab.make import ROOT, closed, make, output
+from tests.lab.make import installed as make_installed
 
 EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
 VENV = "usr/local/lib/anyipd"
@@ -42,10 +44,7 @@ def files(directory: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("destination")
-    dist = tmp_path_factory.mktemp("dist")
-    make("install", f"DESTDIR={directory}", dist=dist, umask=CLOSED)
-    return directory
+    return make_installed(tmp_path_factory, Path(sys.executable).resolve())
 
 
 def test_every_user_may_read_what_was_installed_under_a_umask_that_lets_none(installed: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 from anyipd.model import Prefix
 from tests.lab.machine import Machine
-from tests.lab.make import make, output
+from tests.lab.make import installed, output
 from tests.lab.namespace import wait_until
 from tests.lab.network import Uplink
 from tests.lab.service import machine_with_uplink, system_python
@@ -20,9 +19,9 @@ CAP_NET_RAW = 1 << 13  # linux/capability.h
 
 
 @pytest.mark.long
-def test_the_service(tmp_path: Path) -> None:
+def test_the_service(tmp_path_factory: pytest.TempPathFactory) -> None:
     with machine_with_uplink() as (machine, uplink):
-        make("install", f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}", dist=tmp_path)
+        machine.copy(installed(tmp_path_factory, system_python()))
         output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
         (machine.root / "etc/anyipd.yaml").write_text(POLICY)
         uplink.isp.ip(f"-6 route add {SUBNET} dev {uplink.customer}")

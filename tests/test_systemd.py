@@ -14,7 +14,7 @@ import pytest
 from anyipd.model import Prefix
 from tests.lab.exchange import Wire, reply, request
 from tests.lab.machine import Machine
-from tests.lab.make import make, output
+from tests.lab.make import installed, output
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import wait_until
 from tests.lab.service import (
@@ -128,8 +128,7 @@ class Boot(NamedTuple):
 def boot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boot]:
     """A machine on which anyipd is installed and enabled; it boots once for all tests."""
     with machine_with_uplink() as (machine, uplink):
-        destination, python = f"DESTDIR={machine.root}", f"SYSTEM_PYTHON={system_python()}"
-        make("install", destination, python, dist=tmp_path_factory.mktemp("dist"))
+        machine.copy(installed(tmp_path_factory, system_python()))
         output(["systemctl", f"--root={machine.root}", "enable", "anyipd"])
         for order, prefix in AT_BOOT.items():
             delegate_at_boot(machine, uplink.interface, order, prefix)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.lab.programs import need
 
@@ -25,6 +28,7 @@ def make(*words: str, dist: Path, umask: int = -1) -> str:
     """
     environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache" / "wheels")}
+    environment["DPKG_DEB_COMPRESSOR_LEVEL"] = "1"  # nobody downloads it
     python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
     ready_made = "--old-file=.venv"
     return output(
@@ -32,6 +36,22 @@ def make(*words: str, dist: Path, umask: int = -1) -> str:
         env=environment,
         umask=umask,
     )
+
+
+def installed(factory: pytest.TempPathFactory, python: Path) -> Path:
+    """Give a DESTDIR that `make install` filled for `python`: made once for all workers, not to be changed."""
+    session = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    directory = session / f"installed-{python.name}"
+    with Path(f"{directory}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            under_way = Path(f"{directory}.new")
+            dist = factory.mktemp("dist")
+            make("install", f"DESTDIR={under_way}", f"SYSTEM_PYTHON={python}", dist=dist, umask=CLOSED)
+            under_way.rename(directory)
+    return directory
 
 
 def closed(directory: Path) -> list[str]:
