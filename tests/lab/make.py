@@ -39,7 +39,7 @@ def make(*words: str, dist: Path, umask: int = -1) -> str:
 
 
 def installed(factory: pytest.TempPathFactory, python: Path) -> Path:
-    """Give a DESTDIR that `make install` filled for `python`: made once for all workers, not to be changed."""
+    """Give a DESTDIR filled by `make install` for `python`: made once for all workers, not to be changed."""
     session = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         session = session.parent
