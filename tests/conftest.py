@@ -68,6 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("quick"):
         config.hook.pytest_deselected(items=[item for item in items if not quick.is_quick(item)])
         items[:] = filter(quick.is_quick, items)
+    if hasattr(config, "workerinput"):
+        side_by_side.spread(items)
     side_by_side.sort(items)
 
 

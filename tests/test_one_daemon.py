@@ -159,7 +159,6 @@ def other(daemon: Daemon, tmp_path: Path) -> Iterator[Daemon]:
         yield other
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("first", [True, False], ids=["they are first", "they are later"])
 @pytest.mark.parametrize("script", ATTACKS.values(), ids=ATTACKS)
 def test_ordinary_users_neither_keep_a_daemon_out_nor_let_a_second_in(

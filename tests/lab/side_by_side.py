@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def sort(items: list[pytest.Item]) -> None:
     """Put the tests marked `long` first and those marked `alone` last, else keep their order."""
     items.sort(key=lambda item: bool(item.get_closest_marker("long")), reverse=True)
     items.sort(key=lambda item: bool(item.get_closest_marker("alone")))
+
+
+def spread(items: list[pytest.Item]) -> None:
+    """Spread the tests of each file evenly: else all workers wait at once, and compute at once later."""
+    size, before, place = Counter(item.path for item in items), Counter[Path](), dict[pytest.Item, float]()
+    for item in items:
+        place[item] = before[item.path] / size[item.path]
+        before[item.path] += 1
+    items.sort(key=place.__getitem__)
 
 
 @contextlib.contextmanager
