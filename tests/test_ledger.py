@@ -204,6 +204,20 @@ def test_two_prefixes_of_one_reply_stay_both(story: Story) -> None:
     assert story.states() == {OLD: GRANTED, NEW: GRANTED}
 
 
+def test_what_was_due_is_done_before_a_later_report_that_is_read_at_once(story: Story) -> None:
+    """A pass may take seconds, or the daemon be away: the report that left it out may be replaced by then."""
+    story.report(OLD).after(1).report(NEW).now += 4
+    assert story.report(NEW, iaid="00:00:00:02").states() == {OLD: SUPERSEDED, NEW: GRANTED}
+    story = Story().report(OLD).after(1).report(NEW)
+    story.ledger = Ledger(story.ledger.records)
+    story.now += 4
+    assert story.report(NEW, iaid="00:00:00:02").states() == {OLD: SUPERSEDED, NEW: GRANTED}
+    assert Story().report(OLD).after(1).report(NEW, valid=4).after(10).states() == {OLD: SUPERSEDED}
+    story = Story().report(OLD, valid=10)
+    story.now += 20
+    assert story.report(OLD).ledger.delegations(story.now)[0].began == story.now
+
+
 def test_a_prefix_left_out_is_called_with_its_old_life_starts(story: Story) -> None:
     """dhclient reports it before the live one (FACTS, dhclient 5)."""
     story.report(OLD, reply=1).after(100).report(OLD, reply=1).report(NEW, reply=101)

@@ -137,6 +137,7 @@ class Ledger:
         self._links: Mapping[str, Link] = {}
         self._carriers = dict(carriers or {})
         self._seen_routes = routes is not None
+        self._due = -INFINITE
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
@@ -185,16 +186,20 @@ class Ledger:
         live = self._live()
         # A withdrawal may end what was reported on another uplink: before it, but not since.
         for lease in sorted(leases, key=attrgetter("written", "prefix")):
+            known = self._records.get((lease.prefix, lease.client, lease.uplink))
+            if known and known.lease == lease:
+                continue
+            if self._due <= lease.written:  # it may be read late
+                self.pass_time(lease.written, silent=silent)
             if self._report(lease, now, has_room=live[lease.uplink] < most + MAX_NEW):
                 live[lease.uplink] += 1
+        self._due = -INFINITE
         self.pass_time(now, silent=silent)
         self._pass_over(most)
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
         """Take in a report; say whether it began a record."""
         record = self._records.get((lease.prefix, lease.client, lease.uplink))
-        if record and record.lease == lease:
-            return False
         if lease.lifetime == 0:
             if record is None or lease.written >= record.lease.written:
                 self._withdraw(lease, now)
@@ -336,7 +341,12 @@ class Ledger:
     # What follows from that as time goes by.
 
     def pass_time(self, now: float, *, silent: Collection[str] = ()) -> None:
-        """End what is over, and judge what the latest Replies left out."""
+        """End what is over, and judge what the latest Replies left out, each when it was due."""
+        while self._due < now:
+            self._do_what_is_due(self._due, silent)
+        self._do_what_is_due(now, silent)
+
+    def _do_what_is_due(self, now: float, silent: Collection[str]) -> None:
         standing = {each.prefix for each in self._routes}
         for record in list(self._records.values()):
             held = record.lease.client in silent and record.lease.prefix in standing
@@ -350,6 +360,9 @@ class Ledger:
             else:
                 self._to_judge.add(record.key)
                 self._judge_at = min(self._judge_at, finished + JUDGED_AFTER)
+        live = (record for record in self._records.values() if record.state in LIVE)
+        ends = (record.until for record in live if record.until > now)
+        self._due = min(chain(ends, (self._judge_at,)))
         self._drop_ended()
 
     def _left_out(self) -> Iterator[LeftOut]:

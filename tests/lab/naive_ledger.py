@@ -103,6 +103,7 @@ class Book:
         account = self.accounts.get(key)
         if account and account.report == report:
             return
+        self.pass_time(max(report.written, self.at))  # it may be seen late
         if report.valid == 0:
             self.take_back(report, when)
         elif account is None:
@@ -183,13 +184,12 @@ class Book:
     # Superseded, and what time does.
 
     def pass_time(self, now: float) -> None:
-        """Time passes while the daemon is awake: each thing happens when it is due."""
+        """Each thing happens when it is due."""
         while due := [at for at in self.deadlines() if self.at < at <= now]:
             self.wake(min(due))
         self.wake(now)
 
     def wake(self, now: float) -> None:
-        """All that is over by now, and was not seen to be."""
         self.at = now
         for each in self.accounts.values():
             if each.lives and each.until <= now:

@@ -116,7 +116,7 @@ class World:
         book.see_routes(naive.standing(routes, policy) | naive.messages(routes), self.again, when)
         for report in sorted(self.unseen.values(), key=lambda each: each.written):
             book.hear(report, when)
-        book.wake(when)
+        book.pass_time(when)
 
     def changed(self, what: str) -> None:
         """Take note of a change, which is seen at once, or when the daemon wakes."""
