@@ -7,8 +7,10 @@ hooks' directory is root's.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 from anyipd import here
@@ -20,19 +22,23 @@ from anyipd.observe.lease import Leases, compose
 CLIENT = "listen"
 """What stands in the place of the client's name."""
 
+MAX_LEASES = 1000
+"""Lease files of an uplink that stay: a server may delegate ever more prefixes, each for ever."""
+
 
 class HeardLeases:
     """The lease files in a directory, which is made where it is missing."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._leases = Leases(directory)
 
     def take(self, told: Iterable[Told], now: float) -> None:
         """Write a lease file each, also of what was taken back; `now` is CLOCK_BOOTTIME.
 
-        Those of prefixes whose lifetime is over go before. Nobody takes back but the client, by its DUID,
-        that was granted it: where ordinary users may send from port 546, they send a Release, too. Raises
-        OSError.
+        Those of prefixes whose lifetime is over go before, and the oldest of too many. Nobody takes back but
+        the client, by its DUID, that was granted it: where ordinary users may send from port 546, they send
+        a Release, too. Raises OSError.
         """
         self._clear_up(now)
         for uplink, delegated, client in told:
@@ -72,9 +78,11 @@ class HeardLeases:
         return self._directory / f"{prefix}@{uplink}".replace("/", "_", 1)
 
     def _clear_up(self, now: float) -> None:
-        leases, _ = Leases(self._directory).read(lambda: now)
-        for lease in leases:
-            if lease.uplink and lease.valid_until <= now:
+        leases, _ = self._leases.read(lambda: now)
+        kept = Counter[str | None]()
+        for lease in sorted(leases, key=attrgetter("written"), reverse=True):
+            kept[lease.uplink] += lease.valid_until > now
+            if lease.uplink and (lease.valid_until <= now or kept[lease.uplink] > MAX_LEASES):
                 self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
 
 

@@ -226,9 +226,9 @@ class Reconciler:
         Of the foreign routes, of which there may be many, those are enough that lie where the last decision
         looked for some; where this one looks further it is made anew, by all of them.
         """
-        decision = self._decide(now, self._addressed | self._routed.mattering)
+        decision = self._decide(now, self._routed.mattering)
         if not all(self._hinges.holds(*span) for span in decision.hinges):
-            decision = self._decide(now, self._addressed | self._routed.assigned)
+            decision = self._decide(now, self._routed.assigned)
         hinges = Gaps()
         for span in decision.hinges:
             hinges.add(*span)
@@ -237,11 +237,11 @@ class Reconciler:
             self._routed.attend(lambda prefix: any(hinges.within(prefix.address, prefix.end)))
         return decision
 
-    def _decide(self, now: float, assigned: set[Assigned]) -> Decision:
+    def _decide(self, now: float, routed: set[Assigned]) -> Decision:
         host = Host(self._routed.covering, self._nameservers.addresses)
-        accepted = gate_by_host(self._delegations, self.policy, host, assigned)
+        accepted = gate_by_host(self._delegations, self.policy, host, routed)
         all_delegations = without_overlaps(accepted, self._links)
-        assigned |= static_assigned(self.policy) | nameservers_assigned(host)
+        assigned = self._addressed | routed | static_assigned(self.policy) | nameservers_assigned(host)
         subnets = static_subnets(self.policy)
         known = {each.prefix for each in all_delegations}
         places = {

@@ -97,6 +97,19 @@ def test_the_nameserver_is_not_cut_off(
     assert "dev lo" not in vpn.ip("-6 route get 2001:db8:100::53")
 
 
+def test_an_address_alone_reaches_no_nameserver(daemon: Daemon, vpn: Namespace, tmp_path: Path) -> None:
+    """A router that wants all traffic itself: the host has an address of the /64, which is not on-link."""
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 2001:db8:100:1::53\n")
+    daemon.within = with_mounts({"/etc/resolv.conf": resolv_conf})
+    vpn.ip("-6 route add default dev uplink")
+    vpn.ip("addr add 2001:db8:100:1::7/64 dev uplink nodad noprefixroute")
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    daemon.wait_for("holds the nameserver 2001:db8:100:1::53, which would be cut off")
+    assert "dev uplink" in vpn.ip("-6 route get 2001:db8:100:1::53")
+
+
 def test_more_than_at_most_of_one_uplink_is_refused(daemon: Daemon, vpn: Namespace) -> None:
     daemon.configure("accept: {at_most: 2}")
     for number in range(3):

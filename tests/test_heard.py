@@ -1,5 +1,6 @@
 """What was heard is kept as lease files that mean the same."""
 
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyipd import clock
-from anyipd.heard import HeardLeases
+from anyipd.heard import MAX_LEASES, HeardLeases
 from anyipd.model import INFINITE, Lease, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
-from anyipd.observe.lease import Leases
+from anyipd.observe.lease import INFINITE_LIFETIME, Leases
 from tests.test_dhcpv6 import delegated_prefixes
 
 DELEGATED = DelegatedPrefix("00:00:00:01", Prefix.parse("2001:db8::/56"), 100, 200, None)
@@ -116,3 +117,17 @@ def test_what_others_left_there_stays(directory: Path) -> None:
     (directory / "nonsense").write_text("nonsense")
     HeardLeases(directory).take([Told("eth0", DELEGATED, b"duid")], clock.now())
     assert (directory / "nonsense").exists()
+
+
+def test_of_what_never_ends_the_latest_thousand_stay(directory: Path) -> None:
+    """A server may delegate other prefixes with every Reply, each for ever."""
+    tell(directory, DELEGATED, uplink="eth1")
+    for number in range(0, MAX_LEASES + 100, 50):
+        told = [
+            OTHER._replace(prefix=Prefix((0x20010DB9 << 96) + (each << 72), 56), valid=INFINITE_LIFETIME)
+            for each in range(number, number + 50)
+        ]
+        leases = tell(directory, *told, later=number / 100)
+    leases = tell(directory, *told, later=number / 100)
+    assert {each.prefix for each in told} <= {lease.prefix for lease in leases}
+    assert Counter(lease.uplink for lease in leases) == {"eth0.7": MAX_LEASES, "eth1": 1}

@@ -301,6 +301,7 @@ def test_both_hooks_check_in_the_same_words() -> None:
         "report",
         "read_lease",
         "sweep",
+        "keep_latest",
     }
     assert ours.keys() & dhclients.keys() == common
     assert {name: ours[name] for name in common} == {name: dhclients[name] for name in common}

@@ -1,5 +1,6 @@
 """What the hooks clear up: lease files that ended, on the caller's link, at most once a minute."""
 
+import os
 import re
 import time
 
@@ -79,6 +80,20 @@ def test_thousands_go_by_the_hundred(caller: Caller) -> None:
     outcome = caller.run(OTHER, before="set -x")
     assert set(outcome.leases) == {LEASE, OTHER_LEASE}
     assert len([line for line in outcome.errors if re.match(r"\++ rm -f .*@eth0 ", line)]) == 30
+
+
+def test_of_what_never_ends_the_latest_thousand_stay(caller: Caller) -> None:
+    """A server may delegate another prefix with every Reply, each for ever: /run is memory."""
+    lease = caller.run(BOUND).leases[LEASE].replace("valid_lifetime=600", "valid_lifetime=4294967295")
+    forever = [f"2001:db8:f{number:03x}::_60@eth0" for number in range(1_234)]
+    for age, name in enumerate(forever):
+        (caller.leases / name).write_text(lease)
+        os.utime(caller.leases / name, (1e9 - age, 1e9 - age))
+    (caller.leases / f"{STAMP}eth0").unlink()
+    (caller.leases / "2001:db8:e::_60@0eth0").write_text(lease)
+    outcome = caller.run(OTHER)
+    assert outcome.errors == []
+    assert set(outcome.leases) == {LEASE, OTHER_LEASE, *forever[:998], "2001:db8:e::_60@0eth0"}
 
 
 @pytest.mark.parametrize("prefix", [PREFIX, "2001:db8::53/128", "2000::/4"])

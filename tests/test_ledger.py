@@ -420,8 +420,34 @@ def test_an_uplink_that_is_not_accepted_counts_where_no_other_reports(story: Sto
 
 
 def test_an_excluded_prefix_is_known_whoever_reports_it(story: Story) -> None:
-    [one] = story.report(OLD, uplink="eth1", exclude=INSIDE).report(OLD).ledger.delegations(story.now)
+    [one] = story.report(OLD, client="dhcpcd", exclude=INSIDE).report(OLD).ledger.delegations(story.now)
     assert one.exclude == INSIDE
+
+
+def test_another_uplink_excludes_nothing_unless_this_is_its_name_by_now(story: Story) -> None:
+    story.links(eth0=ETH0, eth1=ETH1).report(OLD).after(1).report(OLD, uplink="eth1", exclude=INSIDE)
+    [one] = story.ledger.delegations(story.now)
+    assert one.exclude is None
+    [one] = story.links(eth0=ETH0).ledger.delegations(story.now)
+    assert one.exclude == INSIDE
+
+
+def test_what_ended_on_another_uplink_drives_out_nothing(story: Story) -> None:
+    story.report(OLD, 1).after(1)
+    for number in range(MAX_ENDED + 10):
+        story.report(Prefix(number << 68, 60), 0, uplink="eth1")
+    assert OLD in {record.lease.prefix for record in story.after(1).ledger.records}
+
+
+def test_what_yields_does_so_on_its_own_uplink_alone(story: Story) -> None:
+    around, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
+    story.report(around).after(100).report(NEW).after(1)
+    for other, yields in (("eth1", False), ("eth0", True)):
+        known = story.report(inner, uplink=other, iaid="00:00:00:02").ledger.delegations(story.now)
+        found = {each.prefix: each for each in without_overlaps(known, {"eth0", "eth1"})}
+        assert found[around].state is SUPERSEDED
+        assert found[inner].is_usable is yields
+        story.after(1)
 
 
 # Discard routes.

@@ -64,17 +64,21 @@ def _rank(delegation: Delegation) -> tuple[bool, float, Prefix]:
 
 
 def gate_by_host(
-    delegations: Iterable[Delegation], policy: Policy, host: Host, assigned: Iterable[Assigned]
+    delegations: Iterable[Delegation], policy: Policy, host: Host, routed: Iterable[Assigned]
 ) -> list[Delegation]:
-    """Mark as REFUSED what would cut the host off; `assigned` is what is in use inside delegated prefixes."""
-    result, used = [], list(assigned)
+    """Mark as REFUSED what would cut the host off.
+
+    `routed` is what routes lead to a link, inside delegated prefixes or around them. An address on a link is
+    no route: from a router that wants all traffic itself (RFC 4861, 4.6.2: L=0) a host has addresses alone.
+    """
+    result, reached = [], list(routed)
     for each in delegations:
-        reason = _harm(each, policy, host, used) if each.is_usable else None
+        reason = _harm(each, policy, host, reached) if each.is_usable else None
         result.append(_refused(each, reason) if reason else each)
     return result
 
 
-def _harm(delegation: Delegation, policy: Policy, host: Host, assigned: Iterable[Assigned]) -> str | None:
+def _harm(delegation: Delegation, policy: Policy, host: Host, routed: Iterable[Assigned]) -> str | None:
     prefix = delegation.prefix
     for around in host.covering:
         covers = around.prefix.covers(prefix) and around.prefix.length >= policy.accept.shortest
@@ -82,7 +86,7 @@ def _harm(delegation: Delegation, policy: Policy, host: Host, assigned: Iterable
             return f"{around.prefix} is routed to {around.link}, and this is a part of it"
     for address in host.nameservers if policy.unassigned != "none" else ():
         server = Prefix(address, 128)
-        if prefix.covers(server) and not any(each.prefix.covers(server) for each in assigned):
+        if prefix.covers(server) and not any(each.prefix.covers(server) for each in routed):
             return f"holds the nameserver {address_text(address)}, which would be cut off"
     return None
 

@@ -73,7 +73,8 @@ MAX_NEW = 64
 """Records of an uplink that are taken in above the limit until it is judged which of all stay."""
 
 MAX_ENDED = 256
-"""Records kept that are withdrawn or expired: each says that a route or a late report means nothing."""
+"""Records of an uplink kept that are withdrawn or expired: each says that a route or a late report means
+nothing, so no other uplink's server may drive it out."""
 
 KERNEL = "kernel"
 """The source of a delegation that only a discard route tells of."""
@@ -376,11 +377,15 @@ class Ledger:
             yield from left_out(granted, carrier.since if carrier else -INFINITE)
 
     def _drop_ended(self) -> None:
-        ended = [record for record in self._records.values() if record.state not in LIVE]
-        # What expired may be reported again, and is over all the same; what was withdrawn must stay so.
-        ended.sort(key=lambda record: (record.state is State.WITHDRAWN, record.since))
-        for record in ended[:-MAX_ENDED]:
-            self._drop(record)
+        uplinks: defaultdict[str | None, list[Record]] = defaultdict(list)
+        for record in self._records.values():
+            if record.state not in LIVE:
+                uplinks[record.lease.uplink].append(record)
+        for ended in uplinks.values():
+            # What expired may be reported again, and is over all the same; what was withdrawn must stay so.
+            ended.sort(key=lambda record: (record.state is State.WITHDRAWN, record.since))
+            for record in ended[:-MAX_ENDED]:
+                self._drop(record)
 
     def _drop(self, record: Record) -> None:
         self.version += 1
@@ -441,7 +446,12 @@ class Ledger:
             reason += f"; it never expires: `anyipctl forget {shown.lease.prefix}` ends it"
         # What is over and still here is held, since its client cannot be understood.
         valid = max(record.until for record in records)
-        excluding = [record.lease for record in records if record.lease.exclude]
+        # Another uplink's server may tell of it too, and must not take a part of it out of use.
+        excluding = [
+            lease
+            for lease in (record.lease for record in records)
+            if lease.exclude and (lease.uplink == shown.lease.uplink or not self._exists(lease.uplink))
+        ]
         return Delegation(
             prefix=shown.lease.prefix,
             source=shown.lease.client,

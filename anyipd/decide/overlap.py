@@ -1,8 +1,9 @@
 """Overlapping delegations: which of them keeps the addresses that both hold.
 
-A superseded one loses only its subnets inside the other; any other loser is refused whole. A renewal never
-changes the order, since that goes by when a series of grants began. One that the latest Reply left out so far
-counts as superseded here: within the time until that is judged nothing else of it may go.
+A superseded one loses only its subnets inside the other, and none to what another uplink delegated since. Any
+other loser is refused whole. A renewal never changes the order, since that goes by when a series of grants
+began. One that the latest Reply left out so far counts as superseded here: within the time until that is
+judged nothing else of it may go.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from operator import attrgetter
 
 from anyipd.decide.ledger import KERNEL
@@ -22,7 +23,8 @@ def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) 
 
     What is usable afterwards overlaps at most with delegations that yield: see `yielded`.
     """
-    usable = [each for each in delegations if each.is_usable and not each.yields]
+    held = dict(_held(delegations, links))
+    usable = [each for each in delegations if each.is_usable and not each.yields and each.prefix not in held]
     kept: list[Delegation] = []
     refused: list[Delegation] = []
     # As it happened: a lease goes before a mere route, and then who came first.
@@ -35,7 +37,7 @@ def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) 
             insort(kept, each, key=attrgetter("prefix"))
         else:
             refused.append(each)
-    losers: dict[Prefix, Delegation] = {}
+    losers = held
     for each in refused:
         if rivals := _overlapping(kept, each.prefix):
             losers[each.prefix] = rivals[0]
@@ -52,6 +54,23 @@ def yielded(delegation: Delegation, delegations: Iterable[Delegation]) -> Iterat
             wins = other.is_usable and (not other.yields or later)
             if wins and other.prefix != delegation.prefix and other.prefix.overlaps(delegation.prefix):
                 yield Assigned(other.prefix, "delegated since")
+
+
+def _held(delegations: Iterable[Delegation], links: Collection[str]) -> Iterator[tuple[Prefix, Delegation]]:
+    """Yield the prefixes of leases that may not take what yields, and what that is."""
+    leases = [each for each in delegations if each.is_usable and each.source != KERNEL]
+    yielding = {each.prefix: each for each in leases if each.yields}
+    ordered, lengths = sorted(yielding), {prefix.length for prefix in yielding}
+    for each in leases if yielding else ():
+        if each.yields:
+            continue
+        prefix = each.prefix
+        around = [prefix._replace(length=length).masked() for length in lengths if length < prefix.length]
+        inside = takewhile(prefix.covers, islice(ordered, bisect_left(ordered, prefix), None))
+        for found in chain((yielding[one] for one in around if one in yielding), map(yielding.get, inside)):
+            if found and found.began < each.began and not _displaces(each, found, links):
+                yield prefix, found
+                break
 
 
 def _overlapping(kept: Sequence[Delegation], prefix: Prefix) -> list[Delegation]:
@@ -74,10 +93,16 @@ def _refused(loser: Delegation, winner: Delegation) -> Delegation:
 
 
 def _displaces(later: Delegation, earlier: Delegation, links: Collection[str]) -> bool:
-    """Whether what began later takes addresses over: from its own uplink, or from one that is gone."""
+    """Whether what began later takes addresses over: from its own uplink, or from one that is gone.
+
+    Of several uplinks that the earlier one is told on it is the first's: else a second uplink's server would
+    tell of the same prefix, and then of one around it.
+    """
     if earlier.source == KERNEL:
         return later.source != KERNEL
     if later.source == KERNEL:
         return False
-    present = {uplink for uplink in earlier.uplinks if uplink is None or not links or uplink in links}
-    return not present or bool((present & later.uplinks) - {None})
+    incumbent = earlier.uplink  # one that exists, if any does
+    if incumbent is None:
+        return False
+    return incumbent in later.uplinks or (bool(links) and incumbent not in links)

@@ -124,6 +124,13 @@ def delegations(facts: Facts, now: float) -> list[Delegation]:
         if prefix not in leased
     ]
     found = [refuse(each) if objection(facts, each) else each for each in found]
+    superseded = [each for each in found if is_delegated(each) and each.yields]
+    found = [
+        refuse(each)
+        if any(is_held(each, other, book.links) for other in superseded if other.prefix.overlaps(each.prefix))
+        else each
+        for each in found
+    ]
     rivals = [each for each in found if is_delegated(each) and not each.yields]
     lost = {
         loser(one, other, book.links).prefix
@@ -198,9 +205,18 @@ def loser(one: Delegation, other: Delegation, links: set[str]) -> Delegation:
     if (one.source == "kernel") != (other.source == "kernel"):
         return one if one.source == "kernel" else other
     earlier, later = sorted((one, other), key=lambda each: (each.began, each.prefix))
-    present = earlier.uplinks & links
-    taken_over = later.source != "kernel" and (not present or present & later.uplinks)
+    taken_over = later.source != "kernel" and (earlier.uplink not in links or earlier.uplink in later.uplinks)
     return earlier if taken_over else later
+
+
+def is_held(later: Delegation, superseded: Delegation, links: set[str]) -> bool:
+    """Whether what is superseded does not yield, since another uplink delegated the other one later."""
+    return (
+        "kernel" not in {later.source, superseded.source}
+        and not later.yields
+        and superseded.began < later.began
+        and loser(later, superseded, links) is later
+    )
 
 
 def assigned(facts: Facts, delegated: list[IPv6Network]) -> Iterator[IPv6Network]:
