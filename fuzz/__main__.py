@@ -13,7 +13,10 @@ import time
 from fuzz import coverage, hook, progress
 from tests.lab.namespace import LabError, enter
 
-COVERED = ("lease", "policy", "netlink", "dhcpv6")
+COVERED = (
+    *("lease", "policy", "netlink", "dhcpv6"),
+    *("ledger", "heard", "nameservers", "networkd", "dbus", "asking", "neighbour"),
+)
 """Targets that coverage guides."""
 
 TARGETS = (*COVERED, "hook")
