@@ -60,7 +60,7 @@ class LedgerFile:
 
     def write(self, ledger: Ledger, places: Mapping[Prefix, Places]) -> None:
         """Write a ledger and places down, unless the file holds them. Raises OSError."""
-        if (ledger.version, places) == self._written:
+        if (ledger.version, places) == self._written and self.path.exists():
             return
         found = {
             "boot": here.boot(),
