@@ -30,7 +30,7 @@ def is_there(file: str, test: str) -> bool:
 
 
 def attackers() -> list[list[str]]:
-    """Give the rows of the threat model's tables of attackers: attacker, outcome, what limits it, its test."""
+    """Give the rows of the threat model's tables: attacker, worst outcome, what limits it, its test."""
     text = (ROOT / "docs/SECURITY.md").read_text()
     part = text.split("## What an attacker can get")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in part.splitlines() if line.startswith("| ")]
