@@ -275,7 +275,11 @@ def test_it_listens_by_a_drop_in(service: Service) -> None:
     assert written == "-rw-r--r-- anyipd\n"
     (said,) = json.loads(service.machine.run("anyipctl", "status", "--json").stdout)["delegations"]
     assert (said["prefix"], said["source"], said["uplink"]) == (str(DELEGATED), "listen", "uplink")
-    # It may write there, and there alone.
+    # It may write there, and there alone, and execute nothing.
+    service.machine.run("cp", "/bin/true", "/run/anyipd/heard/.true")
+    execute = ["setpriv", "--reuid=anyipd", "--clear-groups", "/run/anyipd/heard/.true"]
+    among_its_mounts = ["nsenter", f"--target={service.show('MainPID')}", "--mount", "--", *execute]
+    assert "Permission denied" in service.machine.run(*among_its_mounts, check=False).stderr
     write = ["touch", "/run/anyipd/leases/forged"]
     among_its_mounts = ["nsenter", f"--target={service.show('MainPID')}", "--mount", "--", *write]
     assert "Read-only file system" in service.machine.run(*among_its_mounts, check=False).stderr
