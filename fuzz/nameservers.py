@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,23 +15,21 @@ DICTIONARY = (
     *("#", ";", "\n", "\r", "\x85", "\0", "\t"),
 )
 
+_LINE = re.compile(r"^nameserver[ \t]+([^;# \t\n]+)", re.MULTILINE)
+"""As glibc reads it: res_vinit_1 in resolv/res_init.c."""
+
 _folder = TemporaryDirectory()
 
 
 def run(data: bytes) -> None:
     """Read it as it is and as a file."""
     found = parse(data)
-    words = data.decode("latin-1").split()
-    written = {socket.inet_pton(socket.AF_INET6, word) for word in map(_bare, words) if _is_address(word)}
-    for address in found:
-        assert address.to_bytes(16) in written, address_text(address)
-    # What glibc asks is not overlooked: see resolv.conf(5).
-    for line in data.split(b"\n"):
-        match line.split(b"#")[0].split(b";")[0].split():
-            case [b"nameserver", text] if line.startswith(b"nameserver") and _is_address(
-                text.decode("latin-1")
-            ):
-                assert int.from_bytes(socket.inet_pton(socket.AF_INET6, _bare(text.decode()))) in found, line
+    text = data.decode("latin-1")
+    written = {each for each in map(_address, re.split(r"[\s;#]", text)) if each is not None}
+    assert set(found) <= written, [address_text(each) for each in found]
+    # What glibc asks is not overlooked.
+    asked = {each for each in map(_address, _LINE.findall(text)) if each is not None}
+    assert asked <= set(found), [address_text(each) for each in asked]
     file = Path(_folder.name, "resolv.conf")
     file.write_bytes(data)
     nameservers = Nameservers([file, Path("/nonexistent")])
@@ -38,13 +37,8 @@ def run(data: bytes) -> None:
     assert nameservers.addresses == frozenset(found)
 
 
-def _bare(word: str) -> str:
-    return word.partition("%")[0]
-
-
-def _is_address(word: str) -> bool:
+def _address(word: str) -> int | None:
     try:
-        socket.inet_pton(socket.AF_INET6, _bare(word))
+        return int.from_bytes(socket.inet_pton(socket.AF_INET6, word.partition("%")[0]))
     except (OSError, ValueError):
-        return False
-    return True
+        return None
