@@ -43,7 +43,7 @@ def mutate(data: bytes, mutated: bytes, chance: random.Random) -> bytes:
                 del inside[key]
             case "repeat" if isinstance(inside, list):
                 inside.insert(key, json.loads(json.dumps(inside[key])))
-    return json.dumps(tree).encode()
+    return json.dumps(tree, separators=(",", ":")).encode()
 
 
 def _near(value: Any, chance: random.Random) -> Any:  # noqa: ANN401  whatever JSON holds

@@ -22,6 +22,8 @@ DICTIONARY = (
     "NaN",
 )
 
+LONGEST = 4096
+
 BOOT = b"BOOT"
 """What stands in the inputs for this boot: a file of another one is not read further."""
 

@@ -21,6 +21,8 @@ DICTIONARY = (
     *("configured", "carrier", "null", "NaN", "1e999", "18446744073709551615"),
 )
 
+LONGEST = 2048
+
 mutate = json_tree.mutate
 
 
