@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 ODD: tuple[Any, ...] = (
@@ -32,17 +33,16 @@ def mutate(data: bytes, mutated: bytes, chance: random.Random) -> bytes:
         inside, key = chance.choice(places)
         match chance.choice(["odd", "odd", "copy", "near", "drop", "repeat"]):
             case "odd":
-                inside[key] = chance.choice(ODD)
+                inside[key] = deepcopy(chance.choice(ODD))
             case "copy":
                 other, place = chance.choice(places)
-                # Over JSON, or one would hold itself.
-                inside[key] = json.loads(json.dumps(other[place]))
+                inside[key] = deepcopy(other[place])  # else one might hold itself
             case "near":
                 inside[key] = _near(inside[key], chance)
             case "drop":
                 del inside[key]
             case "repeat" if isinstance(inside, list):
-                inside.insert(key, json.loads(json.dumps(inside[key])))
+                inside.insert(key, deepcopy(inside[key]))
     return json.dumps(tree, separators=(",", ":")).encode()
 
 
@@ -52,7 +52,7 @@ def _near(value: Any, chance: random.Random) -> Any:  # noqa: ANN401  whatever J
         return value[:place] + chance.choice(["", *"0f:/-g \n", value[place:] * 2]) + value[place + 1 :]
     if isinstance(value, (int, float)):
         return chance.choice([-value, value + 1, value * 2, value % 1000, str(value)])
-    return chance.choice(ODD)
+    return deepcopy(chance.choice(ODD))
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401  whatever JSON holds
