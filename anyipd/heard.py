@@ -88,6 +88,6 @@ class HeardLeases:
 
 def _was_granted_to(duid: str, path: Path) -> bool:
     try:
-        return f"\nduid_sha256={duid}\n" in path.read_text()
+        return f"\nduid_sha256={duid}\n".encode() in path.read_bytes()
     except FileNotFoundError:
         return False

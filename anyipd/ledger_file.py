@@ -23,6 +23,9 @@ from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places
 MAX_BYTES = 16 << 20
 """Of a file that is read: thousands of records are a few."""
 
+MAX_SECONDS = 1e13
+"""More than any uptime, lifetime, or time of the wall clock that a lease file can name."""
+
 
 class LedgerFile:
     """The file of this network namespace below `runtime_dir`."""
@@ -47,17 +50,17 @@ class LedgerFile:
             found = json.loads(text)
             if found["boot"] != here.boot():
                 return Ledger(), {}
-            routes = {_discard(each): _number(each["added"]) for each in found["routes"]}
+            routes = {_discard(each): _begin(each["added"]) for each in found["routes"]}
             fallen = map(_discard, found["fallen"])
             carriers = {each["uplink"]: _carrier(each) for each in found["carriers"]}
             ledger = Ledger(map(_record, found["records"]), routes, fallen, carriers)
-            return ledger, {Prefix.parse(each["prefix"]): _places(each) for each in found["places"]}
+            return ledger, {_prefix(each["prefix"]): _places(each) for each in found["places"]}
         except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"is no ledger of this version: {error!r}") from None
 
     def write(self, ledger: Ledger, places: Mapping[Prefix, Places]) -> None:
         """Write a ledger and places down, unless the file holds them. Raises OSError."""
-        if (ledger.version, places) == self._written:
+        if (ledger.version, places) == self._written and self.path.exists():
             return
         found = {
             "boot": here.boot(),
@@ -109,27 +112,27 @@ def _plain(record: Record) -> dict[str, Any]:
 def _record(found: dict[str, Any]) -> Record:
     return Record(
         lease=Lease(
-            prefix=Prefix.parse(found["prefix"]),
+            prefix=_prefix(found["prefix"]),
             client=str(found["client"]),
             uplink=_text(found["uplink"]),
             iaid=_text(found["iaid"]),
-            written=float(found["written"]),
-            lifetime=None if found["lifetime"] is None else _number(found["lifetime"]),
-            preferred_until=None if found["preferred_until"] is None else _number(found["preferred_until"]),
-            valid_until=_number(found["valid_until"]),
-            exclude=_prefix(found["exclude"]),
-            reply=float(found["reply"]),
-            clock=float(found["clock"]),
+            written=_seconds(found["written"]),
+            lifetime=None if found["lifetime"] is None else _end(found["lifetime"]),
+            preferred_until=None if found["preferred_until"] is None else _end(found["preferred_until"]),
+            valid_until=_end(found["valid_until"]),
+            exclude=None if found["exclude"] is None else _prefix(found["exclude"]),
+            reply=_seconds(found["reply"]),
+            clock=_seconds(found["clock"]),
             instance=_text(found["instance"]),
             anew=bool(found["anew"]),
             duid=_text(found["duid"]),
         ),
         state=State(found["state"]),
-        began=float(found["began"]),
-        since=float(found["since"]),
-        until=_number(found["until"]),
-        instance_since=float(found["instance_since"]),
-        superseded_by=_prefix(found["superseded_by"]),
+        began=_seconds(found["began"]),
+        since=_seconds(found["since"]),
+        until=_end(found["until"]),
+        instance_since=_seconds(found["instance_since"]),
+        superseded_by=None if found["superseded_by"] is None else _prefix(found["superseded_by"]),
     )
 
 
@@ -151,26 +154,29 @@ def _places(found: dict[str, Any]) -> Places:
 
 def _place(found: dict[str, Any]) -> Place:
     number = None if found["number"] is None else int(found["number"])
-    return Place(str(found["name"]), number, Prefix.parse(found["first"]), int(found["count"]))
+    return Place(str(found["name"]), number, _prefix(found["first"]), int(found["count"]))
 
 
 def _hold_down(found: dict[str, Any]) -> HoldDown:
-    start, last = Prefix.parse(found["start"]), Prefix.parse(found["last"])
-    return HoldDown(start.address, last.address + 1, _number(found["until"]))
+    start, last = _prefix(found["start"]), _prefix(found["last"])
+    return HoldDown(start.address, last.address + 1, _end(found["until"]))
 
 
 def _discard(found: dict[str, Any]) -> Discard:
-    return Discard(Prefix.parse(found["prefix"]), int(found["metric"]))
+    return Discard(_prefix(found["prefix"]), int(found["metric"]))
 
 
 def _carrier(found: dict[str, Any]) -> Carrier:
     changes = found["carrier_changes"]
     link = Link(int(found["interface"]), None if changes is None else int(changes))
-    return Carrier(link, _number(found["since"]))
+    return Carrier(link, _begin(found["since"]))
 
 
-def _prefix(text: str | None) -> Prefix | None:
-    return None if text is None else Prefix.parse(text)
+def _prefix(text: str) -> Prefix:
+    found = Prefix.parse(text)
+    if found.width != 128:  # noqa: PLR2004  the width of IPv6
+        raise ValueError(f"{text!r} is no IPv6 prefix")
+    return found
 
 
 def _text(found: object) -> str | None:
@@ -181,7 +187,16 @@ def _finite(value: float) -> float | bool:
     return value > 0 if value in {INFINITE, -INFINITE} else value
 
 
-def _number(found: Any) -> float:  # noqa: ANN401  whatever JSON holds
-    if isinstance(found, bool):
-        return INFINITE if found else -INFINITE
+def _end(found: object) -> float:
+    return INFINITE if found is True else _seconds(found)
+
+
+def _begin(found: object) -> float:
+    return -INFINITE if found is False else _seconds(found)
+
+
+def _seconds(found: object) -> float:
+    # Python's JSON has NaN and Infinity, too, and numbers of any length: no deadline could be made of them.
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= MAX_SECONDS:
+        raise ValueError(f"{found!r:.60} is no time")
     return float(found)

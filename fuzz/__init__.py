@@ -1,8 +1,9 @@
 """What nobody should send, fed to everything that anyipd reads: `make fuzz`.
 
 A target guided by coverage is a module with `run(data)`, which raises where an input did what none
-may, a DICTIONARY of words that mutations may insert, and where it helps `mutate(data, mutated,
-chance)`, which gives a better mutation of `data` than libFuzzer's `mutated`.
+may, and a DICTIONARY of words that mutations may insert. Where it helps it has `mutate(data, mutated,
+chance)`, which gives a better mutation of `data` than libFuzzer's `mutated`, and LONGEST, the bytes that
+an input may have.
 """
 
 from pathlib import Path

@@ -13,10 +13,13 @@ import time
 from fuzz import coverage, hook, progress
 from tests.lab.namespace import LabError, enter
 
-COVERED = ("lease", "policy", "netlink", "dhcpv6")
+COVERED = (
+    *("lease", "policy", "netlink", "dhcpv6"),
+    *("ledger", "heard", "nameservers", "networkd", "dbus", "asking", "neighbour"),
+)
 """Targets that coverage guides."""
 
-TARGETS = (*COVERED, "hook")
+TARGETS = (*COVERED, *hook.CLIENTS)
 
 
 def arguments() -> argparse.Namespace:
@@ -42,14 +45,14 @@ def fuzz(target: str, runs: int, seconds: int) -> dict[str, object]:
     if target in COVERED:
         done, crash = coverage.fuzz(target, runs, seconds)
     else:
-        done, crash = hook.fuzz(runs, seconds)
+        done, crash = hook.fuzz(target, runs, seconds)
     return {"target": target, "runs": done, "seconds": round(time.monotonic() - begun, 1), "crash": crash}
 
 
 def main() -> None:
     options = arguments()
     targets = options.targets or TARGETS
-    if "hook" in targets:
+    if set(targets) & hook.CLIENTS.keys():
         try:
             enter()
         except LabError as error:
@@ -62,7 +65,7 @@ def main() -> None:
         if not options.json:
             verdict = summary["crash"] or "fine"
             print(
-                f"{target:8} {summary['runs']:>9,} inputs in {summary['seconds']:.0f} s: {verdict}",
+                f"{target:11} {summary['runs']:>9,} inputs in {summary['seconds']:.0f} s: {verdict}",
                 flush=True,
             )
     if options.json:

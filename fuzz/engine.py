@@ -10,7 +10,7 @@ from types import ModuleType
 
 import atheris
 
-LONGEST = 1536  # bytes of an input: more than a lease file may have, and PyYAML is slow
+LONGEST = 1536  # bytes of an input where its target says no other: PyYAML is slow
 SLOWEST = 5  # seconds that one may take
 OWN = 0.7  # of the mutations are the target's, where it has some
 
@@ -34,7 +34,11 @@ def main(name: str, *options: str) -> None:
     """Fuzz `name` with libFuzzer's options and corpora."""
     with atheris.instrument_imports(include=["anyipd"]):
         target = import_module(f"fuzz.{name}")
-    limits = [f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-print_final_stats=0"]
+    limits = [
+        f"-max_len={getattr(target, 'LONGEST', LONGEST)}",
+        f"-timeout={SLOWEST}",
+        "-print_final_stats=0",
+    ]
     more = {"custom_mutator": mutate} if (mutate := mutator(target)) else {}
     atheris.Setup([name, *limits, *options], target.run, **more)
     atheris.Fuzz()

@@ -1,4 +1,4 @@
-"""The dhclient hook: its environment, made up, in every shell that may be somebody's /bin/sh.
+"""The hooks: their environment, made up, in every shell that may be somebody's /bin/sh.
 
 No coverage guides here, since a shell has none to give: the inputs are the hook's own words, well
 formed or mutated. One shell sources the hook for many inputs, with the real `ip` in a network of its
@@ -12,59 +12,23 @@ import random
 import shlex
 import subprocess
 import time
-from ipaddress import AddressValueError, IPv6Address, IPv6Network
+from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv6Network
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from anyipd import clock, here
 from anyipd.observe.lease import Where, parse
-from fuzz import FOUND, progress
+from fuzz import FOUND, dhclient, dhcpcd, progress
+from fuzz.environment import Client
 from tests.lab import debian
-from tests.lab.dhclient import HOOK
 from tests.lab.hook_caller import SHELLS, STAMP, in_namespaces, shell_command
+
+CLIENTS = {"dhclient": dhclient.CLIENT, "dhcpcd": dhcpcd.CLIENT}
 
 BATCH = 250
 """Inputs a shell gets, before it is seen what it did."""
-
-GOOD = {
-    "reason": ["BOUND6", "RENEW6", "REBIND6", "EXPIRE6", "RELEASE6", "STOP6"],
-    "interface": ["eth0", "eth0.7", "br-lan"],
-    "pid": ["4711", "1", ""],
-    "ip6_prefix": ["2001:db8:100::/60", "fd00::/8", "1:2:3:4:5:6:7:8/128", "2001:db8::1/56"],
-    "iaid": ["62:9d:01:0a", "a:0:1:ff", '"eth0"', '"$(i"', '"""'],
-    "life_starts": ["1700000000", "1700000100", "4000000000", "0"],
-    "preferred_life": ["300", "0"],
-    "max_life": ["600", "300", "1", "0", "4294967295"],
-}
-ODD = {
-    "reason": ["DEPREF6", "PREINIT6", "x", ""],
-    "interface": ["..", ".", "a/b", "lo", "", "*", "-f", "eth0 x"],
-    "pid": ["-1", "01", "99999999999", "1 2"],
-    "ip6_prefix": ["::/0", "", "/", "::"],
-    "iaid": ["", "0:0:0:0"],
-    "life_starts": ["-1", "08", "99999999999999", "", "1e9"],
-    "preferred_life": ["4294967295", "00", "0300", "4294967296", "", "0x10"],
-    "max_life": ["4294967296", "0800", "", "000000000000", "-0"],
-}
-USUAL = 0.9
-"""Of the values are good ones."""
-
-PIECES = [
-    *(
-        "$(touch executed)",
-        "`touch executed`",
-        "; touch executed",
-        "\n",
-        "\ntouch executed\n",
-        "'",
-        '"',
-        "\\",
-    ),
-    *("..", "/", "../../", "*", "?", "[a-z]", "~", " ", "\t", "-", "--", "%s", "%n", "&", "|", ">executed"),
-    *("${reason}", "$reason", "!!", "\x1b[31m", "\x7f", "é", "\udcff", "0", "9" * 40, ":", "::", "A" * 300),
-]
-"""What mutations insert."""
 
 SCRIPT = """\
 cd {folder} || exit
@@ -91,25 +55,20 @@ echo "$messages"
 ip -json -6 route show table main
 exec readlink /proc/self/ns/net
 """
-NAMES = [
-    "reason",
-    "interface",
-    "pid",
-    *(f"{which}_{name}" for which in ("new", "old", "cur") for name in list(GOOD)[3:]),
-]
 
 
-def fuzz(runs: int, seconds: int) -> tuple[int, str | None]:
+def fuzz(target: str, runs: int, seconds: int) -> tuple[int, str | None]:
     """Feed the shells in turn; give how many inputs they had, and what the first wrong one was."""
+    client = CLIENTS[target]
     chance, begun, done = random.Random(time.time_ns()), time.monotonic(), 0
     for shell in cycle(SHELLS):
-        inputs = [make_up(chance) for _ in range(min(BATCH, runs - done) if runs else BATCH)]
-        wrong = run_batch(shell, inputs)
+        inputs = [client.make_up(chance) for _ in range(min(BATCH, runs - done) if runs else BATCH)]
+        wrong = run_batch(client, shell, inputs)
         done += len(inputs)
-        progress.show("hook", done, f"{done / (time.monotonic() - begun):.0f} a second")
+        progress.show(target, done, f"{done / (time.monotonic() - begun):.0f} a second")
         if wrong:
             FOUND.mkdir(parents=True, exist_ok=True)
-            crash = FOUND / f"hook-{shell}-{time.time_ns()}.json"
+            crash = FOUND / f"{target}-{shell}-{time.time_ns()}.json"
             crash.write_text(json.dumps({"shell": shell, "wrong": wrong, "inputs": inputs}))
             return done, f"{wrong}: see {crash}"
         if (runs and done >= runs) or (seconds and time.monotonic() - begun > seconds):
@@ -117,26 +76,7 @@ def fuzz(runs: int, seconds: int) -> tuple[int, str | None]:
     raise AssertionError("there are shells")
 
 
-def make_up(chance: random.Random) -> dict[str, str]:
-    """Make up what dhclient-script may have in its environment: mostly whole, now and then mutated."""
-    made = {name: chance.choice((GOOD if chance.random() < USUAL else ODD)[name]) for name in GOOD}
-    if chance.random() < 0.3:
-        made["ip6_prefix"] = f"{IPv6Address(chance.getrandbits(128))}/{chance.randrange(130)}"
-    for _ in range(chance.choice([0, 0, 1, 1, 2])):
-        name = chance.choice(list(made))
-        made[name] = mutated(made[name], chance)
-    which = chance.choice(["new", "new", "new", "old", "cur"])
-    return {name if name in NAMES else f"{which}_{name}": value for name, value in made.items()}
-
-
-def mutated(value: str, chance: random.Random) -> str:
-    """Cut, insert, repeat or exchange something."""
-    place, end = sorted(chance.randrange(len(value) + 1) for _ in range(2))
-    piece = chance.choice([chance.choice(PIECES), chr(chance.randrange(1, 256)), value[place:end]])
-    return value[:place] + piece + value[end if chance.random() < 0.5 else place :]
-
-
-def run_batch(shell: str, inputs: list[dict[str, str]]) -> str | None:
+def run_batch(client: Client, shell: str, inputs: list[dict[str, str]]) -> str | None:
     """Have a shell source the hook with each input, and say what is wrong with what that left."""
     with TemporaryDirectory(prefix="fuzz-hook-") as name:
         folder = Path(name)
@@ -147,8 +87,8 @@ def run_batch(shell: str, inputs: list[dict[str, str]]) -> str | None:
             blanks="' \t\n'",
             path=shlex.quote(debian.environment()["PATH"]),
             runtime=folder / "run",
-            names=shlex.quote(" ".join(NAMES)),
-            hook=HOOK,
+            names=shlex.quote(" ".join(client.names)),
+            hook=client.hook,
             calls="\n".join(f"unset $variables; {assignments(each)} call" for each in inputs),
         )
         (folder / "script").write_bytes(script.encode("utf-8", "surrogateescape"))
@@ -164,7 +104,7 @@ def run_batch(shell: str, inputs: list[dict[str, str]]) -> str | None:
         if done.returncode or printed:
             return f"exit {done.returncode}: {printed[:200]!r} {done.stderr[-200:]!r}"
         messages, main, netns = rest.decode().splitlines()
-        named = {network for each in inputs for network in networks(each)}
+        named = {network for each in inputs for network in networks(client.prefixes(each))}
         return (
             wrong_words(done.stderr)
             or wrong_files(folder)
@@ -223,13 +163,12 @@ def wrong_messages(routes: list[dict[str, str]], named: set[IPv6Network]) -> str
     return None
 
 
-def networks(made: dict[str, str]) -> list[IPv6Network]:
-    """Give the prefixes that an input names."""
+def networks(texts: Iterable[str]) -> list[IPv6Network]:
+    """Give the prefixes among these."""
     found = []
-    for name, value in made.items():
-        if name.endswith("ip6_prefix"):
-            try:
-                found.append(IPv6Network(value, strict=False))
-            except (AddressValueError, ValueError):
-                continue
+    for text in texts:
+        try:
+            found.append(IPv6Network(text, strict=False))
+        except (AddressValueError, ValueError):
+            continue
     return found

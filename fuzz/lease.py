@@ -7,12 +7,15 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from anyipd.decide.ledger import Ledger
 from anyipd.model import Lease
 from anyipd.observe.lease import Leases, Where, parse
+from fuzz.carried_out import carry_out
 
 DICTIONARY = (
     *("client=", "prefix=", "uplink=", "iaid=", "life_starts=", "preferred_lifetime=", "valid_lifetime="),
-    *("reason=BOUND6", "pid=", "netns=77", "boot=00000000-0000-0000-0000-000000000000"),
+    *("reason=BOUND6", "reason=RELEASE6", "pid=", "netns=77", "boot=00000000-0000-0000-0000-000000000000"),
+    "duid_sha256=",
     *("uptime=", "exclude=", "\n", "2001:db8::/56", "4294967295", "::", "/", '"', "\0", "00:00:00:01"),
 )
 
@@ -30,6 +33,7 @@ def run(data: bytes) -> None:
         lease = parse(data, MODIFIED, NOW, HERE)
         if lease:
             check(lease)
+            carry_out(Ledger(), leases=[lease])
     except ValueError as error:
         # What a file says must not come out as lines of a log.
         assert str(error).isprintable(), ascii(str(error))
@@ -55,4 +59,6 @@ def check(lease: Lease) -> None:
         assert lease.exclude == lease.exclude.masked()
         assert lease.prefix.covers(lease.exclude)
         assert lease.prefix != lease.exclude
+    assert lease.duid is None or re.fullmatch("[0-9a-f]{64}", lease.duid)
+    assert lease.instance is None or lease.instance.isdecimal()
     assert lease.iaid is None or re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){3}", lease.iaid)

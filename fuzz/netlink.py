@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from anyipd.kernel import wire
+from anyipd.kernel import lock, wire
 from anyipd.kernel.monitor import Hint, hint
 from anyipd.kernel.routes import local_routes
 from anyipd.kernel.wire import MalformedError
@@ -25,6 +25,7 @@ def run(data: bytes) -> None:
         wire.addresses,
         local_routes,
         OVERLAP.find,
+        lock.members,
         partial(map_messages, lambda start, end: wire.route(data, start, end)),
         partial(map_messages, lambda start, end: wire.link(data, start, end)),
     ]

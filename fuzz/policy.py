@@ -13,7 +13,20 @@ from anyipd.decide.static import static_assigned
 from anyipd.model import Delegation, DelegationState, Places, Prefix, SubnetState
 
 DICTIONARY = (
-    *("subnets:", "name:", "id:", "count:", "length:", "uplink:", "bind:", "neighbours:", "accept:"),
+    *(
+        "subnets:",
+        "listen:",
+        "shortest:",
+        "at_most:",
+        "name:",
+        "id:",
+        "count:",
+        "length:",
+        "uplink:",
+        "bind:",
+        "neighbours:",
+        "accept:",
+    ),
     *("uplinks:", "within:", "protocols:", "unassigned:", "static:", "prefix:", "all", "true", "0xf", "0o7"),
     *("2001:db8::/48", "192.0.2.0/24", "- ", "\n  ", "{", "}", "[", "]", "&a", "*a", "<<:", "!!", "? ", "|"),
     *("---", "...", "'", '"', "\\", "#", "%YAML 1.2", "\t", "~", "null", "1e9", ".inf", "\ufeff", "\u2028"),

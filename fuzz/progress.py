@@ -8,7 +8,7 @@ import sys
 def show(target: str, done: int, what: str) -> None:
     """Show it in place of what was shown before."""
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{target:8} {done:>9,} inputs, {what}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{target:11} {done:>9,} inputs, {what}", end="", file=sys.stderr, flush=True)
 
 
 def clear() -> None:

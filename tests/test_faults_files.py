@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,49 @@ def test_a_missing_runtime_directory(daemon: Daemon) -> None:
     call_hook(daemon, PREFIX)
     wait_until(lambda: bound(daemon.namespace) == WANTED)
     assert [each["source"] for each in daemon.status()["delegations"]] == ["dhclient"]
+
+
+def remove_and_make_again(runtime: Path, fresh: Path) -> None:
+    shutil.rmtree(runtime)
+    runtime.mkdir()
+    (fresh / "leases").rename(runtime / "leases")
+
+
+def replace_by_rename(runtime: Path, fresh: Path) -> None:
+    (runtime / "leases").rename(runtime / "aside")
+    (fresh / "leases").rename(runtime / "leases")
+
+
+def replace_all_of_it_by_rename(runtime: Path, fresh: Path) -> None:
+    runtime.rename(runtime.with_name("aside"))
+    fresh.rename(runtime)
+
+
+@pytest.mark.parametrize("replace", [remove_and_make_again, replace_by_rename, replace_all_of_it_by_rename])
+def test_a_runtime_directory_that_is_replaced(running: Daemon, replace: Callable[[Path, Path], None]) -> None:
+    """No message of a hook tells of it: the daemon sees the directory itself, and goes on in the new one."""
+    fresh, third = running.runtime.with_name("fresh"), "2001:db8:300::/60"
+    fresh.mkdir()
+    write_lease(fresh, prefix=SECOND)
+    replace(running.runtime, fresh)
+    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3), 2)
+    write_lease(running.runtime, "third", prefix=third)
+    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3) | subnets(third, 3), 2)
+    # What it knows it writes down there, too, and so a restart changes nothing.
+    wait_until(lambda: third in "".join(map(Path.read_text, running.runtime.glob("daemon/[!.]*"))), 2)
+    shutil.rmtree(running.runtime / "leases")
+    running.kill()
+    running.start()
+    assert bound(running.namespace) == WANTED | subnets(SECOND, 3) | subnets(third, 3)
+
+
+def test_a_ledger_file_that_was_removed_is_written_again(running: Daemon) -> None:
+    shutil.rmtree(running.runtime)
+    (running.runtime / "leases").mkdir(parents=True)
+    wait_until(lambda: list(running.runtime.glob("daemon/[!.]*")), 2)
+    running.kill()
+    running.start()
+    assert bound(running.namespace) == WANTED
 
 
 def test_a_directory_of_leases_that_cannot_be_read(running: Daemon) -> None:

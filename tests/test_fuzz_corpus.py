@@ -21,7 +21,8 @@ def test_corpus(target: str, seed: Path) -> None:
 
 
 @pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("client", hook.CLIENTS)
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_handful_of_environments(shell: str) -> None:
-    chance = random.Random(shell)
-    assert hook.run_batch(shell, [hook.make_up(chance) for _ in range(50)]) is None
+def test_a_handful_of_environments(client: str, shell: str) -> None:
+    chance, of = random.Random(shell), hook.CLIENTS[client]
+    assert hook.run_batch(of, shell, [of.make_up(chance) for _ in range(50)]) is None

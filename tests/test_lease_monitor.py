@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,11 +33,19 @@ def monitor(leases: Path) -> Iterator[LeaseMonitor]:
 
 def woken(monitor: LeaseMonitor) -> bool:
     """Do what the daemon does with events: read once each time the descriptor is readable, then watch."""
-    changed = False
-    while select.select([monitor], [], [], 0)[0]:
-        changed |= monitor.read()
+    changed = read_all(monitor)
     monitor.watch()
     return changed
+
+
+def read_all(monitor: LeaseMonitor) -> bool:
+    """Read as often as the descriptor is readable, which it must cease to be."""
+    changed = False
+    for _ in range(1000):
+        if not select.select([monitor], [], [], 0)[0]:
+            return changed
+        changed |= monitor.read()
+    raise AssertionError("it wakes by itself")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,67 @@ def test_a_directory_that_was_replaced_in_between_is_watched(leases: Path, monit
     assert woken(monitor)
     (leases / NAME).touch()
     assert woken(monitor)
+
+
+def replaced_by_rename(leases: Path) -> None:
+    leases.rename(leases.parent / "old")
+    (leases.parent / "new").rename(leases)
+
+
+def with_all_around_it(leases: Path) -> None:
+    leases.parent.rename(leases.parents[1] / "old")
+    (leases.parents[1] / "old/new").rename(leases.parents[1] / "new")
+    leases.parent.mkdir()
+    (leases.parents[1] / "new").rename(leases)
+
+
+def removed_and_made_again(leases: Path) -> None:
+    shutil.copytree(leases.parent / "new", leases.parents[1] / "new")
+    shutil.rmtree(leases.parent)
+    leases.parent.mkdir()
+    (leases.parents[1] / "new").rename(leases)
+
+
+REPLACED = [replaced_by_rename, with_all_around_it, removed_and_made_again]
+
+
+@pytest.mark.parametrize("replace", REPLACED)
+def test_what_is_in_a_directory_that_takes_the_place_wakes(
+    leases: Path, monitor: LeaseMonitor, replace: Callable[[Path], None]
+) -> None:
+    """And nobody calls `watch` in between: the daemon does so in a pass, for which it must wake."""
+    (leases.parent / "new").mkdir()
+    (leases.parent / "new" / NAME).touch()
+    assert not monitor.read()
+    replace(leases)
+    assert read_all(monitor)
+    assert not read_all(monitor)
+    (leases / f"{NAME}2").touch()
+    assert read_all(monitor)
+
+
+def test_a_directory_made_again_step_by_step_wakes(leases: Path, monitor: LeaseMonitor) -> None:
+    shutil.rmtree(leases.parent)
+    assert read_all(monitor)
+    (leases.parents[1] / "another").mkdir()
+    assert not read_all(monitor)
+    leases.parent.mkdir()
+    read_all(monitor)
+    (leases.parent / "daemon").mkdir()
+    assert not read_all(monitor)
+    leases.mkdir()
+    assert read_all(monitor)
+    (leases / NAME).touch()
+    assert read_all(monitor)
+
+
+def test_a_directory_that_was_replaced_wakes_no_more(leases: Path, monitor: LeaseMonitor) -> None:
+    leases.rename(leases.parent / "old")
+    assert not read_all(monitor)
+    leases.mkdir()
+    assert read_all(monitor)
+    (leases.parent / "old" / NAME).touch()
+    assert not read_all(monitor)
 
 
 def test_more_events_than_one_read_takes(leases: Path, monitor: LeaseMonitor) -> None:

@@ -75,12 +75,20 @@ def io_uring():
     if libc.syscall(425, 1, 0) < 0:
         raise OSError(ctypes.get_errno(), "io_uring_setup")
 
-folders = ("/", "/etc", "/run", "/run/anyipd", "/tmp", "/var/tmp", "/var/lib", "/dev/shm", "/sys")
+def other_processes():
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = 310 if os.uname().machine == "x86_64" else 270
+    if libc.syscall(number, os.getpid(), None, 0, None, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "process_vm_readv")
+
+own = "/run/anyipd/daemon"
+folders = ("/", "/etc", "/run", "/run/anyipd", "/tmp", "/var/tmp", "/var/lib", "/dev/shm", "/sys", own)
 found = {
     "filters": int(re.search("Seccomp_filters:\\\\s*([0-9]+)", open("/proc/self/status").read())[1]),
     "written": [folder for folder in folders if outcome(shutil.copy, "/bin/true", folder + "/new") == "done"],
-    "run": [outcome(run, "/bin/true"), outcome(run, "/etc/true")],
-    "load": [outcome(load, "/bin/true"), outcome(load, "/etc/true")],
+    "run": [outcome(run, program) for program in ("/bin/true", "/etc/true", own + "/new")],
+    "load": [outcome(load, program) for program in ("/bin/true", "/etc/true", own + "/new")],
+    "other processes": outcome(other_processes),
     "io_uring": outcome(io_uring),
     "nftables": [outcome(netlink, 12)],
 }
@@ -211,9 +219,10 @@ def test_whoever_takes_it_over_can_execute_nothing_new_and_has_rtnetlink_alone(s
     found = json.loads(service.wait_for("nftables", source="python").message)
     filters = found.pop("filters")
     assert found == {
-        "written": [],
-        "run": ["done", "EACCES", "EPERM"],
-        "load": ["done", "EPERM"],
+        "written": ["/run/anyipd/daemon"],  # for the ledger file, and nothing there can be executed
+        "run": ["done", "EACCES", "EACCES", "EPERM"],
+        "load": ["done", "EPERM", "EPERM"],
+        "other processes": "EPERM",
         "io_uring": "EPERM",
         "nftables": ["done", "EPERM"],  # the first by the unit alone, which has no setting to refuse it
         "IPsec": "EPERM",
@@ -266,7 +275,11 @@ def test_it_listens_by_a_drop_in(service: Service) -> None:
     assert written == "-rw-r--r-- anyipd\n"
     (said,) = json.loads(service.machine.run("anyipctl", "status", "--json").stdout)["delegations"]
     assert (said["prefix"], said["source"], said["uplink"]) == (str(DELEGATED), "listen", "uplink")
-    # It may write there, and there alone.
+    # It may write there, and there alone, and execute nothing.
+    service.machine.run("cp", "/bin/true", "/run/anyipd/heard/.true")
+    execute = ["setpriv", "--reuid=anyipd", "--clear-groups", "/run/anyipd/heard/.true"]
+    among_its_mounts = ["nsenter", f"--target={service.show('MainPID')}", "--mount", "--", *execute]
+    assert "Permission denied" in service.machine.run(*among_its_mounts, check=False).stderr
     write = ["touch", "/run/anyipd/leases/forged"]
     among_its_mounts = ["nsenter", f"--target={service.show('MainPID')}", "--mount", "--", *write]
     assert "Read-only file system" in service.machine.run(*among_its_mounts, check=False).stderr

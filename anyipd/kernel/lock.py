@@ -35,7 +35,9 @@ class HeldError(Exception):
     """Another daemon holds this network namespace; the text is that of `holder`."""
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
+    """A socket that holds the lock: its port, and its inode in /proc/PID/fd."""
+
     port: int
     inode: int
 
@@ -49,7 +51,7 @@ def take() -> socket.socket:
     held = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _USERSOCK)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # anybody may send to it, and nobody reads
     held.bind((0, _GROUPS))
-    own = _Member(held.getsockname()[0], os.fstat(held.fileno()).st_ino)
+    own = Member(held.getsockname()[0], os.fstat(held.fileno()).st_ino)
     deadline = time.monotonic() + START_TIMEOUT
     while others := _members() - {own}:
         if min(others) < own or time.monotonic() > deadline:
@@ -65,14 +67,14 @@ def holder() -> str | None:
     return _describe(min(members)) if members else None
 
 
-def _members() -> set[_Member]:
+def _members() -> set[Member]:
     try:
         return _asked()
     except OSError:  # a kernel without netlink_diag, or a process that may not use it
         return _read()
 
 
-def _asked() -> set[_Member]:
+def _asked() -> set[Member]:
     """Ask the kernel.
 
     What strangers do does not hide a member: behind all sockets, by a walk that misses some where others go
@@ -85,27 +87,34 @@ def _asked() -> set[_Member]:
         asking.send(wire.dump_request(_SOCK_DIAG_BY_FAMILY, body))
         while not done:
             chunk, done = wire.split_end(asking.recv(_RECEIVE))
-            for start, _, end in wire.messages(chunk):
-                if end - start < _SOCKET.size:  # it never joined a group
-                    continue
-                port, inode, groups = _SOCKET.unpack_from(chunk, start)
-                if groups == _GROUPS:
-                    found.add(_Member(port, inode))
+            found |= members(chunk)
     return found
 
 
-def _read() -> set[_Member]:
+def members(chunk: bytes) -> set[Member]:
+    """Find the members among the sockets that a part of a dump tells of. Raises MalformedError."""
+    found = set()
+    for start, _, end in wire.messages(chunk):
+        if end - start < _SOCKET.size:  # it never joined a group
+            continue
+        port, inode, groups = _SOCKET.unpack_from(chunk, start)
+        if groups == _GROUPS:
+            found.add(Member(port, inode))
+    return found
+
+
+def _read() -> set[Member]:
     """Read the same in /proc, more than once: sockets that go between two pages of it hide others."""
     found = set()
     for _ in range(_READINGS):
         for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]:
             _, protocol, port, groups, *_, inode = line.split()
             if int(protocol) == _USERSOCK and int(groups, 16) == _GROUPS:
-                found.add(_Member(int(port), int(inode)))
+                found.add(Member(int(port), int(inode)))
     return found
 
 
-def _describe(member: _Member) -> str:
+def _describe(member: Member) -> str:
     """Give the pid: the kernel takes it for the port where that is free, and the descriptor is the proof."""
     with suppress(OSError):
         for each in Path(f"/proc/{member.port}/fd").iterdir():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 BUS = "/run/dbus/system_bus_socket"
 
@@ -38,6 +38,14 @@ class Answer(NamedTuple):
     """What a call returned: the body, and the bus's own name for the process that gave it."""
 
     sender: str
+    body: bytes
+
+
+class Message(NamedTuple):
+    """A message as it came: its type, its header fields by their codes, and its body."""
+
+    kind: int
+    fields: dict[int, str | int]
     body: bytes
 
 
@@ -90,27 +98,30 @@ class Bus:
         fixed = _FIXED.pack(_ORDER, _CALL, _NO_AUTO_START, 1, len(body), self._serial, len(packed))
         self._socket.sendall(fixed + _padded(packed, 8) + body)
         while True:
-            kind_of_message, found, body = self._receive()
-            if found.get(_REPLY_SERIAL) == self._serial:
+            message = receive(self._stream)
+            if message.fields.get(_REPLY_SERIAL) == self._serial:
                 break
-        if kind_of_message == _ERROR:
-            raise CallError(f"{destination}: {body[4:-1].decode(errors='replace')}")
-        return Answer(str(found.get(_SENDER, "")), body)
+        if message.kind == _ERROR:
+            raise CallError(f"{destination}: {message.body[4:-1].decode(errors='replace')}")
+        return Answer(str(message.fields.get(_SENDER, "")), message.body)
 
-    def _receive(self) -> tuple[int, dict[int, str | int], bytes]:
-        order, kind, _, _, length, _, fields = _FIXED.unpack(self._read(_FIXED.size))
-        if order != _ORDER:
-            raise ValueError("a message in another byte order")
-        if length > MOST_BYTES or fields > MOST_BYTES:
-            raise ValueError(f"an answer of more than {MOST_BYTES} bytes")
-        header = self._read(fields + -fields % 8)
-        return kind, _fields(header[:fields]), self._read(length)
 
-    def _read(self, length: int) -> bytes:
-        found = self._stream.read(length)
-        if len(found) < length:
-            raise ConnectionError("the system bus closed the connection")
-        return found
+def receive(stream: BinaryIO) -> Message:
+    """Read the next message. Raises OSError where the stream ends, ValueError for one that is malformed."""
+    order, kind, _, _, length, _, fields = _FIXED.unpack(_read(stream, _FIXED.size))
+    if order != _ORDER:
+        raise ValueError("a message in another byte order")
+    if length > MOST_BYTES or fields > MOST_BYTES:
+        raise ValueError(f"an answer of more than {MOST_BYTES} bytes")
+    header = _read(stream, fields + -fields % 8)
+    return Message(kind, _fields(header[:fields]), _read(stream, length))
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    found = stream.read(length)
+    if len(found) < length:
+        raise ConnectionError("the system bus closed the connection")
+    return found
 
 
 def text(body: bytes) -> str:

@@ -7,6 +7,7 @@ Out: their IPv6 addresses.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 FILES = Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")
 
 MAX_BYTES = 64 << 10
+
+_COMMENT = re.compile("[;#].*")
 
 
 class Nameservers:
@@ -52,10 +55,13 @@ def _read(file: Path) -> list[int]:
 
 
 def parse(text: bytes) -> list[int]:
-    """Return the IPv6 addresses of the `nameserver` lines; what is none is no concern of ours."""
+    """Return the IPv6 addresses of the `nameserver` lines; what is none is no concern of ours.
+
+    A comment may follow one without a blank, as glibc has it (res_vinit_1 in resolv/res_init.c).
+    """
     found = []
     for line in text.decode("latin-1").splitlines():
-        match line.split():
+        match _COMMENT.sub("", line).split():
             case ["nameserver", address, *_]:
                 try:
                     found.append(int(IPv6Address(address.partition("%")[0])))

@@ -156,9 +156,9 @@ def parse(description: str, now: float, by: str) -> Said:
     """
     try:
         described = json.loads(description)
+        links = [_link(each) for each in described["Interfaces"]]
         leases = [lease for each in described["Interfaces"] for lease in _of_client(each)]
         told = {lease.prefix for lease in leases}
-        links = [_link(each) for each in described["Interfaces"]]
         routes = [_of_route(each, now) for each in described.get("Routes", []) if _is_discard(each)]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"networkd describes itself in a way not known: {error!r}") from None
@@ -166,9 +166,12 @@ def parse(description: str, now: float, by: str) -> Said:
 
 
 def _link(interface: dict[str, Any]) -> Link:
+    number, name = interface["Index"], interface["Name"]
+    if not isinstance(number, int) or not isinstance(name, str):
+        raise TypeError(f"{number!r:.60} and {name!r:.60} are no link")
     return Link(
-        number=interface["Index"],
-        name=interface["Name"],
+        number=number,
+        name=name,
         managed=interface.get("AdministrativeState") in _MANAGED,
         carrier=interface.get("CarrierState") in _CARRIER,
         client="DHCPv6Client" in interface,
@@ -219,4 +222,9 @@ def _prefix(address: list[int], length: int) -> Prefix:
 
 def _time(described: dict[str, Any], name: str) -> float:
     """Microseconds of CLOCK_BOOTTIME; what lives forever is left out."""
-    return float(described[name]) / 1e6 if name in described else INFINITE
+    if name not in described:
+        return INFINITE
+    time = described[name]
+    if not isinstance(time, int) or not 0 <= time < 1 << 64:
+        raise ValueError(f"{name} is {time!r:.60}")
+    return time / 1e6
