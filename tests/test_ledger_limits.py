@@ -127,3 +127,31 @@ def test_of_mere_routes_the_first_count(server: Server) -> None:
     found = server.ledger.delegations(server.now, most=3)
     assert [each.prefix for each in found] == early
     assert {each.state for each in found} == {DelegationState.GRANTED}
+
+
+def test_the_routes_of_what_is_passed_over_say_nothing(server: Server) -> None:
+    """A client that adds discard routes itself, and dies with thousands of them, which nobody removes."""
+    attack = [prefix(16 * number) for number in range(THOUSANDS)]
+    server.ledger.see_routes(set(), server.now)
+    for each in attack:
+        server.ledger.route_added(Discard(each, 1001), server.now)
+    server.reply(*attack, valid=30)
+    for looks, known in ((3, MOST), (1, 0)):
+        for _ in range(looks):
+            server.look()
+            found = server.ledger.delegations(server.now)
+            assert (len(found), {each.source for each in found} - {"dhclient"}) == (known, set())
+        server.now += 100
+    # One that is added again since is evidence as ever.
+    server.ledger.route_added(Discard(attack[-1], 1001), server.now)
+    assert server.states() == {attack[-1]: "granted"}
+
+
+def test_once_all_is_over_nothing_changes_at_another_look(server: Server) -> None:
+    server.reply(*map(prefix, range(0, THOUSANDS * 16, 16)), valid=30)
+    server.now += 100
+    for _ in range(2):
+        server.look()
+    version = server.ledger.version
+    server.look()
+    assert server.ledger.version == version

@@ -140,6 +140,7 @@ class Ledger:
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
+        self._unrecorded: dict[Prefix, Lease] = {}  # what is reported all the same
 
     @property
     def records(self) -> Collection[Record]:
@@ -183,12 +184,18 @@ class Ledger:
         server may delegate thousands of prefixes.
         """
         live = self._live()
+        ended = len(self._records) - live.total()
         # A withdrawal may end what was reported on another uplink: before it, but not since.
-        for lease in sorted(leases, key=attrgetter("written", "prefix")):
-            if self._report(lease, now, has_room=live[lease.uplink] < most + MAX_NEW):
-                live[lease.uplink] += 1
+        reported = sorted(leases, key=attrgetter("written", "prefix"))
+        for lease in reported:
+            is_over = lease.valid_until <= now
+            has_room = ended < MAX_ENDED if is_over else live[lease.uplink] < most + MAX_NEW
+            if self._report(lease, now, has_room=has_room):
+                ended += is_over
+                live[lease.uplink] += not is_over
         self.pass_time(now, silent=silent)
         self._pass_over(most)
+        self._unrecorded = {each.prefix: each for each in reported if each.prefix not in self._keys}
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
         """Take in a report; say whether it began a record."""
@@ -205,7 +212,8 @@ class Ledger:
             if has_room:
                 self._change(None, Event.GRANT, lease, now)
                 return True
-            self._passed_over[lease.uplink] = lease.written
+            if lease.valid_until > now:
+                self._passed_over[lease.uplink] = lease.written
         return False
 
     def _live(self) -> Counter[str | None]:
@@ -324,6 +332,11 @@ class Ledger:
         if route.metric == HOOK_METRIC:
             return False
         added = self._routes[route]
+        unrecorded = self._unrecorded.get(route.prefix)
+        if unrecorded and added <= (
+            unrecorded.written if route.metric == ALONE_METRIC else unrecorded.valid_until
+        ):
+            return False
         for record in self._around(route.prefix):
             if record.lease.client == KERNEL and record.lease.prefix != route.prefix:
                 continue  # a mere route around it was forgotten, and no lease
