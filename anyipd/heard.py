@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from anyipd import here
-from anyipd.model import Prefix
+from anyipd.model import INFINITE, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
 from anyipd.observe.lease import Leases, compose
@@ -26,20 +26,33 @@ class HeardLeases:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._first_end = -INFINITE  # when one of them is over; what an earlier daemon left may be already
 
     def take(self, told: Iterable[Told], now: float) -> None:
         """Write a lease file each, also of what was taken back; `now` is CLOCK_BOOTTIME.
 
-        Those of prefixes whose lifetime is over go before. Nobody takes back but the client, by its DUID,
+        What is over goes before. Nobody takes back but the client, by its DUID,
         that was granted it: where ordinary users may send from port 546, they send a Release, too. Raises
         OSError.
         """
-        self._clear_up(now)
+        self.clear_up(now)
         for uplink, delegated, client in told:
             duid = sha256(client).hexdigest()  # not itself: everybody may read it here
             path = self._path(delegated.prefix, uplink)
             if delegated.valid or _was_granted_to(duid, path):
                 self._write(path, uplink, delegated, duid, now)
+
+    def clear_up(self, now: float) -> None:
+        """Remove the files of what is over at `now`. Raises OSError."""
+        if now < self._first_end:
+            return
+        leases, _ = Leases(self._directory).read(lambda: now)
+        self._first_end = min(
+            (each.valid_until for each in leases if each.valid_until > now), default=INFINITE
+        )
+        for lease in leases:
+            if lease.uplink and lease.valid_until <= now:
+                self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
 
     def _write(self, path: Path, uplink: str, delegated: DelegatedPrefix, duid: str, now: float) -> None:
         fields = {
@@ -56,6 +69,7 @@ class HeardLeases:
         }
         if delegated.exclude:
             fields["exclude"] = delegated.exclude
+        self._first_end = min(self._first_end, now + delegated.valid)
         self._directory.mkdir(exist_ok=True)
         new = path.with_name(f".{path.name}")
         try:
@@ -70,12 +84,6 @@ class HeardLeases:
     def _path(self, prefix: Prefix, uplink: str) -> Path:
         # A slash is no part of a name.
         return self._directory / f"{prefix}@{uplink}".replace("/", "_", 1)
-
-    def _clear_up(self, now: float) -> None:
-        leases, _ = Leases(self._directory).read(lambda: now)
-        for lease in leases:
-            if lease.uplink and lease.valid_until <= now:
-                self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
 
 
 def _was_granted_to(duid: str, path: Path) -> bool:

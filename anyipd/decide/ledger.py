@@ -140,7 +140,7 @@ class Ledger:
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
-        self._unrecorded: dict[Prefix, Lease] = {}  # what is reported all the same
+        self._unrecorded: dict[Prefix, Lease] = {}  # what is reported of standing routes all the same
 
     @property
     def records(self) -> Collection[Record]:
@@ -195,7 +195,8 @@ class Ledger:
                 live[lease.uplink] += not is_over
         self.pass_time(now, silent=silent)
         self._pass_over(most)
-        self._unrecorded = {each.prefix: each for each in reported if each.prefix not in self._keys}
+        standing = {route.prefix for route in self._routes if route.metric != HOOK_METRIC} - self._keys.keys()
+        self._unrecorded = {each.prefix: each for each in reported if each.prefix in standing}
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
         """Take in a report; say whether it began a record."""
