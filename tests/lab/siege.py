@@ -123,6 +123,10 @@ class Siege:
         self.client.kill()
         self.serving = False
 
+    def remove_what_client_left(self) -> None:
+        """Remove the discard routes of a client that was killed, as nobody else does."""
+        self.host.ip("-6 route flush table main proto dhcp")
+
     # What becomes of the host.
 
     def wait_for(self, text: str) -> None:
@@ -165,10 +169,11 @@ class Siege:
         """Give the names of all lease files, the hooks' and those of what was heard."""
         return {file.name for file in self.daemon.runtime.glob("*/[!.]*@*")}
 
-    def sweep_at_once(self) -> None:
-        """Have the hook clear up at its next call; else that is a minute after it did last."""
+    def files_after_sweep(self) -> set[str]:
+        """Give the same, and have the hook clear up at its next call, not a minute after it did last."""
         stamp = self.daemon.runtime / "leases" / f".swept@{self.uplink.interface}"
         stamp.unlink(missing_ok=True)
+        return self.files()
 
 
 def lease_file(prefix: Prefix, uplink: str) -> str:
