@@ -118,9 +118,11 @@ class Siege:
         self.serving = True
 
     def leave(self) -> None:
-        """End the server, and the client as a crash does."""
+        """End the server, and the client as a crash does, which loses its leases."""
         self.kea.stop()
         self.client.kill()
+        if not isinstance(self.client, Networkd):
+            self.client.forget()
         self.serving = False
 
     def remove_what_client_left(self) -> None:
