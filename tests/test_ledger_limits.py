@@ -90,6 +90,13 @@ def test_incumbents_of_another_iaid_stay(server: Server) -> None:
     assert server.states() == dict.fromkeys([prefix(16 * number) for number in range(MOST)], "granted")
 
 
+def test_what_is_passed_over_was_not_taken_back(server: Server) -> None:
+    for number in range(MOST + 1):
+        server.reply(prefix(16 * number))
+    assert server.ledger.ending(prefix(0)) == ("passed over", "more is delegated on its uplink than is kept")
+    assert server.ledger.ending(prefix(16 * THOUSANDS))[0] == "withdrawn"
+
+
 def test_a_renewal_moves_nobody(server: Server) -> None:
     all_of_it = list(map(prefix, range(0, (MOST + 3) * 16, 16)))
     server.reply(*all_of_it)

@@ -140,6 +140,7 @@ class Ledger:
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
+        self._dropped: set[Prefix] = set()  # by the last look
         self._unrecorded: dict[Prefix, Lease] = {}  # what is reported of standing routes all the same
 
     @property
@@ -223,6 +224,7 @@ class Ledger:
 
     def _pass_over(self, most: float) -> None:
         """Forget what is too much of an uplink, once all of it is judged, until it is reported again."""
+        self._dropped = set()
         live = self._live()
         for uplink in [uplink for uplink in self._passed_over if live[uplink] < most]:
             del self._passed_over[uplink]
@@ -234,6 +236,7 @@ class Ledger:
             records.sort(key=_rank)
             for record in records[int(most) :]:
                 self._drop(record)
+                self._dropped.add(record.lease.prefix)
                 before = self._passed_over.get(uplink, -INFINITE)
                 self._passed_over[uplink] = max(before, record.lease.written)
 
@@ -479,6 +482,8 @@ class Ledger:
     def ending(self, prefix: Prefix) -> tuple[str, str]:
         """Return what became of a prefix that is not delegated any more, and why."""
         ended = max(self._of(prefix), key=lambda record: record.since, default=None)
+        if ended is None and prefix in self._dropped:
+            return "passed over", "more is delegated on its uplink than is kept"
         if ended is None or ended.state in LIVE:
             return State.WITHDRAWN.value, "its discard route is gone"
         if ended.state is State.EXPIRED:
