@@ -127,6 +127,13 @@ class Daemon(Passes):
                 _log.error("cannot keep what was heard", path=error.filename, reason=error.strerror)
             self._look_again(Hint(Stale.LEASES))
 
+    def _clear_up_heard(self, looked: float) -> None:
+        """Remove what was over when the pass looked: what came since is to be read first."""
+        try:
+            self._heard.clear_up(looked)
+        except OSError as error:
+            _log.warning("cannot clear up what was heard", path=error.filename, reason=error.strerror)
+
     def _tell_ready(self) -> None:
         _log.info("ready", delegations=len(self._decision.delegations))
 
@@ -178,7 +185,7 @@ class Daemon(Passes):
         return True
 
     async def _look_and_apply(self, stale: Stale, lost: AbstractSet[Prefix]) -> None:
-        reconciler, before = self._reconciler, self._decision
+        reconciler, before, began = self._reconciler, self._decision, clock.now()
         if Stale.LEASES in stale:
             self._lease_monitor.watch()
         if not await in_slices(reconciler.look(stale, self._watch)):
@@ -215,6 +222,7 @@ class Daemon(Passes):
         self._deadline = decision.deadline
         self._alarm.set(decision.deadline)
         self._write_ledger()
+        self._clear_up_heard(began)
 
     def _tell_overfull(self) -> None:
         overfull = set(self._reconciler.ledger.overfull)

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from anyipd import here
-from anyipd.model import Prefix
+from anyipd.model import INFINITE, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
 from anyipd.observe.lease import Leases, compose
@@ -32,6 +32,7 @@ class HeardLeases:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._leases = Leases(directory)
+        self._first_end = -INFINITE  # when one of them is over; what an earlier daemon left may be already
 
     def take(self, told: Iterable[Told], now: float) -> None:
         """Write a lease file each, also of what was taken back; `now` is CLOCK_BOOTTIME.
@@ -46,6 +47,11 @@ class HeardLeases:
             path = self._path(delegated.prefix, uplink)
             if delegated.valid or _was_granted_to(duid, path):
                 self._write(path, uplink, delegated, duid, now)
+
+    def clear_up(self, now: float) -> None:
+        """Remove the files of what is over at `now`. Raises OSError."""
+        if now >= self._first_end:
+            self._clear_up(now)
 
     def _write(self, path: Path, uplink: str, delegated: DelegatedPrefix, duid: str, now: float) -> None:
         fields = {
@@ -62,6 +68,7 @@ class HeardLeases:
         }
         if delegated.exclude:
             fields["exclude"] = delegated.exclude
+        self._first_end = min(self._first_end, now + delegated.valid)
         self._directory.mkdir(exist_ok=True)
         new = path.with_name(f".{path.name}")
         try:
@@ -79,6 +86,9 @@ class HeardLeases:
 
     def _clear_up(self, now: float) -> None:
         leases, _ = self._leases.read(lambda: now)
+        self._first_end = min(
+            (each.valid_until for each in leases if each.valid_until > now), default=INFINITE
+        )
         kept = Counter[str | None]()
         for lease in sorted(leases, key=attrgetter("written"), reverse=True):
             kept[lease.uplink] += lease.valid_until > now

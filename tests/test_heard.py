@@ -112,6 +112,18 @@ def test_what_is_over_is_cleared_up(directory: Path) -> None:
     assert [lease.prefix for lease in tell(directory, OTHER, later=250)] == [OTHER.prefix]
 
 
+def test_it_is_cleared_up_when_the_first_is_over(directory: Path) -> None:
+    heard, now = HeardLeases(directory), clock.now()
+    heard.take([Told("eth0", DELEGATED._replace(valid=100), b"duid"), Told("eth1", DELEGATED, b"duid")], now)
+    for later, left in ((99, {"eth0", "eth1"}), (101, {"eth1"}), (201, set())):
+        heard.clear_up(now + later)
+        assert {file.name.partition("@")[2] for file in directory.iterdir()} == left
+    # Also what an earlier daemon left, whatever it has heard itself.
+    heard.take([Told("eth0", DELEGATED, b"duid")], now)
+    HeardLeases(directory).clear_up(now + 201)
+    assert list(directory.iterdir()) == []
+
+
 def test_what_others_left_there_stays(directory: Path) -> None:
     directory.mkdir()
     (directory / "nonsense").write_text("nonsense")

@@ -274,6 +274,34 @@ def test_what_is_left_out_so_far_loses_only_what_the_other_holds(story: Story) -
         story.after(JUDGED_AFTER)
 
 
+def kept(story: Story) -> set[Prefix]:
+    """The prefixes that did not lose all their addresses to others."""
+    found = without_overlaps(story.ledger.delegations(story.now), {"eth0", "eth1"})
+    return {each.prefix for each in found if each.is_usable}
+
+
+def test_who_also_tells_of_a_prefix_takes_nothing_of_it(story: Story) -> None:
+    """The equal prefix first, and then one inside: it is the other uplink's all the same (S4)."""
+    whole, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
+    story.report(whole).after(100).report(whole, uplink="eth1").after(1).report(inner, uplink="eth1")
+    assert kept(story) == {whole}
+    assert kept(story.after(1)) == {whole}
+    # Its own uplink may.
+    assert kept(story.report(inner).after(1)) == {whole, inner}
+    assert story.states()[whole] is SUPERSEDED
+
+
+def test_what_had_lost_does_not_win_by_being_superseded(story: Story) -> None:
+    """No subnet of it was ever bound, and none is to be once it is as good as over."""
+    around, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
+    story.report(inner).after(100).report(around, uplink="eth1")
+    assert kept(story) == {inner}
+    story.after(1).report(NEW, uplink="eth1")
+    assert kept(story) == {inner, NEW}  # left out so far
+    assert kept(story.after(1)) == {inner, NEW}
+    assert story.states()[around] is SUPERSEDED
+
+
 def test_two_processes_on_one_uplink_do_not_supersede_each_other_for_good(story: Story) -> None:
     story.report(OLD, instance="10").after(50).report(NEW, iaid="00:00:00:02", instance="11")
     story.after(50).report(OLD, instance="10").after(1)
@@ -448,6 +476,16 @@ def test_what_yields_does_so_on_its_own_uplink_alone(story: Story) -> None:
         assert found[around].state is SUPERSEDED
         assert found[inner].is_usable is yields
         story.after(1)
+
+
+def test_what_was_held_back_takes_nothing_when_both_are_superseded(story: Story) -> None:
+    around, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
+    story.report(around).after(50).report(inner, uplink="eth1").after(1)
+    story.report(NEW).report(Prefix(7 << 68, 60), uplink="eth1").after(1)
+    found = {
+        each.prefix: each for each in without_overlaps(story.ledger.delegations(story.now), {"eth0", "eth1"})
+    }
+    assert (found[around].state, found[inner].is_usable) == (SUPERSEDED, False)
 
 
 # Discard routes.

@@ -90,6 +90,13 @@ def test_incumbents_of_another_iaid_stay(server: Server) -> None:
     assert server.states() == dict.fromkeys([prefix(16 * number) for number in range(MOST)], "granted")
 
 
+def test_what_is_passed_over_was_not_taken_back(server: Server) -> None:
+    for number in range(MOST + 1):
+        server.reply(prefix(16 * number))
+    assert server.ledger.ending(prefix(0)) == ("passed over", "more is delegated on its uplink than is kept")
+    assert server.ledger.ending(prefix(16 * THOUSANDS))[0] == "withdrawn"
+
+
 def test_a_renewal_moves_nobody(server: Server) -> None:
     all_of_it = list(map(prefix, range(0, (MOST + 3) * 16, 16)))
     server.reply(*all_of_it)
@@ -127,3 +134,31 @@ def test_of_mere_routes_the_first_count(server: Server) -> None:
     found = server.ledger.delegations(server.now, most=3)
     assert [each.prefix for each in found] == early
     assert {each.state for each in found} == {DelegationState.GRANTED}
+
+
+def test_the_routes_of_what_is_passed_over_say_nothing(server: Server) -> None:
+    """A client that adds discard routes itself, and dies with thousands of them, which nobody removes."""
+    attack = [prefix(16 * number) for number in range(THOUSANDS)]
+    server.ledger.see_routes(set(), server.now)
+    for each in attack:
+        server.ledger.route_added(Discard(each, 1001), server.now)
+    server.reply(*attack, valid=30)
+    for looks, known in ((3, MOST), (1, 0)):
+        for _ in range(looks):
+            server.look()
+            found = server.ledger.delegations(server.now)
+            assert (len(found), {each.source for each in found} - {"dhclient"}) == (known, set())
+        server.now += 100
+    # One that is added again since is evidence as ever.
+    server.ledger.route_added(Discard(attack[-1], 1001), server.now)
+    assert server.states() == {attack[-1]: "granted"}
+
+
+def test_once_all_is_over_nothing_changes_at_another_look(server: Server) -> None:
+    server.reply(*map(prefix, range(0, THOUSANDS * 16, 16)), valid=30)
+    server.now += 100
+    for _ in range(2):
+        server.look()
+    version = server.ledger.version
+    server.look()
+    assert server.ledger.version == version

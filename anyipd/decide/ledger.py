@@ -142,6 +142,8 @@ class Ledger:
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
+        self._dropped: set[Prefix] = set()  # by the last look
+        self._unrecorded: dict[Prefix, Lease] = {}  # what is reported of standing routes all the same
 
     @property
     def records(self) -> Collection[Record]:
@@ -185,18 +187,25 @@ class Ledger:
         server may delegate thousands of prefixes.
         """
         live = self._live()
+        ended = len(self._records) - live.total()
         # A withdrawal may end what was reported on another uplink: before it, but not since.
-        for lease in sorted(leases, key=attrgetter("written", "prefix")):
+        reported = sorted(leases, key=attrgetter("written", "prefix"))
+        for lease in reported:
             known = self._records.get((lease.prefix, lease.client, lease.uplink))
             if known and known.lease == lease:
                 continue
             if self._due <= lease.written:  # it may be read late
                 self.pass_time(lease.written, silent=silent)
-            if self._report(lease, now, has_room=live[lease.uplink] < most + MAX_NEW):
-                live[lease.uplink] += 1
+            is_over = lease.valid_until <= now
+            has_room = ended < MAX_ENDED if is_over else live[lease.uplink] < most + MAX_NEW
+            if self._report(lease, now, has_room=has_room):
+                ended += is_over
+                live[lease.uplink] += not is_over
         self._due = -INFINITE
         self.pass_time(now, silent=silent)
         self._pass_over(most)
+        standing = {route.prefix for route in self._routes if route.metric != HOOK_METRIC} - self._keys.keys()
+        self._unrecorded = {each.prefix: each for each in reported if each.prefix in standing}
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
         """Take in a report; say whether it began a record."""
@@ -211,7 +220,8 @@ class Ledger:
             if has_room:
                 self._change(None, Event.GRANT, lease, now)
                 return True
-            self._passed_over[lease.uplink] = lease.written
+            if lease.valid_until > now:
+                self._passed_over[lease.uplink] = lease.written
         return False
 
     def _live(self) -> Counter[str | None]:
@@ -220,6 +230,7 @@ class Ledger:
 
     def _pass_over(self, most: float) -> None:
         """Forget what is too much of an uplink, once all of it is judged, until it is reported again."""
+        self._dropped = set()
         live = self._live()
         for uplink in [uplink for uplink in self._passed_over if live[uplink] < most]:
             del self._passed_over[uplink]
@@ -231,6 +242,7 @@ class Ledger:
             records.sort(key=_rank)
             for record in records[int(most) :]:
                 self._drop(record)
+                self._dropped.add(record.lease.prefix)
                 before = self._passed_over.get(uplink, -INFINITE)
                 self._passed_over[uplink] = max(before, record.lease.written)
 
@@ -330,6 +342,11 @@ class Ledger:
         if route.metric == HOOK_METRIC:
             return False
         added = self._routes[route]
+        unrecorded = self._unrecorded.get(route.prefix)
+        if unrecorded and added <= (
+            unrecorded.written if route.metric == ALONE_METRIC else unrecorded.valid_until
+        ):
+            return False
         for record in self._around(route.prefix):
             if record.lease.client == KERNEL and record.lease.prefix != route.prefix:
                 continue  # a mere route around it was forgotten, and no lease
@@ -488,6 +505,8 @@ class Ledger:
     def ending(self, prefix: Prefix) -> tuple[str, str]:
         """Return what became of a prefix that is not delegated any more, and why."""
         ended = max(self._of(prefix), key=lambda record: record.since, default=None)
+        if ended is None and prefix in self._dropped:
+            return "passed over", "more is delegated on its uplink than is kept"
         if ended is None or ended.state in LIVE:
             return State.WITHDRAWN.value, "its discard route is gone"
         if ended.state is State.EXPIRED:

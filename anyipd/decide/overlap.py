@@ -1,7 +1,8 @@
 """Overlapping delegations: which of them keeps the addresses that both hold.
 
-A superseded one loses only its subnets inside the other, and none to what another uplink delegated since. Any
-other loser is refused whole. A renewal never changes the order, since that goes by when a series of grants
+A superseded one loses only its subnets inside the other, and none to what another uplink delegated since.
+Any other loser is refused whole, and stays so when it is superseded: what was never bound does not begin to
+be when it is as good as over. A renewal never changes the order, since that goes by when a series of grants
 began. One that the latest Reply left out so far counts as superseded here: within the time until that is
 judged nothing else of it may go.
 """
@@ -28,7 +29,7 @@ def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) 
     kept: list[Delegation] = []
     refused: list[Delegation] = []
     # As it happened: a lease goes before a mere route, and then who came first.
-    for each in sorted(usable, key=lambda each: (each.source == KERNEL, each.began, each.prefix)):
+    for each in sorted(usable, key=lambda each: (each.source == KERNEL, *_began(each))):
         rivals = _overlapping(kept, each.prefix)
         if all(_displaces(each, rival, links) for rival in rivals):
             refused += rivals
@@ -43,6 +44,11 @@ def without_overlaps(delegations: Sequence[Delegation], links: Collection[str]) 
             losers[each.prefix] = rivals[0]
         else:  # who took its addresses lost them to a third
             insort(kept, each, key=attrgetter("prefix"))
+    for each in delegations:
+        if each.is_usable and each.yields:
+            before = [rival for rival in _overlapping(kept, each.prefix) if _began(rival) < _began(each)]
+            if rivals := [rival for rival in before if not _displaces(each, rival, links)]:
+                losers[each.prefix] = rivals[0]
     return [_refused(each, losers[each.prefix]) if each.prefix in losers else each for each in delegations]
 
 
@@ -50,7 +56,7 @@ def yielded(delegation: Delegation, delegations: Iterable[Delegation]) -> Iterat
     """Yield what a delegation that yields loses: what others hold of its addresses."""
     if delegation.yields:
         for other in delegations:
-            later = (other.began, other.prefix) > (delegation.began, delegation.prefix)
+            later = _began(other) > _began(delegation)
             wins = other.is_usable and (not other.yields or later)
             if wins and other.prefix != delegation.prefix and other.prefix.overlaps(delegation.prefix):
                 yield Assigned(other.prefix, "delegated since")
@@ -62,8 +68,6 @@ def _held(delegations: Iterable[Delegation], links: Collection[str]) -> Iterator
     yielding = {each.prefix: each for each in leases if each.yields}
     ordered, lengths = sorted(yielding), {prefix.length for prefix in yielding}
     for each in leases if yielding else ():
-        if each.yields:
-            continue
         prefix = each.prefix
         around = [prefix._replace(length=length).masked() for length in lengths if length < prefix.length]
         inside = takewhile(prefix.covers, islice(ordered, bisect_left(ordered, prefix), None))
@@ -85,11 +89,16 @@ def _refused(loser: Delegation, winner: Delegation) -> Delegation:
     where = winner.uplink or "an unknown uplink"
     if loser.source == KERNEL and winner.source != KERNEL:
         why = "which is leased"
-    elif (winner.began, winner.prefix) > (loser.began, loser.prefix):
+    elif _began(winner) > _began(loser):
         why = f"which was delegated later on {where}"
     else:
         why = f"which was delegated before on {where}"
     return replace(loser, state=DelegationState.REFUSED, reason=f"overlaps {winner.prefix}, {why}")
+
+
+def _began(delegation: Delegation) -> tuple[float, Prefix]:
+    """Return what orders delegations by when they began."""
+    return delegation.began, delegation.prefix
 
 
 def _displaces(later: Delegation, earlier: Delegation, links: Collection[str]) -> bool:

@@ -138,6 +138,14 @@ def delegations(facts: Facts, now: float) -> list[Delegation]:
         for other in rivals
         if one.prefix != other.prefix and one.prefix.overlaps(other.prefix)
     }
+    # What had lost before it was superseded.
+    lost |= {
+        one.prefix
+        for one in found
+        for other in rivals
+        if is_delegated(one) and one.yields and other.prefix not in lost and one.prefix.overlaps(other.prefix)
+        if (other.began, other.prefix) < (one.began, one.prefix) and loser(one, other, book.links) == one
+    }
     return [refuse(each) if each.prefix in lost else each for each in found]
 
 
@@ -201,7 +209,7 @@ def objection(facts: Facts, each: Delegation) -> bool:
 
 
 def loser(one: Delegation, other: Delegation, links: set[str]) -> Delegation:
-    """Of two that share addresses: the route without a lease; on one uplink the earlier, else the later."""
+    """Of two that share addresses: the mere route; on its own uplinks the earlier, else the later."""
     if (one.source == "kernel") != (other.source == "kernel"):
         return one if one.source == "kernel" else other
     earlier, later = sorted((one, other), key=lambda each: (each.began, each.prefix))
@@ -213,7 +221,6 @@ def is_held(later: Delegation, superseded: Delegation, links: set[str]) -> bool:
     """Whether what is superseded does not yield, since another uplink delegated the other one later."""
     return (
         "kernel" not in {later.source, superseded.source}
-        and not later.yields
         and superseded.began < later.began
         and loser(later, superseded, links) is later
     )
