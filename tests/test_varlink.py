@@ -14,6 +14,7 @@ from anyipd.model import Prefix
 from anyipd.varlink.message import (
     MAX_CALL,
     MAX_NAME,
+    MAX_VALUES,
     Call,
     Json,
     Messages,
@@ -119,6 +120,10 @@ def test_an_error_is_read_as_it_was_written(name: str, parameters: Json) -> None
         ('{"method":"a.b.C","parameters":null,"more":null}', Call("a.b.C")),
         (' {\n"method": "io.anyipd.Monitor", "more": true}', Call("io.anyipd.Monitor", more=True)),
         ('{"method":"a.b.C","oneway":true,"more":false}', Call("a.b.C", oneway=True)),
+        (
+            '{"method":"a.b.C","parameters":{"a":[' + "1," * (MAX_VALUES - 2) + "1]}}",
+            Call("a.b.C", {"a": [1] * (MAX_VALUES - 1)}),
+        ),
         ('{"method":"a.b.C","org.example":{"trace":1}}', Call("a.b.C")),
     ],
 )
@@ -128,7 +133,15 @@ def test_calls(message: str, call: Call) -> None:
 
 BAD_JSON = [
     *("", " ", "{", "{}{}", "null", "1", '"a"', "[]", '{"a":NaN}', '{"a":Infinity}', '{"a":-Infinity}'),
-    *("{'a':1}", '{"a":1,}', "[" * MAX_CALL, '{"a":' * 10_000, '{"a":' + "1" * 5_000 + "}", "\ufeff{}"),
+    *(
+        "{'a':1}",
+        '{"a":1,}',
+        "[" * MAX_CALL,
+        '{"a":' * 10_000,
+        '{"a":' + "1" * 21 + "}",
+        '{"a":0.' + "1" * 300 + "}",
+        "\ufeff{}",
+    ),
 ]
 
 
@@ -152,6 +165,7 @@ BAD_JSON = [
                 *('{"method":"a.b.c"}', '{"method":".b.C"}', '{"method":"a..C"}', '{"method":"a.b.C\\n"}'),
                 '{"method":"a.b.' + "C" * MAX_NAME + '"}',
                 *('{"method":"a.b.C","parameters":[]}', '{"method":"a.b.C","more":1}'),
+                '{"method":"a.b.C","parameters":{"a":[' + "1," * (MAX_VALUES - 1) + "1]}}",
                 '{"method":"a.b.C","oneway":true,"more":true}',
                 '{"method":"a.b.C","oneway":true,"upgrade":true}',
             )
