@@ -1,6 +1,6 @@
 """Publishes the daemon's View to whoever asks, and takes a tenth of the processor at most for all of them.
 
-Its connections are an epoll set of their own. So the event loop sees one descriptor, and each turn of the loop
+Its connections are an epoll set of their own. So the event loop sees one descriptor, and each of its turns
 does a slice of the work. The kernel goes round among those that are ready.
 """
 
