@@ -54,8 +54,8 @@ class Peer:
 
     def __init__(self, published: Published) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(5)
         self.socket.connect(str(published.socket))
+        self.socket.settimeout(5)
         self.messages = Messages(64 * MB)
 
     def __enter__(self) -> Self:
@@ -226,13 +226,13 @@ def test_a_view_may_be_long(published: Published) -> None:
 
 
 def test_who_stops_in_the_middle_costs_a_few_views(published: Published, connect: Callable[[], Peer]) -> None:
-    for number in range(2, 22):
+    for number in range(2, 12):
         published.ask("publish", number, MB)
         peer = connect()
         peer.send(DESCRIBE)
         assert peer.socket.recv(1) == b"{"
     before = published.ask("memory")
-    for number in range(22, 62):
+    for number in range(12, 32):
         published.ask("publish", number, MB)
         peer = connect()
         peer.send(DESCRIBE)
@@ -454,3 +454,85 @@ def test_without_descriptors_it_waits_and_does_not_spin(published: Published) ->
             peer.socket.close()
         peers[2].send(DESCRIBE)
         assert peers[2].number() == 1
+
+
+def test_all_commands_of_a_burst_count(published: Published) -> None:
+    with Peer(published) as peer:
+        peer.send(FORGET * 1000)
+    wait_until(lambda: len(published.ask("calls")) == 1000)
+
+
+HOSTILE = """\
+import itertools, socket, sys
+path, kind = sys.argv[1:]
+describe, monitor = (b'{"method":"io.anyipd.%s","more":true}\\0' % each for each in (b"Describe", b"Monitor"))
+floods = {
+    "holds": [describe] * 10,
+    "stays": [monitor],
+    "garbage": [b"\\xff{[" * 5000 + b"\\0"],
+    "endless": itertools.repeat(b"x" * 60000),
+    "calls": itertools.repeat(describe * 1000),
+    "forgets": itertools.repeat(b'{"method":"io.anyipd.Forget","oneway":true}\\0' * 1000),
+}
+slots = {"holds": 1000, "stays": 100}.get(kind, 4)
+found = [None] * slots
+for i in itertools.cycle(range(slots)):
+    if found[i] is None:
+        found[i] = socket.socket(socket.AF_UNIX)
+        try:
+            found[i].connect(path)
+            found[i].settimeout(0.001)
+            for data in floods[kind]:
+                found[i].sendall(data)
+        except OSError:
+            pass
+    try:
+        if kind != "stays" and not found[i].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            raise ConnectionError
+    except BlockingIOError:
+        pass
+    except OSError:
+        found[i].close()
+        found[i] = None
+"""
+"""Does one thing that nobody should, again and again, on as many connections as it gets."""
+
+
+@contextlib.contextmanager
+def attack(published: Published) -> Iterator[None]:
+    """Have two users and root do what they should not."""
+    kinds = [(0, "stays")]
+    kinds += [(user, kind) for user in (ALICE, BOB) for kind in ("holds", "calls")] if SEVERAL_USERS else []
+    kinds += [(ALICE if SEVERAL_USERS else 0, kind) for kind in ("garbage", "endless", "forgets")]
+    with ExitStack() as stack:
+        for user, kind in kinds:
+            command = ["nice", sys.executable, "-c", HOSTILE, str(published.socket), kind]
+            process = stack.enter_context(
+                subprocess.Popen(command, user=user, group=user, extra_groups=[])  # noqa: S603
+            )
+            stack.callback(process.kill)
+        yield
+
+
+@pytest.mark.alone
+@pytest.mark.long
+def test_no_crowd_holds_up_a_pass(published: Published) -> None:
+    size = 20_000
+    calm = published.ask("passes", 2, size)
+    memory = published.ask("memory")
+    with attack(published):
+        time.sleep(2)  # until all are there
+        published.begin("passes", 6, size)
+        waited = []
+        for _ in range(20):
+            begun = time.monotonic()
+            with Client(published.folder) as client:
+                assert client.describe()["policy"]
+            waited.append(time.monotonic() - begun)
+            time.sleep(0.1)
+        crowded = published.result()
+        grown = published.ask("memory") - memory
+    print(calm, crowded, f"{grown / MB:.1f} MB", f"{max(waited):.3f} s")
+    assert crowded["median"] - calm["median"] < 0.001
+    assert grown < 4 * MB
+    assert max(waited) < 1

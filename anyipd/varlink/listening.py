@@ -12,8 +12,8 @@ from pathlib import Path
 
 from anyipd.varlink.address import NAME, address
 
-MAX_WAITING = 64
-"""Connections that wait to be accepted; who connects then waits, too. As in systemd/anyipd.socket."""
+MAX_WAITING = 4096
+"""Connections that wait to be accepted. Who is one more waits, too, or is refused if it cannot block."""
 
 _FIRST_PASSED = 3
 _PASSED_AS = "varlink"  # FileDescriptorName= in systemd/anyipd.socket

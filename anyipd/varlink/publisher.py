@@ -99,7 +99,8 @@ class Publisher:
             return
         connection = self._connections[descriptor]
         try:
-            if events & ~select.EPOLLOUT:  # its end shows like this, whatever is waited for
+            # Its end shows, too, whatever is waited for; what was called for before is done all the same.
+            if events & ~select.EPOLLOUT and not connection.messages.has_whole:
                 connection.receive(self._room)
             self._take_a_step(connection)
         except ProtocolError as error:

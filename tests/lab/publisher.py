@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from anyipd import here
+from anyipd import here, log
 from anyipd.model import Prefix
 from anyipd.varlink.address import NAME
 from anyipd.varlink.listening import listen
@@ -88,8 +88,8 @@ class Program:
     def processor_time(self) -> float:
         return time.process_time()
 
-    async def passes(self, seconds: float) -> dict[str, float]:
-        """Make passes, and give how long they took from when each was due, in seconds."""
+    async def passes(self, seconds: float, size: int) -> dict[str, float]:
+        """Make passes that publish so many bytes; give how long they took from when each was due, in seconds."""
         took, due, end = [], time.monotonic() + EVERY, time.monotonic() + seconds
         while due < end:
             await asyncio.sleep(due - time.monotonic())
@@ -99,6 +99,7 @@ class Program:
                     pass
                 await asyncio.sleep(0)
             took.append(time.monotonic() - due)
+            self.publish(len(took), size)
             due += EVERY
         return {"median": statistics.median(took), "most": max(took), "count": len(took)}
 
@@ -159,4 +160,5 @@ class Published:
 
 
 if __name__ == "__main__":
+    log.configure()
     asyncio.run(Program(Path(sys.argv[1])).run())
