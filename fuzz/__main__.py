@@ -13,7 +13,7 @@ import time
 from fuzz import coverage, hook, progress
 from tests.lab.namespace import LabError, enter
 
-COVERED = ("lease", "policy", "netlink", "dhcpv6")
+COVERED = ("lease", "policy", "netlink", "dhcpv6", "varlink")
 """Targets that coverage guides."""
 
 TARGETS = (*COVERED, "hook")

@@ -172,7 +172,11 @@ def test_programs_elsewhere_have_their_unit_where_systemd_looks(installed: Path,
 
 
 @pytest.mark.parametrize(
-    "page", ["man5/anyipd.yaml.5", "man8/anyipctl.8", "man8/anyipd.8", "man8/anyipd-neighbour.8"]
+    "page",
+    [
+        *("man5/anyipd.yaml.5", "man7/io.anyipd.7"),
+        *("man8/anyipctl.8", "man8/anyipd.8", "man8/anyipd-neighbour.8"),
+    ],
 )
 def test_the_manual_is_sound_and_tells_of_every_command(installed: Path, page: str) -> None:
     path = installed / "usr/local/share/man" / page

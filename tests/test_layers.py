@@ -64,6 +64,9 @@ ALLOWED = {
     "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.asking": [],
     "anyipd.answers": ["anyipd.asking", "anyipd.model", "anyipd.policy"],
+    "anyipd.varlink": ["anyipd.varlink", "anyipd.model", "anyipd.here"],
+    "anyipd.varlink.message": [],
+    "anyipd.varlink.service": ["anyipd.varlink.message", "anyipd.model"],
     "anyipd.probe": ["anyipd.probe", "anyipd.kernel.bpf"],
     **{name: ["anyipd.model", "anyipd.policy", *PURE] for name in PURE},
 }

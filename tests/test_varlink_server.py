@@ -507,9 +507,7 @@ def attack(published: Published) -> Iterator[None]:
     with ExitStack() as stack:
         for user, kind in kinds:
             command = ["nice", sys.executable, "-c", HOSTILE, str(published.socket), kind]
-            process = stack.enter_context(
-                subprocess.Popen(command, user=user, group=user, extra_groups=[])  # noqa: S603
-            )
+            process = stack.enter_context(subprocess.Popen(command, user=user, group=user, extra_groups=[]))
             stack.callback(process.kill)
         yield
 

@@ -89,7 +89,7 @@ class Program:
         return time.process_time()
 
     async def passes(self, seconds: float, size: int) -> dict[str, float]:
-        """Make passes that publish so many bytes; give how long they took from when each was due, in seconds."""
+        """Make passes that publish so many bytes; give the seconds that they took from when each was due."""
         took, due, end = [], time.monotonic() + EVERY, time.monotonic() + seconds
         while due < end:
             await asyncio.sleep(due - time.monotonic())
