@@ -1,4 +1,4 @@
-"""What a local user sends to the daemon: answers that are replies, however it comes, or the end of the connection."""
+"""What a local user sends to the daemon: replies, the same however it comes, or the end of it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ class Asked:
     """A daemon that sees that what comes through is in order."""
 
     def forget(self, prefix: Prefix) -> bool:
+        """Forget a prefix."""
         assert prefix == prefix.masked()
         return prefix.length > 56
 
     def reload(self) -> Sequence[str]:
+        """Find a mistake."""
         return ["a mistake"]
 
 

@@ -30,6 +30,7 @@ from anyipd.varlink.message import (
 )
 from anyipd.varlink.publication import Publication
 from anyipd.varlink.service import Current, Service, description
+from tests.lab import idl
 
 HERE, ELSEWHERE = 4_026_531_840, 4_026_532_000
 GRANTED = Prefix.parse("2001:db8::/56")
@@ -338,3 +339,40 @@ def test_each_method_that_is_described_is_there(interface: str) -> None:
     for name in methods:
         with pytest.raises(VarlinkError, match="InvalidParameter"):
             service.answer(Call(f"{interface}.{name}", {"no such": 1}, more=True), privileged=True)
+
+
+SUBNETS = {
+    "name": "web",
+    "delegation": "2001:db8::/56",
+    "uplink": "eth0",
+    "deprecated": False,
+    "state": "bound",
+    "first": "2001:db8::/64",
+    "count": 1,
+    "number": None,
+    "valid_until_usec": 7_200_000_000,
+    "valid_forever": False,
+    "reason": None,
+}
+VIEW = {
+    "time_usec": 1,
+    "network_namespace": HERE,
+    "configuration": "/etc/anyipd.yaml",
+    "policy": {},
+    "delegations": [],
+    "subnets": [SUBNETS],
+    "deadline_usec": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, []),
+        ({"time_usec": 1.5}, [".time_usec is 1.5, not int"]),
+        ({"subnets": [SUBNETS | {"count": None}]}, [".subnets[0].count is None, not int"]),
+        ({"delegations": {}}, [".delegations is no array"]),
+    ],
+)
+def test_a_view_is_what_the_interface_says(change: Json, expected: list[str]) -> None:
+    assert idl.mistakes(VIEW | change, "View", idl.types("io.anyipd")) == expected
