@@ -9,7 +9,6 @@ import select
 import socket
 from contextlib import suppress
 
-from anyipd.varlink import peer
 from anyipd.varlink.message import MAX_CALL, Messages, ProtocolError
 from anyipd.varlink.publication import Publication
 
@@ -18,13 +17,12 @@ SEND_BUFFER = 32 * 1024
 
 
 class Connection:
-    """A connected socket that does not block."""
+    """A socket that is connected to somebody, and from here on does not block."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, user: int) -> None:
         connected.settimeout(0)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self._socket = connected
-        self.user = peer.uid(connected)
+        self._socket, self.user = connected, user
         self.messages = Messages(MAX_CALL)
         self.monitors = self.lacks_newest = False
         self.sending: Publication | None = None

@@ -169,12 +169,13 @@ class Publisher:
             loop = asyncio.get_running_loop()
             self._timers["accept"] = loop.call_later(UNTIL_DESCRIPTORS, self._accept_again)
             return
-        if self._is_full(peer.uid(connected)):
+        user = peer.uid(connected)
+        if self._is_full(user):
             connected.close()
             return
-        connection = Connection(connected)
+        connection = Connection(connected, user)
         self._connections[connection.fileno()] = connection
-        self._of_user[connection.user] += 1
+        self._of_user[user] += 1
         self._epoll.register(connection, connection.awaited)
 
     def _accept_again(self) -> None:
