@@ -13,7 +13,7 @@ from pathlib import Path
 from anyipd.varlink.address import NAME, address
 
 MAX_WAITING = 1024
-"""Connections that wait to be accepted, as in systemd/anyipd.socket. One more waits as well, if it can block."""
+"""Connections that wait to be accepted, as in systemd/anyipd.socket. One more waits too, if it can block."""
 
 _FIRST_PASSED = 3
 _PASSED_AS = "varlink"  # FileDescriptorName= in systemd/anyipd.socket
