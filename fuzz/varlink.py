@@ -57,7 +57,7 @@ def run(data: bytes) -> None:
 
 def answers(pieces: Sequence[bytes]) -> Iterator[bytes | Current | str]:
     """Give what each call is answered, and at last why the connection ended, where it did."""
-    messages, service = Messages(MAX_CALL), Service(Asked(), HERE)
+    messages, service = Messages(MAX_CALL), Service(Asked(), HERE, "1.2.3")
     for piece in pieces:
         messages.feed(piece)
         while (message := messages.take()) is not None:

@@ -139,6 +139,7 @@ def test_what_is_heard_and_the_ledger_are_each_written_in_one_place() -> None:
     assert {name for name in writers if not inside(name, "anyipd.ctl")} == {
         "anyipd.heard",
         "anyipd.ledger_file",
+        "anyipd.varlink.listening",  # its socket's name
     }
 
 

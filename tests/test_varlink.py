@@ -221,14 +221,16 @@ class Recorder:
 def answer(asked: Recorder, method: str, parameters: Json, *, privileged: bool, more: bool = False) -> object:
     """Give the parameters of the reply, the kind of View, or the error's name and parameters."""
     try:
-        found = Service(asked, HERE).answer(Call(method, parameters, more=more), privileged=privileged)
+        found = Service(asked, HERE, "1.2.3").answer(
+            Call(method, parameters, more=more), privileged=privileged
+        )
     except VarlinkError as error:
         return error.name, error.parameters
     return found if isinstance(found, Current) else parse_reply(found.removesuffix(b"\0")).parameters
 
 
 SERVICE = "org.varlink.service"
-DENIED = (f"{SERVICE}.PermissionDenied", {})
+DENIED: tuple[str, Json] = (f"{SERVICE}.PermissionDenied", {})
 
 
 def invalid(parameter: str) -> tuple[str, Json]:
@@ -315,13 +317,13 @@ def test_monitor_takes_more() -> None:
 @pytest.mark.parametrize("method", ["io.anyipd.Describe", "io.anyipd.Forget", f"{SERVICE}.GetInfo"])
 def test_no_connection_is_handed_over(method: str) -> None:
     with pytest.raises(VarlinkError, match="MethodNotImplemented"):
-        Service(Recorder(), HERE).answer(Call(method, upgrade=True), privileged=True)
+        Service(Recorder(), HERE, "1.2.3").answer(Call(method, upgrade=True), privileged=True)
 
 
 def test_it_says_what_it_is() -> None:
     info = answer(Recorder(), f"{SERVICE}.GetInfo", {}, privileged=False)
     assert isinstance(info, dict)
-    assert (info["product"], info["interfaces"]) == ("anyipd", [SERVICE, "io.anyipd"])
+    assert (info["version"], info["interfaces"]) == ("1.2.3", [SERVICE, "io.anyipd"])
     for interface in info["interfaces"]:
         described = answer(
             Recorder(), f"{SERVICE}.GetInterfaceDescription", {"interface": interface}, privileged=False
@@ -333,7 +335,7 @@ def test_it_says_what_it_is() -> None:
 @pytest.mark.parametrize("interface", [SERVICE, "io.anyipd"])
 def test_each_method_that_is_described_is_there(interface: str) -> None:
     text = description(interface)
-    service = Service(Recorder(), HERE)
+    service = Service(Recorder(), HERE, "1.2.3")
     methods = re.findall(r"^method (\w+)\(", text, re.MULTILINE)
     assert methods
     for name in methods:

@@ -80,11 +80,11 @@ class Peer:
         found: dict[str, Any] = json.loads(message)
         return found
 
-    def number(self) -> object:
+    def number(self) -> int:
         """Give the number of the next View."""
         found = self.receive()
         assert found
-        return found["parameters"]["view"]["number"]
+        return int(found["parameters"]["view"]["number"])
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_who_reads_slowly_gets_the_newest(published: Published, connect: Callabl
     peer.send(MONITOR)
     for number in range(2, 100):
         published.ask("publish", number, 20_000)
-    found = []
+    found = list[int]()
     while not found or found[-1] != 99:
         found.append(peer.number())
     assert len(found) < 20

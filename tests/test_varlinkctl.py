@@ -52,7 +52,7 @@ def test_the_definitions_are_valid(interface: str) -> None:
 
 
 def bare(text: str) -> str:
-    return "".join(text.split())
+    return "".join(text.replace("#", "").split())
 
 
 def test_info_and_introspection(published: Published) -> None:

@@ -1,7 +1,7 @@
 """Publishes the daemon's View to whoever asks, and takes a tenth of the processor at most for all of them.
 
-Its connections are an epoll set of their own. So the event loop sees one descriptor, and each of its turns
-does a slice of the work. The kernel goes round among those that are ready.
+Its connections are an epoll set of their own, beside the socket that listens. So the event loop sees two
+descriptors, and each of its turns does a slice of the work. The kernel goes round among the ready connections.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ MAX_OF_ROOT = 256
 MAX_BEGUN = 4
 """Views that are kept because somebody has read a part: who stays behind that many is closed."""
 
-SLICE = 0.0002
-"""Seconds of processor time that a turn of the loop may take, if no single message takes longer."""
+SLICE = 0.0001
+"""Seconds of processor time of a turn of the loop for those who connect, and again for those who are connected.
+
+A single message may take longer. Apart, lest newcomers wait for a crowd, or a crowd of newcomers holds up others.
+"""
 
 REST = 9
 """How long the loop is for others afterwards, as a multiple."""
@@ -57,7 +60,8 @@ class Publisher:
         self._newest: Publication | None = None
         self._room = memoryview(bytearray(MAX_CALL + 1))
         self._complained: set[int] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._rest: asyncio.TimerHandle | None = None
+        self._until_descriptors: asyncio.TimerHandle | None = None
 
     def publish(self, view: Callable[[], Mapping[str, object]]) -> None:
         """Send a View, from the next turn of the loop on, to whoever wants it; `view` gives it as JSON."""
@@ -68,13 +72,12 @@ class Publisher:
                 connection.lacks_newest = True
                 self._wait_for(connection)
         if is_first:
-            self._accept_again()
             self._go_on()
 
     def close(self) -> None:
         """End it, and all connections."""
-        asyncio.get_running_loop().remove_reader(self._epoll)
-        for timer in self._timers.values():
+        self._pause()
+        for timer in filter(None, (self._rest, self._until_descriptors)):
             timer.cancel()
         for connection in list(self._connections.values()):
             self._close(connection)
@@ -82,21 +85,29 @@ class Publisher:
         self._listening.close()
 
     def _go_on(self) -> None:
-        asyncio.get_running_loop().add_reader(self._epoll, self._on_ready)
+        self._rest = None
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._epoll, self._on_ready)
+        if not self._until_descriptors:
+            loop.add_reader(self._listening.socket, self._on_ready)
+
+    def _pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._epoll)
+        loop.remove_reader(self._listening.socket)
 
     def _on_ready(self) -> None:
-        loop = asyncio.get_running_loop()
-        spent, begun = 0.0, time.thread_time()
-        while spent < SLICE and (ready := self._epoll.poll(0, 1)):
+        begun = now = time.thread_time()
+        while not self._until_descriptors and now - begun < SLICE and self._accept():
+            now = time.thread_time()
+        half = now
+        while now - half < SLICE and (ready := self._epoll.poll(0, 1)):
             self._turn_to(*ready[0])
-            spent = time.thread_time() - begun
-        loop.remove_reader(self._epoll)
-        self._timers["rest"] = loop.call_later(REST * spent, self._go_on)
+            now = time.thread_time()
+        self._pause()
+        self._rest = asyncio.get_running_loop().call_later(REST * (now - begun), self._go_on)
 
     def _turn_to(self, descriptor: int, events: int) -> None:
-        if descriptor == self._listening.socket.fileno():
-            self._accept()
-            return
         connection = self._connections[descriptor]
         try:
             # Its end shows, too, whatever is waited for; what was called for before is done all the same.
@@ -158,28 +169,31 @@ class Publisher:
             self._epoll.modify(connection, wanted)
             connection.awaited = wanted
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept who is next; say whether there was anybody."""
         try:
             connected, _ = self._listening.socket.accept()
         except BlockingIOError:
-            return
+            return False
         except OSError:
             # No descriptor is left, or no memory. Who connects can stay in line.
-            self._epoll.unregister(self._listening.socket)
             loop = asyncio.get_running_loop()
-            self._timers["accept"] = loop.call_later(UNTIL_DESCRIPTORS, self._accept_again)
-            return
+            self._until_descriptors = loop.call_later(UNTIL_DESCRIPTORS, self._accept_again)
+            return False
         user = peer.uid(connected)
         if self._is_full(user):
             connected.close()
-            return
+            return True
         connection = Connection(connected, user)
         self._connections[connection.fileno()] = connection
         self._of_user[user] += 1
         self._epoll.register(connection, connection.awaited)
+        return True
 
     def _accept_again(self) -> None:
-        self._epoll.register(self._listening.socket, select.EPOLLIN)
+        self._until_descriptors = None
+        if not self._rest:
+            self._go_on()
 
     def _is_full(self, user: int) -> bool:
         of_root = self._of_user[peer.ROOT]

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from anyipd import __version__
 from anyipd.model import Prefix
 from anyipd.varlink.message import INTERFACE, MAX_NAME, Call, Json, VarlinkError, encode_reply
 
@@ -36,12 +35,12 @@ class Current(Enum):
 
 
 class Service:
-    """Answers calls for the daemon of a network namespace, which is named by its inode."""
+    """Answers calls for the daemon of a network namespace, named by its inode; `version` is anyipd's."""
 
-    def __init__(self, asked: Asked, network_namespace: int) -> None:
-        self._asked, self._network_namespace = asked, network_namespace
+    def __init__(self, asked: Asked, network_namespace: int, version: str) -> None:
+        self._asked, self._network_namespace, self._version = asked, network_namespace, version
         self._methods: dict[str, Callable[[Call], bytes | Current]] = {
-            f"{_VARLINK}.GetInfo": _get_info,
+            f"{_VARLINK}.GetInfo": self._get_info,
             f"{_VARLINK}.GetInterfaceDescription": _get_interface_description,
             f"{INTERFACE}.Describe": _describe,
             f"{INTERFACE}.Monitor": _monitor,
@@ -63,6 +62,18 @@ class Service:
         if call.method in self._privileged and not privileged:
             raise VarlinkError(f"{_VARLINK}.PermissionDenied")
         return method(call)
+
+    def _get_info(self, call: Call) -> bytes:
+        _check(call.parameters, {})
+        return encode_reply(
+            {
+                "vendor": "anyipd",
+                "product": "anyipd",
+                "version": self._version,
+                "url": URL,
+                "interfaces": _INTERFACES,
+            }
+        )
 
     def _forget(self, call: Call) -> bytes:
         _check(call.parameters, {"prefix": str}, {"network_namespace": int})
@@ -96,19 +107,6 @@ class Service:
 def description(interface: str) -> str:
     """Return the definition of one of the interfaces."""
     return Path(__file__).with_name(f"{interface}.varlink").read_text()
-
-
-def _get_info(call: Call) -> bytes:
-    _check(call.parameters, {})
-    return encode_reply(
-        {
-            "vendor": "anyipd",
-            "product": "anyipd",
-            "version": __version__,
-            "url": URL,
-            "interfaces": _INTERFACES,
-        }
-    )
 
 
 def _get_interface_description(call: Call) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from anyipd import here, log
+from anyipd import __version__, here, log
 from anyipd.model import Prefix
 from anyipd.varlink.address import NAME
 from anyipd.varlink.listening import listen
@@ -52,7 +52,9 @@ class Program:
         self.network_namespace = here.network_namespace()
         self.listening = listen(folder)
         self.publisher = (
-            Publisher(self.listening, Service(self.asked, self.network_namespace)) if self.listening else None
+            Publisher(self.listening, Service(self.asked, self.network_namespace, __version__))
+            if self.listening
+            else None
         )
         self.made = 0
 
