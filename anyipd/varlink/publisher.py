@@ -1,7 +1,7 @@
 """Publishes the daemon's View to whoever asks, and takes a tenth of the processor at most for all of them.
 
 Its connections are an epoll set of their own, beside the socket that listens. So the event loop sees two
-descriptors, and each of its turns does a slice of the work. The kernel goes round among the ready connections.
+descriptors, and each of its turns does a slice of the work. The kernel goes round among the ready ones.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MAX_BEGUN = 4
 """Views that are kept because somebody has read a part: who stays behind that many is closed."""
 
 SLICE = 0.0001
-"""Seconds of processor time of a turn of the loop for those who connect, and again for those who are connected.
+"""Seconds of processor time of a turn of the loop: for newcomers, and again for those who are connected.
 
-A single message may take longer. Apart, lest newcomers wait for a crowd, or a crowd of newcomers holds up others.
+A single message may take longer. Apart, lest a newcomer wait for a crowd, or all others for one of newcomers.
 """
 
 REST = 9
