@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from anyipd.varlink.client import Client, UnansweredError
+from anyipd.varlink.client import ANSWER_TIMEOUT, Client, UnansweredError
 from anyipd.varlink.message import MAX_CALL, Call, Messages, VarlinkError, encode_call
 from anyipd.varlink.publisher import MAX_CONNECTIONS, MAX_OF_A_USER, MAX_OF_ROOT
 from tests.lab.daemon import CHECKOUT
@@ -516,7 +516,7 @@ def attack(published: Published) -> Iterator[None]:
 @pytest.mark.long
 def test_no_crowd_holds_up_a_pass(published: Published) -> None:
     size = 20_000
-    calm = published.ask("passes", 2, size)
+    calm = published.ask("passes", 1, size)
     memory = published.ask("memory")
     with attack(published):
         time.sleep(2)  # until all are there
@@ -531,6 +531,6 @@ def test_no_crowd_holds_up_a_pass(published: Published) -> None:
         crowded = published.result()
         grown = published.ask("memory") - memory
     print(calm, crowded, f"{grown / MB:.1f} MB", f"{max(waited):.3f} s")
-    assert crowded["median"] - calm["median"] < 0.001
+    assert crowded["median"] < 0.001
     assert grown < 4 * MB
-    assert max(waited) < 1
+    assert max(waited) < ANSWER_TIMEOUT

@@ -12,6 +12,7 @@ import pytest
 
 from anyipd.varlink.service import description
 from tests.lab import debian13
+from tests.lab.namespace import wait_until
 from tests.lab.publisher import GRANTED, Published
 from tests.test_varlink_server import ALICE, several_users
 
@@ -75,7 +76,7 @@ def test_calls(published: Published) -> None:
     for options in ([], ["--oneway"]):
         done = varlinkctl("call", *options, published.socket, "io.anyipd.Forget", arguments)
         assert (done.returncode, done.stderr) == (0, "")
-    assert published.ask("calls") == [f"forget {GRANTED}"] * 2
+    wait_until(lambda: published.ask("calls") == [f"forget {GRANTED}"] * 2)
 
 
 def test_monitor(published: Published) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anyipd.varlink.address import NAME, address
 
-MAX_WAITING = 1024
+MAX_WAITING = 256
 """Connections that wait to be accepted, as in systemd/anyipd.socket. One more waits too, if it can block."""
 
 _FIRST_PASSED = 3

@@ -31,8 +31,8 @@ MAX_OF_ROOT = 256
 MAX_BEGUN = 4
 """Views that are kept because somebody has read a part: who stays behind that many is closed."""
 
-SLICE = 0.0001
-"""Seconds of processor time of a turn of the loop: for newcomers, and again for those who are connected.
+SLICE_OF_NEWCOMERS, SLICE = 0.0002, 0.0001
+"""Seconds of processor time of a turn of the loop: for newcomers, and then for those who are connected.
 
 A single message may take longer. Apart, lest a newcomer wait for a crowd, or all others for one of newcomers.
 """
@@ -98,7 +98,7 @@ class Publisher:
 
     def _on_ready(self) -> None:
         begun = now = time.thread_time()
-        while not self._until_descriptors and now - begun < SLICE and self._accept():
+        while not self._until_descriptors and now - begun < SLICE_OF_NEWCOMERS and self._accept():
             now = time.thread_time()
         half = now
         while now - half < SLICE and (ready := self._epoll.poll(0, 1)):
