@@ -220,11 +220,9 @@ def test_who_connects_does_not_start_a_daemon_that_failed(service: Service) -> N
     assert service.show("ActiveState") == "failed"
 
 
-def test_a_crash_leaves_the_socket(service: Service) -> None:
+def test_the_socket_is_there_again_after_a_crash(service: Service) -> None:
     service.start()
     service.systemctl("kill", "--signal=SIGKILL", "anyipd")
-    wait_until(lambda: service.show("ActiveState") == "activating")
-    assert connects(service)  # and waits
     wait_until(lambda: service.show("NRestarts") == "1" and service.show("ActiveState") == "active")
     assert connects(service)
 
