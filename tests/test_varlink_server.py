@@ -520,6 +520,9 @@ def test_no_crowd_holds_up_a_pass(published: Published) -> None:
     memory = published.ask("memory")
     with attack(published):
         time.sleep(2)  # until all are there
+        used = published.ask("processor_time")
+        time.sleep(1)
+        used = published.ask("processor_time") - used
         published.begin("passes", 6, size)
         waited = []
         for _ in range(20):
@@ -530,7 +533,8 @@ def test_no_crowd_holds_up_a_pass(published: Published) -> None:
             time.sleep(0.1)
         crowded = published.result()
         grown = published.ask("memory") - memory
-    print(calm, crowded, f"{grown / MB:.1f} MB", f"{max(waited):.3f} s")
+    print(calm, crowded, f"{used:.2f} of a processor, {grown / MB:.1f} MB, {max(waited):.3f} s")
+    assert used < 0.3
     assert crowded["median"] < 0.001
     assert grown < 4 * MB
     assert max(waited) < ANSWER_TIMEOUT

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from anyipd.varlink.address import NAME, address
 
-MAX_WAITING = 256
-"""Connections that wait to be accepted, as in systemd/anyipd.socket. One more waits too, if it can block."""
+MAX_WAITING = 64
+"""Connections that wait to be accepted, as in systemd/anyipd.socket. One more waits too, if it can block.
+
+Few, since a crowd keeps as many in front of everybody else.
+"""
 
 _FIRST_PASSED = 3
 _PASSED_AS = "varlink"  # FileDescriptorName= in systemd/anyipd.socket
