@@ -64,6 +64,9 @@ ALLOWED = {
     "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.asking": [],
     "anyipd.answers": ["anyipd.asking", "anyipd.model", "anyipd.policy"],
+    "anyipd.varlink": ["anyipd.varlink", "anyipd.model", "anyipd.here"],
+    "anyipd.varlink.message": [],
+    "anyipd.varlink.service": ["anyipd.varlink.message", "anyipd.model"],
     "anyipd.probe": ["anyipd.probe", "anyipd.kernel.bpf"],
     **{name: ["anyipd.model", "anyipd.policy", *PURE] for name in PURE},
 }
@@ -136,6 +139,7 @@ def test_what_is_heard_and_the_ledger_are_each_written_in_one_place() -> None:
     assert {name for name in writers if not inside(name, "anyipd.ctl")} == {
         "anyipd.heard",
         "anyipd.ledger_file",
+        "anyipd.varlink.listening",  # its socket's name
     }
 
 
