@@ -1,12 +1,13 @@
 """The JSON form of a View, as it is published and as the ledger file keeps it.
 
 Prefixes are text, runs of subnets stay runs. A time is in microseconds of CLOCK_BOOTTIME under a name that
-ends in `_usec`, null where it is not known; beside a deadline a bool says whether it is infinite.
+ends in `_usec`, null where it is not known; beside a deadline a bool says whether it is infinite. Among
+`uplinks` an unknown one is empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
@@ -17,15 +18,15 @@ Json = dict[str, Any]
 _USEC = 1_000_000
 
 
-def view_to_json(view: View) -> Json:
-    """Return a View as objects of JSON."""
+def view_to_json(view: View, many: Callable[[Iterator[Json]], object] = list) -> Json:
+    """Return a View as objects of JSON; `many` makes an array of those that there may be thousands of."""
     return {
         "time_usec": _usec(view.time),
         "network_namespace": view.network_namespace,
         "configuration": view.configuration,
         "policy": view.policy.model_dump(mode="json"),
-        "delegations": [_delegation_to_json(each) for each in view.delegations],
-        "subnets": [_subnets_to_json(each) for each in view.subnets],
+        "delegations": many(map(_delegation_to_json, view.delegations)),
+        "subnets": many(map(_subnets_to_json, view.subnets)),
         "deadline_usec": _usec(view.deadline),
     }
 
@@ -60,7 +61,7 @@ def _delegation_to_json(delegation: Delegation) -> Json:
         "source": delegation.source,
         "state": delegation.state.value,
         "uplink": delegation.uplink,
-        "uplinks": sorted(delegation.uplinks, key=lambda uplink: uplink or ""),
+        "uplinks": sorted(uplink or "" for uplink in delegation.uplinks),
         "iaid": delegation.iaid,
         **_deadline_to_json("preferred", delegation.preferred_until),
         **_deadline_to_json("valid", delegation.valid_until),
@@ -81,7 +82,7 @@ def _delegation_from_json(found: Mapping[str, Any]) -> Delegation:
         preferred_until=_deadline_from_json("preferred", found),
         valid_until=_deadline_from_json("valid", found),
         began=-INFINITE if found["began_usec"] is None else _seconds(found["began_usec"]),
-        uplinks=frozenset(found["uplinks"]),
+        uplinks=frozenset(uplink or None for uplink in found["uplinks"]),
         exclude=_prefix(found["exclude"]),
         reason=found["reason"],
         left_out=found["left_out"],

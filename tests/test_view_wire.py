@@ -46,7 +46,7 @@ delegations = st.builds(
     preferred_until=deadlines,
     valid_until=deadlines,
     began=st.just(-INFINITE) | times,
-    uplinks=st.frozensets(words, max_size=3),
+    uplinks=st.frozensets(st.none() | st.text(st.characters(codec="utf-8"), min_size=1), max_size=3),
     exclude=st.none() | prefixes,
     reason=words,
     left_out=st.booleans(),
