@@ -28,7 +28,7 @@ from anyipd.observer import Look, Observer, view_of
 from anyipd.policy import Policy, PolicyError
 from anyipd.printable import printable
 from anyipd.slices import in_slices
-from anyipd.summary import summary
+from anyipd.summary import awaited, summary
 from anyipd.varlink.listening import Listening
 from anyipd.varlink.publisher import Publisher
 from anyipd.varlink.service import Service
@@ -100,7 +100,8 @@ class Daemon:
             completed = await self._pass()
             if completed and not ready:
                 assert self._view
-                _log.info("ready", delegations=len(self._view.delegations), state=summary(self._view))
+                waiting = {} if self._view.delegations else {"waiting_for": awaited(self._view)}
+                _log.info("ready", delegations=len(self._view.delegations), **waiting)
             if reload or (completed and not ready):
                 notify.tell("READY=1")
             ready |= completed

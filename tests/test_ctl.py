@@ -396,7 +396,7 @@ def test_o13_it_says_whom_it_waits_for(daemon: Daemon) -> None:
     daemon.configure("{subnets: [{name: web}], accept: {uplinks: [ppp*, eth0]}}")
     daemon.start()
     whom = "waiting for a prefix that dhclient, dhcpcd or systemd-networkd is delegated on ppp*, eth0"
-    assert whom in daemon.wait_for("event=ready")
+    assert whom.removeprefix("waiting for ") in daemon.wait_for("event=ready delegations=0 waiting_for=")
     assert checked(daemon) == (2, f"CRITICAL: {whom}\n")
     assert whom in daemon.control("status").stdout
 
