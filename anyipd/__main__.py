@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
+from pathlib import Path
 
 import structlog
 
-from anyipd import arguments, asking, log, policy, start
-from anyipd.answers import Answers
+from anyipd import arguments, log, mainloop, policy, start
 from anyipd.daemon import Daemon
 from anyipd.kernel import lock
 from anyipd.kernel.confine import confine
 from anyipd.kernel.routes import Routes
+from anyipd.varlink.listening import Listening, listen
 
 
 def main() -> None:
@@ -24,12 +23,13 @@ def main() -> None:
         first_policy = policy.read(options.config)
     except policy.PolicyError as error:
         arguments.fail(arguments.CONFIGURATION, *error.lines)
-    routes = Routes()
-    if not routes.may_change():
-        arguments.fail(
-            arguments.NO_PERMISSION,
-            "anyipd: may not change routes here: CAP_NET_ADMIN is missing; run it as root or as a service",
-        )
+    with contextlib.closing(Routes()) as routes:
+        if not routes.may_change():
+            arguments.fail(
+                arguments.NO_PERMISSION,
+                "anyipd: may not change routes here: CAP_NET_ADMIN is missing;"
+                " run it as root or as a service",
+            )
     try:
         held = lock.take()
     except lock.HeldError as error:
@@ -37,29 +37,27 @@ def main() -> None:
             arguments.UNAVAILABLE,
             f"anyipd: already running in this network namespace ({error}); stop that one first",
         )
-    listening = asking.listen()
     log.configure()
+    listening = _listen(options.runtime_dir)
     if obstacle := confine():
         structlog.get_logger().info("not confined", reason=obstacle)
-    daemon = Daemon(options.config, options.runtime_dir, first_policy, routes)
-    with held, contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_stopped(daemon, listening))
+    daemon = Daemon(options.config, options.runtime_dir, first_policy, listening)
+    with held:
+        mainloop.run(daemon.run())
     structlog.get_logger().info("stopped, the routes stay")
 
 
-async def _until_stopped(daemon: Daemon, listening: socket.socket | None) -> None:
-    task = asyncio.create_task(daemon.run())
-    loop = asyncio.get_running_loop()
-    if listening:
-        loop.add_reader(listening, Answers(listening, daemon).answer)
-    else:
-        structlog.get_logger().warning("somebody else holds the name of anyipd in this network namespace")
-    for number in start.STOPS:
-        loop.add_signal_handler(number, task.cancel)
+def _listen(runtime_dir: Path) -> Listening | None:
+    """Listen for followers and anyipctl. Routes are maintained without them as well."""
     try:
-        await task
-    finally:
-        start.block_signals()
+        listening = listen(runtime_dir)
+        reason = "" if listening else "another process listens there"
+    except OSError as error:
+        listening, reason = None, error.strerror or str(error)
+    if reason:
+        _log = structlog.get_logger()
+        _log.warning("not published, the ledger file has the last view", path=str(runtime_dir), reason=reason)
+    return listening
 
 
 if __name__ == "__main__":

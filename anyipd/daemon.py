@@ -1,239 +1,256 @@
-"""The daemon: observe, decide, apply, and sleep until something gives reason to look again."""
+"""The daemon: an observer whose decisions are carried out, and whose Views are published."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
-from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
+import signal
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
 import structlog
 
-from anyipd import clock, policy
-from anyipd.decide.ledger import HOOK_METRICS
-from anyipd.decide.verdict import verdicts
-from anyipd.heard import HeardLeases
-from anyipd.kernel.monitor import Hint, Stale
-from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import MalformedError, Refusal
-from anyipd.model import INFINITE, Prefix, Subnets, SubnetState
+from anyipd import __version__, clock, here, notify, policy
+from anyipd.apply import Changes, Refused, add_at_once, apply, restore
+from anyipd.decide.decision import Decision
+from anyipd.decide.ledger import Ledger
+from anyipd.decide.plan import Run, runs
+from anyipd.heard import Hearing
+from anyipd.kernel.monitor import Stale
+from anyipd.kernel.wire import MalformedError
+from anyipd.ledger_file import LedgerFile
+from anyipd.model import Places, Prefix, SubnetState
 from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
-from anyipd.observe import networkd
-from anyipd.observe.listen import DeafError, Listener
-from anyipd.passes import LONGEST_REST, Passes
-from anyipd.policy import InForce, Policy
-from anyipd.reconcile import Changes, Decision, in_slices
-
-FIRST_RETRY, LAST_RETRY = 0.1, 60.0
-"""Seconds until a refused change is tried again: the first time, and after many."""
+from anyipd.observer import Look, Observer, view_of
+from anyipd.policy import Policy, PolicyError
+from anyipd.printable import printable
+from anyipd.slices import in_slices
+from anyipd.summary import awaited, summary
+from anyipd.varlink.listening import Listening
+from anyipd.varlink.publisher import Publisher
+from anyipd.varlink.service import Service
+from anyipd.view import View
+from anyipd.view_wire import view_to_json
 
 _FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH}
 
 _log = structlog.get_logger()
 
 
-class Daemon(Passes):
-    """What the daemon adds to passes: it changes routes, tells of it, listens, and asks networkd."""
+class Daemon:
+    """Makes what is decided true, logs and publishes what came of it; asked to, it reloads and forgets."""
 
-    def __init__(self, config: Path, runtime_dir: Path, first_policy: Policy, routes: Routes) -> None:
-        super().__init__(config, runtime_dir, first_policy, routes)
-        self._listener = Listener()
-        self._heard = HeardLeases(runtime_dir / "heard")
-        self._deaf: str | None = None
-        self._decision = Decision()
-        self._verdicts: Sequence[Subnets] = ()
-        self._deadline = INFINITE
-        self._broken = False
-        self._retry = FIRST_RETRY
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._retry_hint = Hint()
-        self._networkd_calls = asyncio.Event()
-        self._misunderstood = ""
+    def __init__(
+        self, configuration: Path, runtime_dir: Path, first_policy: Policy, listening: Listening | None
+    ) -> None:
+        self._configuration, self._socket = configuration, listening
+        self._ledger_file = LedgerFile(runtime_dir)
+        self._observer = Observer(configuration, first_policy, runtime_dir, *self._remember())
+        self._hearing = Hearing(runtime_dir / "heard", lambda: self._observer.look_again(Stale.LEASES))
+        self._next_policy: Policy | None = None
+        self._decision: Decision | None = None  # as carried out
+        self._view: View | None = None
+        self._published: View | None = None
+        self._status = ""
+        self._publisher: Publisher | None = None
+        self._reload = self._watchdog_waits = False
         self._unwritten: str | None = None
         self._overfull: set[str | None] = set()
 
-    @property
-    def in_force(self) -> InForce:
-        """The policy that it works by, and where that is from."""
-        return InForce(configuration=str(self._config.absolute()), policy=self._reconciler.policy)
+    def _remember(self) -> tuple[Ledger, Mapping[Prefix, Places]]:
+        try:
+            return self._ledger_file.read()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            _log.warning("ledger file dropped", path=str(self._ledger_file.path), reason=reason)
+            return Ledger(), {}
+
+    async def run(self) -> None:
+        """Look and apply again and again until cancelled."""
+        observer = self._observer
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._await_watchdog()
+        self._hearing.start()
+        self._begin_policy()
+        await observer.start()
+        observer.look_again()
+        if self._socket:
+            service = Service(self, here.network_namespace(), __version__)
+            self._publisher = Publisher(self._socket, service)
+        try:
+            await self._pass_again_and_again()
+        finally:
+            if self._publisher:
+                self._publisher.close()
+
+    async def _pass_again_and_again(self) -> None:
+        observer, ready = self._observer, False
+        while True:
+            await observer.wait()
+            # A signal that comes from here on is for the next pass.
+            reload, self._reload = self._reload, False
+            if self._next_policy:
+                observer.take_policy(self._next_policy)
+                self._next_policy = None
+                _log.info("reloaded", configuration=str(self._configuration))
+                self._begin_policy()
+            completed = await self._pass()
+            if completed and not ready:
+                assert self._view
+                waiting = {} if self._view.delegations else {"waiting_for": awaited(self._view)}
+                _log.info("ready", delegations=len(self._view.delegations), **waiting)
+            if reload or (completed and not ready):
+                notify.tell("READY=1")
+            ready |= completed
+            if completed and self._watchdog_waits:
+                self._watchdog_waits = False
+                notify.tell("WATCHDOG=1")
+                self._await_watchdog()
+
+    # What it is asked for.
 
     def forget(self, prefix: Prefix) -> bool:
-        """End a delegation until it is granted again; say whether there was one."""
-        known = self._reconciler.ledger.forget(prefix, clock.now())
-        if known:
-            self._look_again(Hint(Stale.LEASES))
-        return known
+        """End a delegation until it is granted again; return whether there was one."""
+        return self._observer.forget(prefix)
 
-    async def _begin(self) -> None:
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._on_packet)
-        self._take_policy()
-        # What networkd alone knows of is bound already, where this is a restart.
-        await self._ask_networkd()
-        minding = asyncio.create_task(self._mind_networkd())
-        minding.add_done_callback(self._on_minding_ended)
-
-    async def _mind_networkd(self) -> None:
-        """Ask networkd again and again, and whenever it may have something to say."""
-        while True:
-            # What it may take long to say, and in vain, it is not asked at every event.
-            await asyncio.sleep(LAST_RETRY if self._misunderstood else LONGEST_REST)
-            with contextlib.suppress(TimeoutError):
-                pause = self._reconciler.networkd.ask_again_after(clock.now())
-                await asyncio.wait_for(self._networkd_calls.wait(), None if pause == INFINITE else pause)
-            self._networkd_calls.clear()
-            await self._ask_networkd()
-
-    async def _ask_networkd(self) -> None:
+    def reload(self) -> Sequence[str]:
+        """Go by the configuration as it is now, from the next pass on; return why not, if it is bad."""
         try:
-            said, misunderstood = await asyncio.to_thread(networkd.ask, clock.now()), ""
-        except TimeoutError:
-            # It may be busy with the routes that we added. What is bound stays, also what stays because
-            # it could not be understood, and it is asked again.
-            self._reconciler.networkd.is_silent()
-            return
-        except ValueError as error:
-            said, misunderstood = None, str(error)
-        if misunderstood and misunderstood != self._misunderstood:
-            _log.warning("networkd not understood", reason=misunderstood)
-        self._misunderstood = misunderstood
-        self._reconciler.networkd.understood = not misunderstood
-        if self._reconciler.networkd.take(said):
-            self._look_again(Hint(Stale.LEASES))
+            self._next_policy = policy.read(self._configuration)
+        except PolicyError as error:
+            for line in error.lines:
+                _log.error("refused", configuration=line)
+            _log.error("the old configuration stays in force", configuration=str(self._configuration))
+            return error.lines
+        self._observer.look_again(Stale.ALL)
+        return ()
 
-    def _on_minding_ended(self, minding: asyncio.Task[None]) -> None:
-        if not minding.cancelled():
-            self._unforeseen = minding.exception() or RuntimeError("nobody minds networkd")
-            self._woken.set()
+    def _on_hangup(self) -> None:
+        notify.reloading()
+        self.reload()
+        self._reload = True
+        self._observer.look_again()
 
-    def _hear(self, hint: Hint) -> None:
-        came = not self._reconciler.networkd.found and Stale.ADDRESSES in hint.stale
-        if came or hint.of_discards(HOOK_METRICS):
-            self._networkd_calls.set()
-        self._look_again(hint)
-
-    def _on_packet(self) -> None:
-        heard = self._listener.read(clock.now())
-        for uplink, reason in heard.malformed:
-            _log.warning("message dropped", uplink=uplink, reason=reason)
-        if heard.told:
-            try:
-                self._heard.take(heard.told, clock.now())
-            except OSError as error:
-                _log.error("cannot keep what was heard", path=error.filename, reason=error.strerror)
-            self._look_again(Hint(Stale.LEASES))
-
-    def _clear_up_heard(self, looked: float) -> None:
-        """Remove what was over when the pass looked: what came since is to be read first."""
-        try:
-            self._heard.clear_up(looked)
-        except OSError as error:
-            _log.warning("cannot clear up what was heard", path=error.filename, reason=error.strerror)
-
-    def _tell_ready(self) -> None:
-        _log.info("ready", delegations=len(self._decision.delegations))
-
-    def _take_policy(self) -> None:
-        """Listen where the policy says, and tell where it does less than somebody may expect."""
-        if not self._config.exists():
-            _log.warning("no configuration file, the default policy holds", configuration=str(self._config))
-        if self._reconciler.policy.links:
+    def _begin_policy(self) -> None:
+        """Do what a policy asks for besides a pass, and log where it does less than may be expected."""
+        if not self._configuration.exists():
+            path = str(self._configuration)
+            _log.warning("no configuration file, the default policy holds", configuration=path)
+        if self._observer.seen.policy.links:
             _log.info(policy.TURN_NEIGHBOURS_ON)
-        self._deaf = None
-        self._listen()
-        missing = set(self._reconciler.policy.listen) - self._listener.uplinks
-        for uplink in sorted(missing) if not self._deaf else ():
-            _log.warning("no such link so far, listening when it comes", uplink=uplink)
+        self._hearing.begin(self._observer.seen.policy.listen)
 
-    def _listen(self) -> None:
-        """Listen where the policy says, on the links that are there by now."""
-        uplinks = self._reconciler.policy.listen
-        try:
-            for uplink in self._listener.follow(uplinks):
-                _log.info("listening", uplink=uplink)
-        except DeafError as error:
-            if str(error) != self._deaf:
-                self._deaf = str(error)
-                _log.warning("not listening", uplinks=",".join(uplinks), reason=self._deaf)
-        else:
-            self._deaf = None
+    def _await_watchdog(self) -> None:
+        interval = notify.watchdog_interval()
+        if interval:
+            asyncio.get_running_loop().call_later(interval / 2, self._on_watchdog)
 
-    async def _look(self) -> bool:
-        self._listen()
-        hint, self._hint = self._hint, Hint()
-        stale = self._reconciler.hear(hint)
+    def _on_watchdog(self) -> None:
+        # Only a completed pass feeds the watchdog, so each of its turns is an audit as well.
+        self._watchdog_waits = True
+        self._observer.look_again(Stale.ALL)
+
+    # A pass.
+
+    async def _pass(self) -> bool:
+        """Look, and make it so; return whether that came to its end."""
+        observer = self._observer
+        self._hearing.follow(observer.seen.policy.listen)
+        began = clock.now()
         try:
-            if self._broken:
-                self._reconciler.reopen()
-                self._watch()
-                self._broken = False
-            if stale or hint.news or clock.now() >= self._deadline:
-                await self._look_and_apply(stale, hint.lost)
-            else:
-                await self._mend(hint.lost)
+            look = await in_slices(observer.look())
+            self._log_look(look)
+            if look.whole or look.decision != self._decision:
+                await self._make_so(look.decision, whole=look.whole)
+            elif look.lost and self._view:
+                changes = restore(look.decision, look.lost)
+                self._log_changes(self._view, self._view, changes, await self._apply(changes))
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            _log.error("pass failed, will be repeated", reason=reason, after=self._retry)
-            self._broken = True
-            self._hint.add(Hint(Stale.ALL))
-            self._try_later(Hint())
+            _log.error("pass failed, will be repeated", reason=reason, after=observer.retry_after)
+            observer.start_over()
             return False
+        self._publish()
+        self._hearing.clear_up(began)
         return True
 
-    async def _look_and_apply(self, stale: Stale, lost: AbstractSet[Prefix]) -> None:
-        reconciler, before, began = self._reconciler, self._decision, clock.now()
-        if Stale.LEASES in stale:
-            self._lease_monitor.watch()
-        if not await in_slices(reconciler.look(stale, self._watch)):
-            self._try_later(Hint(Stale.LEASES))
-        for complaint in reconciler.complaints:
-            _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
-        reconciler.complaints.clear()
-        self._tell_overfull()
-        decision = reconciler.decide(clock.now())
-        reconciler.remember(decision)
-        whole = Stale.PRESENT in stale
-        if decision != before or whole:
-            came = [] if whole else await in_slices(reconciler.add_at_once(before, decision))
-            changes = await in_slices(reconciler.compare(decision, whole=whole))
-            refused = await in_slices(reconciler.apply(changes))
-            changes.local.add += came
-            had_bound = {each.delegation for each in self._verdicts if each.state is SubnetState.BOUND}
-            _tell(
-                delegation_lines(
-                    before.delegations,
-                    decision.delegations,
-                    clock.now(),
-                    reconciler.ledger.ending,
-                    had_bound,
-                )
+    async def _make_so(self, decision: Decision, *, whole: bool) -> None:
+        seen, before = self._observer.seen, self._view
+        came: list[Run] = []
+        if not whole and self._decision:
+            came = await in_slices(add_at_once(seen.routes, self._decision.local, decision.local))
+        changes = await in_slices(seen.compare(decision, whole=whole))
+        refused = await self._apply(changes)
+        changes.local.add += came
+        view = view_of(decision, changes, runs(each.prefix for each in refused.missing))
+        _write(
+            delegation_lines(
+                before.delegations if before else (),
+                view.delegations,
+                view.time,
+                seen.ledger.ending,
+                {each.delegation for each in before.subnets if each.state is SubnetState.BOUND}
+                if before
+                else (),
             )
-            found = verdicts(decision.subnets, changes.local)
-            if decision.subnets != before.subnets:
-                _tell(moved_lines(self._verdicts, found))
-            self._tell_subnets(changes, found, refused)
-            self._decision = decision
-        else:
-            await self._mend(lost)
-        self._deadline = decision.deadline
-        self._alarm.set(decision.deadline)
-        self._write_ledger()
-        self._clear_up_heard(began)
+        )
+        if before:
+            _write(moved_lines(before.subnets, view.subnets))
+        self._log_changes(before, view, changes, refused)
+        self._decision, self._view = decision, view
 
-    def _tell_overfull(self) -> None:
-        overfull = set(self._reconciler.ledger.overfull)
+    async def _apply(self, changes: Changes) -> Refused:
+        seen = self._observer.seen
+        refused = await in_slices(apply(seen.routes, seen.policy, changes))
+        seen.see_applied(changes, refused)
+        return refused
+
+    # What is told of it.
+
+    def _log_look(self, look: Look) -> None:
+        for complaint in look.complaints:
+            _log.warning("lease file dropped", path=complaint.path, reason=complaint.reason)
+        overfull = set(self._observer.seen.ledger.overfull)
         for uplink in overfull - self._overfull:
             reason = "more are reported at once than accept.at_most allows to accept, or to show as refused"
             _log.warning("delegations passed over", uplink=uplink or "unknown", reason=reason)
         self._overfull = overfull
 
-    def _write_ledger(self) -> None:
+    def _log_changes(self, before: View | None, after: View, changes: Changes, refused: Refused) -> None:
+        """Log what was done, and see that what the kernel refused is tried again."""
+        known = before.subnets if before else ()
+        missing = [each.prefix for each in refused.missing]
+        _write(subnet_lines(known, after.subnets, changes.local, missing))
+        for stray in changes.strays:
+            _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
+        # Somebody was faster than we: that brings an event of its own.
+        serious = [each for each in (*refused.missing, *refused.others) if each.error not in _FASTER]
+        for error, group in groupby(sorted(serious, key=attrgetter("error")), attrgetter("error")):
+            same = list(group)
+            _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))
+        # With lo down no route can be; it coming up is an event. A stray may have stood where a route of
+        # ours belongs.
+        if changes.strays or any(each.error != errno.ENETDOWN for each in serious):
+            self._observer.retry_later(Stale.PRESENT)
+        else:
+            self._observer.succeed()
+
+    def _publish(self) -> None:
+        """Have everybody know the View, also when there is no daemon any more."""
+        view, seen = self._view, self._observer.seen
+        assert view
+        if view != self._published:
+            self._published = view
+            if (text := printable(summary(view))) != self._status:
+                self._status = text
+                notify.tell(f"STATUS={text}")
+            if self._publisher:
+                self._publisher.publish(lambda: view_to_json(view))
         try:
-            self._ledger_file.write(self._reconciler.ledger, self._reconciler.places)
+            self._ledger_file.write(seen.ledger, seen.places, view)
             self._unwritten = None
         except OSError as error:
             if error.strerror != self._unwritten:
@@ -241,42 +258,7 @@ class Daemon(Passes):
                 path = str(self._ledger_file.path)
                 _log.warning("ledger file not written: a restart forgets", path=path, reason=error.strerror)
 
-    async def _mend(self, lost: AbstractSet[Prefix]) -> None:
-        if lost:
-            changes = self._reconciler.mend(self._decision, lost)
-            refused = await in_slices(self._reconciler.apply(changes))
-            self._tell_subnets(changes, self._verdicts, refused)
 
-    def _tell_subnets(self, changes: Changes, found: Sequence[Subnets], refused: Sequence[Refusal]) -> None:
-        """Tell what was done, and see that what the kernel refused is tried again."""
-        _tell(subnet_lines(self._verdicts, found, changes.local, [each.prefix for each in refused]))
-        self._verdicts = found
-        for stray in changes.strays:
-            _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
-        # Somebody was faster than we: that brings an event of its own.
-        serious = [each for each in refused if each.error not in _FASTER]
-        for error, group in groupby(sorted(serious, key=attrgetter("error")), attrgetter("error")):
-            same = list(group)
-            _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))
-        # With lo down no route can be; it coming up is an event. A stray may have stood where a route of
-        # ours belongs.
-        if changes.strays or any(each.error != errno.ENETDOWN for each in serious):
-            self._try_later(Hint(Stale.PRESENT))
-        else:
-            self._retry = FIRST_RETRY
-
-    def _try_later(self, hint: Hint) -> None:
-        self._retry_hint.add(hint)
-        if not self._retry_timer:
-            self._retry_timer = asyncio.get_running_loop().call_later(self._retry, self._on_retry)
-
-    def _on_retry(self) -> None:
-        self._retry_timer = None
-        self._retry = min(2 * self._retry, LAST_RETRY)
-        hint, self._retry_hint = self._retry_hint, Hint()
-        self._look_again(hint)
-
-
-def _tell(lines: Iterable[Line]) -> None:
+def _write(lines: Iterable[Line]) -> None:
     for line in lines:
         (_log.warning if line.warning else _log.info)(line.event, **line.fields)

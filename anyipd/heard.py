@@ -6,24 +6,30 @@ hooks' directory is root's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
 
-from anyipd import here
+import structlog
+
+from anyipd import clock, here
 from anyipd.model import INFINITE, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
 from anyipd.observe.lease import Leases, compose
+from anyipd.observe.listen import DeafError, Listener
 
 CLIENT = "listen"
 """What stands in the place of the client's name."""
 
 MAX_LEASES = 1000
 """Lease files of an uplink that stay: a server may delegate ever more prefixes, each for ever."""
+
+_log = structlog.get_logger()
 
 
 class HeardLeases:
@@ -94,6 +100,55 @@ class HeardLeases:
             kept[lease.uplink] += lease.valid_until > now
             if lease.uplink and (lease.valid_until <= now or kept[lease.uplink] > MAX_LEASES):
                 self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
+
+
+class Hearing:
+    """Packet sockets on uplinks, and lease files of what is heard; `heard` is called after that."""
+
+    def __init__(self, directory: Path, heard: Callable[[], None]) -> None:
+        self._listener, self._leases, self._heard = Listener(), HeardLeases(directory), heard
+        self._deaf: str | None = None
+
+    def start(self) -> None:
+        """Take in what comes, in the running loop."""
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._on_packet)
+
+    def begin(self, uplinks: tuple[str, ...]) -> None:
+        """Listen on other uplinks than before, and log which are not there."""
+        self._deaf = None
+        self.follow(uplinks)
+        for uplink in sorted(set(uplinks) - self._listener.uplinks) if not self._deaf else ():
+            _log.warning("no such link so far, listening when it comes", uplink=uplink)
+
+    def follow(self, uplinks: tuple[str, ...]) -> None:
+        """Listen on those of the uplinks that are there by now."""
+        try:
+            for uplink in self._listener.follow(uplinks):
+                _log.info("listening", uplink=uplink)
+        except DeafError as error:
+            if str(error) != self._deaf:
+                self._deaf = str(error)
+                _log.warning("not listening", uplinks=",".join(uplinks), reason=self._deaf)
+        else:
+            self._deaf = None
+
+    def clear_up(self, looked: float) -> None:
+        """Remove what was over when there was a look: what came since is to be read first."""
+        try:
+            self._leases.clear_up(looked)
+        except OSError as error:
+            _log.warning("cannot clear up what was heard", path=error.filename, reason=error.strerror)
+
+    def _on_packet(self) -> None:
+        found = self._listener.read(clock.now())
+        for uplink, reason in found.malformed:
+            _log.warning("message dropped", uplink=uplink, reason=reason)
+        if found.told:
+            try:
+                self._leases.take(found.told, clock.now())
+            except OSError as error:
+                _log.error("cannot keep what was heard", path=error.filename, reason=error.strerror)
+            self._heard()
 
 
 def _was_granted_to(duid: str, path: Path) -> bool:

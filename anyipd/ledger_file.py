@@ -1,4 +1,4 @@
-"""The ledger file: what must survive a restart of the daemon, for whoever is down at that moment.
+"""The ledger file: what must survive a restart of the daemon, and the last View, for times without one.
 
 A directory of the daemon's own, `daemon` in the runtime directory, holds one file a network namespace,
 readable by everybody. It is of use in the boot that it is from. The daemon alone writes it: whole, then
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from anyipd import here
 from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger, Record, State
 from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places, Prefix, address_text
+from anyipd.view import View
+from anyipd.view_wire import view_from_json, view_to_json
 
 MAX_BYTES = 16 << 20
 """Of a file that is read: thousands of records are a few."""
@@ -32,7 +34,7 @@ class LedgerFile:
 
     def __init__(self, runtime_dir: Path) -> None:
         self.path = runtime_dir / "daemon" / str(here.network_namespace())
-        self._written: tuple[int, Mapping[Prefix, Places]] = -1, {}
+        self._written: tuple[int, Mapping[Prefix, Places], View | None] = -1, {}, None
 
     def read(self) -> tuple[Ledger, dict[Prefix, Places]]:
         """Return the ledger and the places in the file, empty where it is missing or of another boot.
@@ -40,15 +42,8 @@ class LedgerFile:
         Raises ValueError, with the reason, where it cannot be understood, and OSError.
         """
         try:
-            with self.path.open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
-        except FileNotFoundError:
-            return Ledger(), {}
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"has more than {MAX_BYTES} bytes")
-        try:
-            found = json.loads(text)
-            if found["boot"] != here.boot():
+            found = self._load()
+            if not found:
                 return Ledger(), {}
             routes = {_discard(each): _begin(each["added"]) for each in found["routes"]}
             fallen = map(_discard, found["fallen"])
@@ -58,13 +53,32 @@ class LedgerFile:
         except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"is no ledger of this version: {error!r}") from None
 
-    def write(self, ledger: Ledger, places: Mapping[Prefix, Places]) -> None:
-        """Write a ledger and places down, unless the file holds them. Raises OSError."""
-        if (ledger.version, places) == self._written and self.path.exists():
+    def read_view(self) -> View | None:
+        """Return the last View; None where there is no file, or one of another boot. Raises likewise."""
+        found = self._load()
+        return view_from_json(found["view"]) if found and found.get("view") else None
+
+    def _load(self) -> dict[str, Any] | None:
+        try:
+            with self.path.open("rb") as file:
+                text = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"has more than {MAX_BYTES} bytes")
+        try:
+            found: dict[str, Any] = json.loads(text)
+            return found if found["boot"] == here.boot() else None
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"is no ledger of this version: {error!r}") from None
+
+    def write(self, ledger: Ledger, places: Mapping[Prefix, Places], view: View | None) -> None:
+        """Write a ledger, places and a View down, unless the file holds them. Raises OSError."""
+        if (ledger.version, places, view) == self._written and self.path.exists():
             return
         found = {
             "boot": here.boot(),
-            "records": [_plain(record) for record in ledger.records],
+            "records": map(_plain, ledger.records),
             "routes": [
                 {"prefix": str(route.prefix), "metric": route.metric, "added": _finite(added)}
                 for route, added in ledger.routes.items()
@@ -74,20 +88,39 @@ class LedgerFile:
                 {"uplink": name, **each.link._asdict(), "since": _finite(each.since)}
                 for name, each in ledger.carriers.items()
             ],
-            "places": [{"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()],
+            "places": ({"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()),
+            "view": view and view_to_json(view, iter),
         }
-        text = json.dumps(found).encode()
         self.path.parent.mkdir(mode=0o755, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}")
         try:
-            with open(new, "wb", opener=_for_all_to_read) as file:
-                file.write(text)
+            with open(new, "w", opener=_for_all_to_read) as file:
+                file.writelines(_encode(found))
             new.replace(self.path)
         except OSError:
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
-        self._written = ledger.version, places
+        self._written = ledger.version, places, view
+
+
+def _encode(found: object) -> Iterator[str]:
+    """Yield JSON, of an iterator one by one: all at once would take many times the memory."""
+    if isinstance(found, dict) and found:
+        separator = "{"
+        for key, value in found.items():
+            yield f'{separator}"{key}":'
+            yield from _encode(value)
+            separator = ","
+        yield "}"
+    elif isinstance(found, Iterator):
+        separator = "["
+        for each in found:
+            yield separator + json.dumps(each)
+            separator = ","
+        yield "]" if separator == "," else "[]"
+    else:
+        yield json.dumps(found)
 
 
 def _for_all_to_read(path: str, flags: int) -> int:

@@ -186,6 +186,11 @@ class Delegation:
         """Whether subnets may be carved out of it now."""
         return self.state is not DelegationState.REFUSED
 
+    @property
+    def deprecated(self) -> bool:
+        """Whether existing connections may use it, and new ones should not."""
+        return self.state in {DelegationState.DEPRECATED, DelegationState.SUPERSEDED}
+
 
 class SubnetState(Enum):
     """What the policy and the network make of a subnet."""
@@ -203,7 +208,9 @@ class Subnets:
     """A run of `count` adjacent subnets with one fate, the smallest unit of a decision.
 
     The run's i-th subnet starts at `first.address + i * first.size` and is named `name`, or
-    `name-(number + i)` where the policy asked for a count. WITHOUT_ROOM has no `first`.
+    `name-(number + i)` where the policy asked for a count. WITHOUT_ROOM has no `first`. `uplink` is that of
+    the delegation; `deprecated` says that new connections should use another subnet of the name, if there is
+    one (RFC 4862, section 5.5.4; RFC 9096).
     """
 
     name: str
@@ -214,6 +221,8 @@ class Subnets:
     number: int | None = None
     valid_until: float | None = None
     reason: str | None = None
+    uplink: str | None = None
+    deprecated: bool = False
 
     def subnet_name(self, i: int) -> str:
         """Name the run's i-th subnet."""

@@ -12,12 +12,15 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from anyipd import clock, policy
+from anyipd.apply import apply
+from anyipd.decide.ledger import Ledger
 from anyipd.decide.plan import Run
 from anyipd.kernel import wire
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import BATCH, BOUND_SUBNET, Routes
 from anyipd.model import Prefix
-from anyipd.reconcile import Reconciler, at_once
+from anyipd.observer import Observer
+from anyipd.slices import at_once
 from bench.bulk import WHOLE_POLICY
 from bench.rig import OLD, WHOLE, Rig, rig, subnet, timed
 from bench.row import Row, in_turn
@@ -65,13 +68,13 @@ def _kernel_part(made: Rig, runs: int) -> Iterator[Row]:
 
 def _passes(made: Rig, runs: int) -> Iterator[Row]:
     """Passes by themselves: one that only renews lifetimes, and one that finds nothing to do."""
-    routes = Routes()
-    reconciler = Reconciler(policy.parse(WHOLE_POLICY, "bench"), made.daemon.runtime, routes)
+    whole = policy.parse(WHOLE_POLICY, "bench")
+    observer = Observer(made.daemon.configuration, whole, made.daemon.runtime, Ledger(), {})
     lifetimes = cycle([7200, 3600])
 
     def renew() -> float:
         made.hook("RENEW6", OLD, next(lifetimes))
-        return timed(lambda: _pass(reconciler))
+        return timed(lambda: _pass(observer))
 
     def replace() -> float:
         return made.batch("replace", OLD, WHOLE)
@@ -79,18 +82,20 @@ def _passes(made: Rig, runs: int) -> Iterator[Row]:
     renew()
     renewed, replaced = in_turn(renew, replace, runs)
     # What the peer replaced has no lifetime any more.
-    _pass(reconciler)
+    _pass(observer)
     goal = 1.25
-    nothing, shown = in_turn(lambda: timed(lambda: _pass(reconciler)), lambda: _show(made), runs, goal)
-    routes.close()
+    nothing, shown = in_turn(lambda: timed(lambda: _pass(observer)), lambda: _show(made), runs, goal)
+    observer.seen.routes.close()
     made.flush()
     yield Row("65,536 renewed, a pass", "ms", renewed, "ip -batch, replace", replaced)
     yield Row("a pass over 65,536 that changes none", "ms", nothing, "ip route show", shown, goal)
 
 
-def _pass(reconciler: Reconciler) -> None:
-    at_once(reconciler.look(Stale.ALL, lambda: None))
-    at_once(reconciler.apply(at_once(reconciler.compare(reconciler.decide(clock.now()), whole=True))))
+def _pass(observer: Observer) -> None:
+    observer.look_again(Stale.ALL)
+    decision = at_once(observer.look()).decision
+    changes = at_once(observer.seen.compare(decision, whole=True))
+    observer.seen.see_applied(changes, at_once(apply(observer.seen.routes, decision.view.policy, changes)))
 
 
 def _show(made: Rig) -> float:

@@ -15,7 +15,7 @@ from tests.lab.namespace import LabError, enter
 
 COVERED = (
     *("lease", "policy", "netlink", "dhcpv6"),
-    *("ledger", "heard", "nameservers", "networkd", "dbus", "asking", "neighbour"),
+    *("ledger", "heard", "nameservers", "networkd", "dbus", "varlink", "neighbour"),
 )
 """Targets that coverage guides."""
 

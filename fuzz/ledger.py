@@ -44,7 +44,7 @@ def run(data: bytes) -> None:
         assert "\n" not in str(error), ascii(str(error))
         return
     carry_out(ledger, places)
-    file.write(ledger, places)
+    file.write(ledger, places, None)
     again, places_again = LedgerFile(Path(_folder.name)).read()
     assert list(again.records) == list(ledger.records)
     assert (again.routes, again.carriers) == (ledger.routes, ledger.carriers)

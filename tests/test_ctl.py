@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import signal
-import socket
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from anyipd import asking
 from tests.lab.daemon import Daemon
 from tests.lab.monitor import RouteMonitor
+from tests.lab.namespace import Namespace
 
 PREFIX = "2001:db8:100::/60"
 POLICY = "subnets: [{name: web, id: 3}, {name: rest, count: 2}, {name: docker, id: 0xf, bind: false}]"
@@ -138,14 +136,6 @@ def test_plan_does_without_a_daemon_that_hangs(delegated: Daemon) -> None:
     assert lines(delegated, "plan") == ["nothing to change"]
 
 
-def test_asking_a_daemon_that_ends(daemon: Daemon) -> None:
-    with daemon.namespace.entered():
-        listening = asking.listen()
-        assert listening
-        threading.Timer(0.3, listening.close).start()
-        assert asking.ask() is None
-
-
 def test_a_configuration_that_is_missing(delegated: Daemon) -> None:
     """Then the default policy holds, and that is said."""
     delegated.configuration.unlink()
@@ -185,7 +175,8 @@ def test_json_of_a_command_that_prints_none_is_a_wrong_command_line(daemon: Daem
 
 
 def test_status_without_anything(daemon: Daemon) -> None:
-    assert lines(daemon, "status") == ["no prefix is delegated to this host"]
+    waiting = "waiting for a prefix that dhclient, dhcpcd or systemd-networkd is delegated on any uplink"
+    assert lines(daemon, "status") == [f"no prefix is delegated to this host; {waiting}"]
     assert daemon.status() == {"delegations": [], "subnets": []}
 
 
@@ -248,9 +239,14 @@ def test_a_daemon_that_does_not_answer_is_no_reason_for_another_policy(delegated
     delegated.start()
     delegated.running.send_signal(signal.SIGSTOP)
     pid, file = delegated.running.pid, delegated.configuration
-    why = f"the daemon (pid {pid}) does not tell its policy"
-    assert delegated.control("status").stderr == f"{why}: this is by {file}\n"
-    assert delegated.control("plan").stderr == f"{why}: which subnets would move is not known\n"
+    why = f"the daemon (pid {pid}) cannot be asked: no answer within 2 s"
+    file.write_text("subnets: [{name: other}]")
+    seen = delegated.control("status")
+    assert seen.stderr.splitlines()[0] == why
+    assert "one look of anyipctl itself" in seen.stderr
+    assert "web" in seen.stdout
+    assert f"{why}: which subnets would move is not known\n" in delegated.control("plan").stderr
+    delegated.configure(POLICY)
     delegated.running.send_signal(signal.SIGCONT)
     assert delegated.control("status").stderr == ""
 
@@ -284,20 +280,6 @@ def test_output_that_is_closed(delegated: Daemon) -> None:
             "sh", "-c", script, "sh", *words, check=False, env=delegated.environment()
         )
         assert "Traceback" not in done.stderr
-
-
-def test_who_asks_the_daemon_can_neither_change_nor_move_what_others_read(delegated: Daemon) -> None:
-    delegated.start()
-    with delegated.namespace.entered(), socket.socket(socket.AF_UNIX) as caller:
-        caller.connect("\0anyipd")
-        _, (descriptor,), _, _ = socket.recv_fds(caller, 1, 1)
-    os.lseek(descriptor, 7, os.SEEK_SET)
-    with pytest.raises(PermissionError):
-        os.write(descriptor, b"no")
-    with pytest.raises(PermissionError):
-        os.ftruncate(descriptor, 0)
-    os.close(descriptor)
-    assert delegated.control("status").stderr == ""
 
 
 def test_a_reload_that_meets_a_foreign_route_moves_nothing(delegated: Daemon) -> None:
@@ -373,3 +355,85 @@ def test_a_wrong_command_line(daemon: Daemon) -> None:
     assert refused.returncode == 64
     assert "statsu" in refused.stderr
     assert "anyipctl --help" in refused.stderr
+
+
+def checked(daemon: Daemon) -> tuple[int, str]:
+    done = daemon.control("status", "--check", check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_o11_status_for_monitoring(delegated: Daemon) -> None:
+    host = delegated.namespace
+    code, text = checked(delegated)
+    assert code == 2
+    assert text.startswith("CRITICAL: ")
+    assert "no daemon is running here: routes are not being maintained" in text
+    delegated.start()
+    whole = f"3 of 3 subnets bound of {PREFIX} (kernel)"
+    assert checked(delegated) == (0, f"OK: {whole}\n")
+    assert f"STATUS={whole}" in delegated.notified
+    host.ip("link add other type veth peer name far")
+    host.ip("link set other up")
+    host.ip("-6 address add 2001:db8:100:3::1/64 dev other")
+    delegated.wait_for("event=conflict")
+    conflict = "conflict: web (2001:db8:100:3::/64 is on-link at other)"
+    assert checked(delegated) == (1, f"WARNING: 2 of 3 subnets bound of {PREFIX} (kernel); {conflict}\n")
+    host.ip("link delete other")
+    delegated.wait_for("bound subnet=web", since=len(delegated.lines()) - 1)
+    delegated.configure("subnets: [{name: Web}]")
+    code, text = checked(delegated)
+    assert code == 1
+    assert text.startswith(f"WARNING: {whole}; {delegated.configuration}:1:18: subnets[0].name: ")
+    assert text.count("\n") == 1
+    delegated.running.send_signal(signal.SIGSTOP)
+    code, text = checked(delegated)
+    assert code == 2
+    assert "cannot be asked" in text
+
+
+def test_o13_it_says_whom_it_waits_for(daemon: Daemon) -> None:
+    daemon.configure("{subnets: [{name: web}], accept: {uplinks: [ppp*, eth0]}}")
+    daemon.start()
+    whom = "waiting for a prefix that dhclient, dhcpcd or systemd-networkd is delegated on ppp*, eth0"
+    assert whom.removeprefix("waiting for ") in daemon.wait_for("event=ready delegations=0 waiting_for=")
+    assert checked(daemon) == (2, f"CRITICAL: {whom}\n")
+    assert whom in daemon.control("status").stdout
+
+
+@pytest.mark.parametrize("ledger", [True, False], ids=["", "without a ledger file"])
+def test_o8_status_on_a_broken_policy_shows_what_is_bound(delegated: Daemon, *, ledger: bool) -> None:
+    delegated.start()
+    delegated.kill()
+    delegated.configure("subnets: [{name: Web}]")
+    if not ledger:
+        for each in (delegated.runtime / "daemon").iterdir():
+            each.unlink()
+    shown = delegated.control("status", check=False)
+    assert shown.returncode == 78
+    assert "subnets[0].name" in shown.stderr
+    assert "no daemon is running here" in shown.stderr
+    [web] = [line for line in shown.stdout.splitlines() if "2001:db8:100:3::/64" in line]
+    assert web.split() == ["web" if ledger else "2001:db8:100:3::/64", "2001:db8:100:3::/64", "bound"]
+
+
+def test_nothing_of_another_network_namespace_is_shown(
+    delegated: Daemon, lab: Callable[[str], Namespace], tmp_path: Path
+) -> None:
+    """Which shares /run, as that of a VPN or of a test may."""
+    delegated.start()
+    elsewhere = lab("elsewhere")
+    with Daemon(elsewhere, tmp_path, POLICY) as other:
+        for running in (False, True, False):
+            if running:
+                other.start()
+                other.wait_for("another process listens there")
+            assert other.status() == {"delegations": [], "subnets": []}
+            said = other.control("status").stderr
+            assert ("of another network namespace" if running else "no daemon is running here") in said
+            refused = other.control("forget", PREFIX, check=False)
+            assert refused.returncode == 69
+            if running:
+                other.kill()
+        assert len(delegated.status()["delegations"]) == 1
+        assert delegated.control("status").stderr == ""

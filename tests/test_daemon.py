@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -150,25 +149,6 @@ def test_a_leases_directory_that_is_none_stops_nothing(daemon: Daemon) -> None:
     daemon.start()
     assert bound(daemon.namespace) == sorted(BOUND)
     assert f"path={daemon.runtime}/leases" in daemon.wait_for("Not a directory")
-
-
-SQUAT = r"""
-import socket, time
-squat = socket.socket(socket.AF_UNIX)
-squat.bind("\0anyipd")
-print(flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_name_squatted_by_somebody_else_does_not_keep_us_out(daemon: Daemon) -> None:
-    squatter = daemon.namespace.popen(sys.executable, "-c", SQUAT, stdout=subprocess.PIPE)
-    assert squatter.stdout
-    with squatter.stdout:
-        squatter.stdout.readline()
-    daemon.configure(POLICY)
-    daemon.start()
-    daemon.wait_for("somebody else holds the name")
 
 
 def test_reload(running: Daemon) -> None:

@@ -14,7 +14,7 @@ from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
 from anyipd.model import Prefix
 from anyipd.observe.onlink import Routed
-from anyipd.reconcile import at_once
+from anyipd.slices import at_once
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import bound, delegate, subnets
 from tests.lab.namespace import Namespace, wait_until

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from anyipd import policy
-from anyipd.kernel.monitor import Hint, Monitor, Stale
-from anyipd.kernel.routes import Routes
+from anyipd.decide.ledger import Ledger
+from anyipd.kernel.monitor import Hint, Stale
 from anyipd.model import Assigned, Discard, Prefix
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed
-from anyipd.reconcile import Reconciler, at_once
+from anyipd.observer import Observer
+from anyipd.slices import at_once
 from tests.lab.namespace import Namespace
 
 DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]
@@ -41,7 +42,7 @@ LINKS = ["one", "two"]
 
 
 class Listener:
-    """A host with the links one and two, and a reconciler that hears and hardly ever looks."""
+    """A host with the links one and two, and an observer that hears and hardly ever looks."""
 
     def __init__(self, host: Namespace, folder: Path) -> None:
         self.host = host
@@ -50,22 +51,23 @@ class Listener:
             host.ip(f"link set {link} up")
             host.ip(f"link set {other} up")
         with host.entered():
-            self.monitor, self.routes = Monitor(), Routes()
+            self.observer = Observer(folder / "anyipd.yaml", policy.DEFAULT, folder, Ledger(), {})
+        self.seen_so_far = self.observer.seen
+        self.monitor, self.routes = self.seen_so_far.monitor, self.seen_so_far.routes
         self.monitor.watch(self.routes.port, [DHCP], DELEGATED)
         self.monitor.subscribe()
-        self.reconciler = Reconciler(policy.DEFAULT, folder, self.routes)
         self.looks = 0
         self.hear(Hint(Stale.ALL))
 
     def hear(self, hint: Hint) -> None:
         """Do what the daemon does with a hint, as far as table main goes."""
-        stale = self.reconciler.hear(hint)
+        stale = self.seen_so_far.hear(hint)
         with self.host.entered():  # names of links are the thread's
             if Stale.DISCARDS in stale:
-                self.reconciler.observe_discards()
+                self.seen_so_far.look_at_discards()
             if Stale.ROUTES in stale:
                 self.looks += 1
-                at_once(self.reconciler.observe_routes(DELEGATED))
+                at_once(self.seen_so_far.look_at_routes(DELEGATED))
 
     def seen(self) -> tuple[set[Assigned], set[Discard]]:
         """Look at all of it, with fresh eyes."""
@@ -78,7 +80,7 @@ class Listener:
     def heard(self) -> tuple[set[Assigned], set[Discard]]:
         with self.host.entered():
             self.hear(self.monitor.read())
-        return self.reconciler._routed.assigned, self.reconciler._discards.standing  # noqa: SLF001  what a decision is made of
+        return self.seen_so_far._routed.assigned, self.seen_so_far._discards.standing  # noqa: SLF001  what a decision is made of
 
 
 @pytest.fixture
@@ -142,19 +144,17 @@ def test_a_decision_is_made_of_the_routes_that_it_hinges_on(listener: Listener) 
         *("ip", "-6", "-batch", "-"),
         input="".join(f"route add 2001:db8:7:{n:x}::/64 dev one proto static\n" for n in range(500)),
     )
-    reconciler = listener.reconciler
-    routed = reconciler._routed  # noqa: SLF001  what a decision is made of
+    observer = listener.observer
+    routed = observer.seen._routed  # noqa: SLF001  what a decision is made of
 
     def place() -> str:
         with listener.host.entered():
-            at_once(reconciler.look(reconciler.hear(listener.monitor.read()), lambda: None))
-        decision = reconciler.decide(0)
-        reconciler.remember(decision)
-        [subnet] = decision.subnets
+            observer.hear()
+            observer.look_again(Stale.LEASES)
+            decision = at_once(observer.look()).decision
+        [subnet] = decision.view.subnets
         return str(subnet.first)
 
-    with listener.host.entered():
-        at_once(reconciler.look(Stale.ALL, lambda: reconciler.set_filter(listener.monitor)))
     assert place() == "2001:db8::/64"
     assert (len(routed.assigned), len(routed.mattering)) == (500, 500)  # it had to find a place
     assert place() == "2001:db8::/64"
@@ -179,13 +179,13 @@ def test_a_word_taken_back_soon_after_lo_came_back_is_heard(listener: Listener) 
     ):
         listener.host.ip(command)
     listener.heard()
-    assert listener.reconciler.ledger.routes == {}
+    assert listener.observer.seen.ledger.routes == {}
 
 
 def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener) -> None:
     prefix = DELEGATED[0]
     client = f"unreachable {prefix} proto dhcp metric 1024"
-    standing, ledger = listener.reconciler._discards, listener.reconciler.ledger  # noqa: SLF001  what a decision is made of
+    standing, ledger = listener.seen_so_far._discards, listener.observer.seen.ledger  # noqa: SLF001  what a decision is made of
     for silent in (0, 1):
         listener.host.sysctl("net.ipv6.route.skip_notify_on_dev_down", silent)
         listener.host.ip(f"-6 route add {client}")

@@ -17,6 +17,7 @@ EXAMPLE = ROOT / "systemd" / "anyipd.yaml"
 VENV = "usr/local/lib/anyipd"
 UNIT = "usr/local/lib/systemd/system/anyipd.service"
 LISTEN = "usr/local/share/anyipd/listen.conf"
+SOCKET_UNIT = "usr/local/lib/systemd/system/anyipd.socket"
 NEIGHBOUR_UNIT = "usr/local/lib/systemd/system/anyipd-neighbour.service"
 FILES = {
     "etc/anyipd.yaml": 0o644,
@@ -28,10 +29,12 @@ FILES = {
     "usr/local/lib/systemd/system/dhcpcd.service.d/anyipd.conf": 0o644,
     LISTEN: 0o644,
     NEIGHBOUR_UNIT: 0o644,
+    SOCKET_UNIT: 0o644,
     "usr/local/lib/sysctl.d/60-anyipd.conf": 0o644,
     "usr/local/lib/sysusers.d/anyipd.conf": 0o644,
     "usr/local/lib/tmpfiles.d/anyipd.conf": 0o644,
     "usr/local/share/man/man5/anyipd.yaml.5": 0o644,
+    "usr/local/share/man/man7/io.anyipd.7": 0o644,
     "usr/local/share/man/man8/anyipctl.8": 0o644,
     "usr/local/share/man/man8/anyipd-neighbour.8": 0o644,
     "usr/local/share/man/man8/anyipd.8": 0o644,
@@ -99,6 +102,7 @@ def test_the_unit_is_sound(installed: Path, tmp_path: Path, name: str) -> None:
     assert f"ExecStart=/usr/local/bin/{name}\n" in unit
     here = tmp_path / f"{name}.service"
     here.write_text(unit.replace("=/usr/local/bin/", f"={installed}/usr/local/bin/"))
+    shutil.copy(installed / SOCKET_UNIT, tmp_path)
     environment = {**os.environ, "MANPATH": f"{installed}/usr/local/share/man"}
     assert output(["systemd-analyze", "verify", "--recursive-errors=no", str(here)], environment) == ""
 
@@ -167,7 +171,11 @@ def test_programs_elsewhere_have_their_unit_where_systemd_looks(installed: Path,
 
 
 @pytest.mark.parametrize(
-    "page", ["man5/anyipd.yaml.5", "man8/anyipctl.8", "man8/anyipd.8", "man8/anyipd-neighbour.8"]
+    "page",
+    [
+        *("man5/anyipd.yaml.5", "man7/io.anyipd.7"),
+        *("man8/anyipctl.8", "man8/anyipd.8", "man8/anyipd-neighbour.8"),
+    ],
 )
 def test_the_manual_is_sound_and_tells_of_every_command(installed: Path, page: str) -> None:
     path = installed / "usr/local/share/man" / page

@@ -50,11 +50,27 @@ ALLOWED = {
     "anyipd.model": [],
     "anyipd.libc": [],
     "anyipd.clock": ["anyipd.model", "anyipd.libc"],
-    "anyipd.decide": ["anyipd.model", "anyipd.policy", "anyipd.decide"],
+    "anyipd.view": ["anyipd.model", "anyipd.policy"],
+    "anyipd.view_wire": ["anyipd.model", "anyipd.policy", "anyipd.view"],
+    "anyipd.summary": ["anyipd.model", "anyipd.view"],
+    "anyipd.decide": ["anyipd.model", "anyipd.policy", "anyipd.view", "anyipd.decide"],
     "anyipd.narrate": ["anyipd.model", "anyipd.decide"],
-    "anyipd.heard": ["anyipd.model", "anyipd.observe", "anyipd.here"],
+    "anyipd.heard": ["anyipd.model", "anyipd.observe", "anyipd.here", "anyipd.clock"],
     "anyipd.here": [],
-    "anyipd.ledger_file": ["anyipd.model", "anyipd.decide.carrier", "anyipd.decide.ledger", "anyipd.here"],
+    "anyipd.ledger_file": [
+        *("anyipd.model", "anyipd.decide.carrier", "anyipd.decide.ledger", "anyipd.here"),
+        *("anyipd.view", "anyipd.view_wire"),
+    ],
+    "anyipd.apply": [
+        *("anyipd.model", "anyipd.policy", "anyipd.decide", "anyipd.clock"),
+        *("anyipd.kernel.routes", "anyipd.kernel.wire"),
+    ],
+    "anyipd.slices": [],
+    "anyipd.mainloop": ["anyipd.start"],
+    "anyipd.follow": [
+        *("anyipd.view", "anyipd.view_wire", "anyipd.varlink.client"),
+        *("anyipd.kernel.lock", "anyipd.clock", "anyipd.mainloop"),
+    ],
     "anyipd.kernel": ["anyipd.model", "anyipd.kernel", "anyipd.decide.plan", "anyipd.libc"],
     "anyipd.printable": [],
     "anyipd.observe": [
@@ -62,8 +78,9 @@ ALLOWED = {
         *("anyipd.here", "anyipd.decide.ledger"),
     ],
     "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
-    "anyipd.asking": [],
-    "anyipd.answers": ["anyipd.asking", "anyipd.model", "anyipd.policy"],
+    "anyipd.varlink": ["anyipd.varlink", "anyipd.model", "anyipd.here"],
+    "anyipd.varlink.message": [],
+    "anyipd.varlink.service": ["anyipd.varlink.message", "anyipd.model"],
     "anyipd.probe": ["anyipd.probe", "anyipd.kernel.bpf"],
     **{name: ["anyipd.model", "anyipd.policy", *PURE] for name in PURE},
 }
@@ -89,13 +106,23 @@ def test_deciding_is_pure() -> None:
 
 
 def test_deciding_needs_the_policys_types_alone() -> None:
-    script = "import sys, anyipd.decide.carve, anyipd.decide.ledger; print('anyipd.policy' in sys.modules)"
+    script = "import sys, anyipd.decide.decision; print('anyipd.policy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True, cwd=PARENT) == "False\n"
 
 
 def test_nothing_imports_the_daemon() -> None:
     importers = {name for name in MODULES if "anyipd.daemon" in imports_of(name)}
     assert importers == {"anyipd.__main__"}
+
+
+def test_a_follower_consumes_views_and_observes_nothing() -> None:
+    """Nor does anything but the observer decide: one had diverged, which did both by itself."""
+    for name in [*members("anyipd.follow"), *members("anyipd.neighbour")]:
+        assert not {each for each in imports_of(name) if inside(each, "anyipd.observe", "anyipd.decide")}, (
+            name
+        )
+        assert not imports_of(name) & {"anyipd.observer", "anyipd.observations", "anyipd.kernel.routes"}, name
+    assert users("decide") == {"anyipd.observer"}
 
 
 def test_nothing_but_the_tool_imports_the_tool() -> None:
@@ -136,6 +163,7 @@ def test_what_is_heard_and_the_ledger_are_each_written_in_one_place() -> None:
     assert {name for name in writers if not inside(name, "anyipd.ctl")} == {
         "anyipd.heard",
         "anyipd.ledger_file",
+        "anyipd.varlink.listening",  # its socket's name
     }
 
 

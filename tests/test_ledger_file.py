@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,22 @@ from anyipd import clock, here
 from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger
 from anyipd.ledger_file import LedgerFile
-from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places, Prefix
+from anyipd.model import (
+    INFINITE,
+    Delegation,
+    DelegationState,
+    Discard,
+    HoldDown,
+    Lease,
+    Link,
+    Place,
+    Places,
+    Prefix,
+    Subnets,
+    SubnetState,
+)
+from anyipd.policy import Policy
+from anyipd.view import View
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, bound, delegate, subnets, write_lease
 from tests.lab.namespace import wait_until
@@ -44,6 +60,16 @@ PLACES = {
 }
 
 
+VIEW = View(
+    9.5,
+    here.network_namespace(),
+    "/etc/anyipd.yaml",
+    Policy(),
+    (Delegation(P, "dhclient", DelegationState.GRANTED, valid_until=INFINITE),),
+    (Subnets("default", P, SubnetState.BOUND, Prefix(P.address, 64), valid_until=INFINITE),),
+)
+
+
 def filled() -> Ledger:
     ledger = Ledger()
     ledger.take([LEASE, Lease(Q, "networkd", None, None, 9.5, None, None, 77.0, reply=9.5)], 10.0)
@@ -58,9 +84,10 @@ def filled() -> Ledger:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     ledger = filled()
-    LedgerFile(tmp_path).write(ledger, PLACES)
+    LedgerFile(tmp_path).write(ledger, PLACES, VIEW)
     found, places = LedgerFile(tmp_path).read()
     assert places == PLACES
+    assert LedgerFile(tmp_path).read_view() == VIEW
     assert list(found.records) == list(ledger.records)
     assert (found.routes, found.fallen) == (ledger.routes, ledger.fallen)
     assert found.carriers == ledger.carriers == {"eth0": Carrier(Link(2, 3), 15.0)}
@@ -71,20 +98,26 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_it_is_written_no_more_often_than_something_changed(tmp_path: Path) -> None:
     ledger, file = filled(), LedgerFile(tmp_path)
-    file.write(ledger, PLACES)
+    file.write(ledger, PLACES, VIEW)
     before = file.path.stat().st_ino
-    file.write(ledger, PLACES)
+    file.write(ledger, PLACES, VIEW)
     assert file.path.stat().st_ino == before
     ledger.forget(P, 14.0)
-    file.write(ledger, PLACES)
+    file.write(ledger, PLACES, VIEW)
+    assert file.path.stat().st_ino != before
+    before = file.path.stat().st_ino
+    file.write(ledger, PLACES, replace(VIEW, time=12.0))
+    assert file.path.stat().st_ino == before
+    file.write(ledger, PLACES, replace(VIEW, subnets=()))
     assert file.path.stat().st_ino != before
 
 
 def test_that_of_another_boot_is_of_no_use(tmp_path: Path) -> None:
     file = LedgerFile(tmp_path)
-    file.write(filled(), {})
+    file.write(filled(), {}, VIEW)
     file.path.write_text(file.path.read_text().replace(here.boot(), "0" * 36))
     assert not file.read()[0].records
+    assert file.read_view() is None
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import contextlib
 import json
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from anyipd import here
 from anyipd.model import Prefix, address_text
 from anyipd.neighbour.message import Advertiser
 from bench.rig import resident
@@ -25,7 +27,7 @@ from tests.lab.solicitor import Answer, Solicitor
 from tests.test_neighbour_message import BAD
 
 SUBNET = Prefix.parse("2001:db8:5::/64")
-POLICY = "subnets: []\nstatic: [{prefix: '2001:db8:5::/64', neighbours: [uplink]}]\n"
+POLICY = "subnets: []\nstatic:\n  - {prefix: '2001:db8:5::/64', neighbours: [uplink]}\n"
 DELEGATED = "subnets: [{name: web, neighbours: [uplink]}]\n"
 LINK_LOCAL = 0xFE80 << 112
 OVERRIDE, SOLICITED = 0x20, 0x40
@@ -235,12 +237,13 @@ def test_renumbering(uplink: Uplink, daemon: Daemon, neighbour: Daemon, router: 
 @pytest.mark.usefixtures("running")
 def test_who_asked_before_a_takeover_is_told(daemon: Daemon, uplink: Uplink, router: Solicitor) -> None:
     target = somewhere()
-    daemon.kill()
-    uplink.host.ip("-6 route flush table local proto 150")
+    daemon.configure(POLICY.replace("2001:db8:5::/64", "2001:db8:6::/64"))
+    daemon.reload()
     uplink.isp.ip(f"-6 neigh replace {address_text(target)} lladdr {OTHER.hex(':')} dev customer nud stale")
     wait_until(lambda: not answered(router))
     assert stays_silent(router, target)
-    daemon.start()
+    daemon.configure(POLICY)
+    daemon.reload()
     wait_until(lambda: told(router.answers().get(target, Answer(0, 0, bytes(86))))[1] == OVERRIDE)
 
     def believed() -> str:
@@ -250,39 +253,71 @@ def test_who_asked_before_a_takeover_is_told(daemon: Daemon, uplink: Uplink, rou
     wait_until(lambda: believed() == link_layer(uplink.host, "uplink"))
 
 
-def test_it_needs_no_daemon(running: Daemon, daemon: Daemon, router: Solicitor) -> None:
+def test_it_answers_on_without_a_daemon(running: Daemon, daemon: Daemon, router: Solicitor) -> None:
     daemon.kill()
+    running.wait_for("the last one holds")
     assert answered(router)
     running.terminate()
     assert not answered(router)
-    running.start()
+    running.start()  # now by the ledger file alone
     assert answered(router)
-    daemon.namespace.ip("-6 route flush table local proto 150")
+    daemon.configure("")
+    daemon.start()
     wait_until(lambda: not answered(router))
+    daemon.configure(POLICY)
+    daemon.reload()
+    wait_until(lambda: answered(router))
+
+
+def test_without_a_daemon_and_a_ledger_file_it_waits(
+    running: Daemon, daemon: Daemon, router: Solicitor
+) -> None:
+    for each in (daemon, running):
+        each.terminate()
+    for file in (daemon.runtime / "daemon").iterdir():
+        file.unlink()
+    running.start()
+    assert not answered(router)
     daemon.start()
     wait_until(lambda: answered(router))
 
 
+@pytest.mark.parametrize("ledger", ["{", "[]", '{"boot": "BOOT", "view": {"subnets": 1}}'])
+def test_a_ledger_file_that_is_none_is_said(neighbour: Daemon, ledger: str) -> None:
+    folder = neighbour.runtime / "daemon"
+    folder.mkdir()
+    inode = neighbour.namespace.run("stat", "-L", "-c", "%i", "/proc/self/ns/net").stdout.strip()
+    (folder / inode).write_text(ledger.replace("BOOT", here.boot()))
+    neighbour.start()
+    neighbour.wait_for("ledger file dropped")
+
+
 def test_a_route_of_somebody_else_is_not_answered_for(
-    uplink: Uplink, neighbour: Daemon, router: Solicitor
+    uplink: Uplink, daemon: Daemon, neighbour: Daemon, router: Solicitor
 ) -> None:
-    neighbour.configure(POLICY)
-    uplink.host.ip(f"-6 route add local {SUBNET} dev lo table local proto static")
+    daemon.configure(POLICY)
+    uplink.host.ip(f"-6 route add local {SUBNET} dev lo table local proto static metric 1024")
+    daemon.start()
     neighbour.start()
     assert not answered(router)
 
 
+@pytest.mark.parametrize("started_anew", [False, True], ids=["", "started anew"])
 def test_the_end_of_a_lifetime_ends_the_answers(
-    uplink: Uplink, daemon: Daemon, neighbour: Daemon, router: Solicitor
+    uplink: Uplink, daemon: Daemon, neighbour: Daemon, router: Solicitor, *, started_anew: bool
 ) -> None:
     """Also where the daemon is dead, and the kernel has not swept the route yet."""
     prefix = Prefix.parse("2001:db8:100::/64")
     daemon.configure(DELEGATED)
     daemon.start()
     neighbour.start()
-    write_lease(daemon.runtime, valid_lifetime=3, preferred_lifetime=3)
+    write_lease(daemon.runtime, valid_lifetime=4, preferred_lifetime=4)
     wait_until(lambda: answered(router, prefix))
     daemon.kill()
+    if started_anew:
+        neighbour.kill()
+        neighbour.start()
+    assert answered(router, prefix)
     wait_until(lambda: not answered(router, prefix))
     assert uplink.host.ip("-6 route show table local proto 150")
 
@@ -303,9 +338,9 @@ def test_a_tagged_frame_is_another_links(router: Solicitor) -> None:
     assert heard_after(router, frame[:12] + b"\x81\0\0\7" + frame[12:]) == []
 
 
-def test_a_link_may_come_later(running: Daemon, uplink: Uplink, router: Solicitor) -> None:
-    running.configure(POLICY.replace("[uplink]", "[uplink.7]"))
-    running.reload()
+def test_a_link_may_come_later(running: Daemon, daemon: Daemon, uplink: Uplink, router: Solicitor) -> None:
+    daemon.configure(POLICY.replace("[uplink]", "[uplink.7]"))
+    daemon.reload()
     running.wait_for("there is no such link")
     assert not answered(router)
     uplink.isp.ip(f"link add customer.7 type veth peer name uplink.7 netns {uplink.host.name}")
@@ -362,16 +397,22 @@ def test_memory_stays_as_it_is(running: Daemon, router: Solicitor, pytestconfig:
     assert not [line for line in running.lines() if "level=warning" in line]
 
 
-def test_reload(running: Daemon, router: Solicitor) -> None:
-    running.configure("subnets: [{name: web, neighbors: [uplink]}]")
-    running.reload()
-    assert running.wait_for("did you mean neighbours?")
-    assert running.wait_for("the old configuration stays in force")
+def test_o5_it_hears_of_a_reload(running: Daemon, daemon: Daemon, router: Solicitor) -> None:
+    daemon.configure("subnets: [{name: web, neighbors: [uplink]}]")
+    daemon.reload()
+    daemon.wait_for("the old configuration stays in force")
     assert answered(router)
-    running.configure("")
-    running.reload()
-    assert running.wait_for("names no neighbours")
+    second = Prefix.parse("2001:db8:6::/64")
+    daemon.configure(f"{POLICY}  - {{prefix: '{second}', neighbours: [uplink]}}\n")
+    daemon.reload()
+    wait_until(lambda: answered(router, second))
+    assert answered(router)
+    daemon.configure("")
+    daemon.reload()
+    running.wait_for("names no neighbours")
     assert not answered(router)
+    # What is read anew at a hangup elsewhere came by the View.
+    running.running.send_signal(signal.SIGHUP)
     assert running.terminate() == 0
 
 
@@ -383,10 +424,6 @@ def test_exit_codes(host: Namespace, neighbour: Daemon) -> None:
     code, text = ends("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
     assert code == 77
     assert "CAP_NET_RAW is missing" in text
-    neighbour.configure("subnets: [{name: web, idd: 3}]")
-    code, text = ends()
-    assert code == 78
-    assert "did you mean id?" in text
     done = host.run(*neighbour.command("--nonsense"), check=False, env=neighbour.environment())
     assert done.returncode == 64
 
@@ -436,3 +473,25 @@ def test_networkd_starts_anew(
     assert all(answered(router, web) for _ in range(10))
     assert not [line for line in neighbour.lines()[since:] if "silent" in line]
     kea.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.long
+def test_c16_networkd_describes_more_than_anybody_reads(
+    *, uplink: Uplink, kea: Kea, daemon: Daemon, neighbour: Daemon, router: Solicitor, tmp_path: Path
+) -> None:
+    """It falls silent no sooner than what is bound goes, and started first it knows no less."""
+    prefix = Prefix.parse("2001:db8:1000::/52")
+    daemon.configure("subnets: [{name: all, count: all, neighbours: [uplink]}]")
+    neighbour.start()
+    kea.start(Offer(prefix, 10, 12), renew=2, rebind=5)
+    networkd = Networkd(uplink.host, uplink.interface, tmp_path)
+    networkd.start()
+    networkd.wait_until_bound()
+    daemon.start()
+    daemon.wait_for("networkd not understood", 30)
+    daemon.wait_for("lifetime unknown", 30)
+    end = time.monotonic() + 13  # longer than any lifetime that was told
+    while time.monotonic() < end:
+        assert answered(router, prefix)
+        time.sleep(0.5)
+    assert uplink.host.ip("-6 route show table local proto 150").count("\n") >= 1

@@ -14,7 +14,8 @@ from tests.lab.network import Uplink
 from tests.lab.service import machine_with_uplink, system_python
 
 SUBNET = Prefix.parse("2001:db8:5::/64")
-POLICY = f"subnets: []\nstatic: [{{prefix: '{SUBNET}', neighbours: [uplink]}}]\n"
+SECOND = Prefix.parse("2001:db8:6::/64")
+POLICY = f"subnets: []\nstatic:\n  - {{prefix: '{SUBNET}', neighbours: [uplink]}}\n"
 CAP_NET_RAW = 1 << 13  # linux/capability.h
 
 
@@ -58,9 +59,21 @@ def judge(machine: Machine, uplink: Uplink) -> None:
 
     before = show("MainPID")
     machine.run("systemctl", "restart", "anyipd")
-    machine.run("systemctl", "reload", "anyipd-neighbour")
-    wait_until(lambda: show("ActiveState") == "active")
+    # O5: of a reload there it hears by itself. O11: how things are is said in words.
+    (machine.root / "etc/anyipd.yaml").write_text(
+        f"{POLICY}  - {{prefix: '{SECOND}', neighbours: [uplink]}}\n"
+    )
+    uplink.isp.ip(f"-6 route add {SECOND} dev {uplink.customer}")
+    machine.run("systemctl", "reload", "anyipd")
+    wait_until(lambda: uplink.answers(SECOND) == 8)
+    text = machine.run("systemctl", "show", "--value", "--property=StatusText", "anyipd").stdout
+    assert text == "2 of 2 subnets bound\n"
+    assert machine.run("anyipctl", "status", "--check").stdout == "OK: 2 of 2 subnets bound\n"
     assert show("MainPID") == before
+    # Without a daemon it answers on, also where it is started then.
+    machine.run("systemctl", "stop", "anyipd")
+    uplink.isp.ip(f"-6 neigh flush dev {uplink.customer}")
+    assert uplink.answers(SUBNET, timeout=5) == 8
     machine.run("systemctl", "kill", "--signal=KILL", "anyipd-neighbour")
     wait_until(lambda: show("NRestarts") == "1" and show("ActiveState") == "active", 10)
     uplink.isp.ip(f"-6 neigh flush dev {uplink.customer}")

@@ -8,7 +8,7 @@ from anyipd.kernel.routes import Routes
 from anyipd.model import Assigned, Prefix
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed, addressed
-from anyipd.reconcile import at_once
+from anyipd.slices import at_once
 from tests.lab.namespace import Namespace
 
 DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]

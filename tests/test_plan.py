@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyipd.decide.plan import LONGEST, Plan, Run, Sweep, Wanted, discard_routes, local_routes
+from anyipd.decide.plan import LONGEST, Plan, Run, Sweep, Wanted, discard_routes, local_routes, runs
 from anyipd.decide.verdict import TAKEN, find, part, verdicts
 from anyipd.model import (
     INFINITE,
@@ -270,3 +270,13 @@ def test_a_client_has_a_moment_to_add_its_own_and_what_stands_of_ours_stays() ->
     assert discard_routes([fresh], [], (), NOW + 0.6) == (wanted, INFINITE)
     assert discard_routes([fresh], [], {FIRST}, NOW) == (wanted, INFINITE)
     assert discard_routes([replace(fresh, source="dhclient")], [], (), NOW) == (wanted, INFINITE)
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 10)))
+def test_adjacent_prefixes_are_one_run(places: set[int], longer: set[int]) -> None:
+    prefixes = {Prefix(FIRST.address + (n << 64), 64) for n in places}
+    prefixes |= {Prefix(FIRST.address + (n << 56), 72) for n in longer}
+    found = runs(prefixes)
+    assert sorted(each for run in found for each in run.prefixes()) == sorted(prefixes)
+    ends = {(run.first.length, run.first.address + run.count * run.first.size) for run in found}
+    assert not ends & {(run.first.length, run.first.address) for run in found}

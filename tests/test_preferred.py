@@ -60,5 +60,6 @@ def text(runs: list[Subnets]) -> list[str]:
 def test_what_is_for_new_connections(
     subnets: list[Subnets], expected: list[str], leaving: DelegationState
 ) -> None:
-    delegations = [Delegation(OLD, "dhclient", leaving), Delegation(NEW, "dhclient", GRANTED)]
-    assert text(preferred(subnets, delegations)) == expected
+    old = Delegation(OLD, "dhclient", leaving)
+    subnets = [replace(each, deprecated=old.deprecated and each.delegation == OLD) for each in subnets]
+    assert text(preferred(subnets)) == expected

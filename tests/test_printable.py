@@ -159,8 +159,8 @@ def test_an_alternative_name_of_a_link_whose_own_is_no_text(
     host.ip("link set uplink down")
     host.run("ip", "link", "set", "uplink", "name", name)
     host.run("ip", "link", "set", name, "up")
+    daemon.reload()
     for program in (daemon, neighbour):
-        program.reload()
         program.terminate()
         program.start()
     assert "its name is not UTF-8" in neighbour.log.read_text()

@@ -198,6 +198,42 @@ def test_a_delegation_wakes_it(service: Service) -> None:
     wait_until(lambda: service.bound() == subnets(0, 1, 2, 3), 2)
 
 
+SOCKET = "/run/anyipd/io.anyipd"
+CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect({SOCKET!r})"
+
+
+def connects(service: Service) -> bool:
+    done = service.machine.run("setpriv", "--reuid=nobody", "python3", "-c", CONNECT, check=False)
+    return done.returncode == 0
+
+
+def test_the_socket_comes_and_goes_with_the_daemon(service: Service) -> None:
+    assert not connects(service)
+    service.start()
+    assert service.machine.run("stat", "--format=%A %U", SOCKET).stdout == "srw-rw-rw- root\n"
+    assert connects(service)
+    service.systemctl("restart", "anyipd")
+    assert connects(service)
+    service.systemctl("stop", "anyipd")
+    assert not connects(service)
+    assert service.machine.run("systemctl", "is-active", "anyipd", check=False).stdout == "inactive\n"
+
+
+def test_who_connects_does_not_start_a_daemon_that_failed(service: Service) -> None:
+    service.configure(MISTAKE)
+    service.machine.run("systemctl", "start", "anyipd", check=False)
+    assert service.show("ActiveState") == "failed"
+    assert not connects(service)
+    assert service.show("ActiveState") == "failed"
+
+
+def test_the_socket_is_there_again_after_a_crash(service: Service) -> None:
+    service.start()
+    service.systemctl("kill", "--signal=SIGKILL", "anyipd")
+    wait_until(lambda: service.show("NRestarts") == "1" and service.show("ActiveState") == "active")
+    assert connects(service)
+
+
 def test_it_may_change_routes_and_nothing_else(service: Service) -> None:
     service.start()
     status = service.status()

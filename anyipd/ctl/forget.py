@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from anyipd import arguments, asking
+from anyipd import arguments
 from anyipd.kernel import lock
 from anyipd.model import Prefix
+from anyipd.varlink.client import Client, UnansweredError
+from anyipd.varlink.message import INTERFACE, VarlinkError
 
 _FAILED = 1
 
@@ -17,17 +19,22 @@ def run(options: argparse.Namespace) -> None:
         prefix = Prefix.parse(options.prefix)
     except ValueError as error:
         arguments.fail(arguments.USAGE, f"anyipctl forget: {error}")
-    answer = asking.request(f"forget {prefix}")
-    if answer is None:
-        holder = lock.holder()
+    holder = lock.holder()
+    if not holder:
         arguments.fail(
             arguments.UNAVAILABLE,
-            f"anyipctl forget: the daemon ({holder}) does not answer; try again"
-            if holder
-            else "anyipctl forget: no daemon is running here; run `systemctl start anyipd`",
+            "anyipctl forget: no daemon is running here; run `systemctl start anyipd`",
         )
-    if not answer:
+    try:
+        with Client(options.runtime_dir) as client:
+            client.forget(str(prefix))
+    except UnansweredError as error:
+        arguments.fail(
+            arguments.UNAVAILABLE,
+            f"anyipctl forget: the daemon ({holder}) does not answer: {error}; try again",
+        )
+    except VarlinkError as error:
+        if error.name == f"{INTERFACE}.NotDelegated":
+            arguments.fail(_FAILED, f"anyipctl forget: {prefix} is not delegated; see anyipctl status")
         arguments.fail(arguments.NO_PERMISSION, "anyipctl forget: the daemon refused; run it as root")
-    if answer != "forgotten":
-        arguments.fail(_FAILED, f"anyipctl forget: {prefix} is not delegated; see anyipctl status")
     print(f"{prefix} is forgotten until it is granted again")

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from anyipd import arguments
 from anyipd.ctl import subnets
-from anyipd.ctl.in_force import daemons_policy, read_policy, untold
-from anyipd.ctl.look import look_by
+from anyipd.ctl.look import daemons_view, look_by, read_policy
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
 from anyipd.decide.gate import gate
@@ -21,9 +20,9 @@ from anyipd.decide.overlap import without_overlaps
 from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import find
-from anyipd.kernel import lock
 from anyipd.model import Delegation, DelegationState, Places, Prefix, Subnets
 from anyipd.policy import TURN_NEIGHBOURS_ON
+from anyipd.varlink.client import UnansweredError
 
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
 
@@ -73,18 +72,21 @@ def _print_example(options: argparse.Namespace) -> None:
 
 
 def _print_changes(options: argparse.Namespace) -> None:
-    told, edited = daemons_policy(), read_policy(options)
-    seen = look_by(edited, options.runtime_dir)
-    before: Sequence[Subnets] = ()
-    if told:
-        before = (seen if told.policy == edited else look_by(told.policy, options.runtime_dir)).subnets
-    moved = list(moves(before, seen.subnets)) if told else None
+    edited = read_policy(options)
+    seen = look_by(edited, options)
+    after, before = seen.view.subnets, tuple[Subnets, ...]()
+    moved, unknown = None, ""
+    try:
+        before = daemons_view(options).subnets
+        moved = list(moves(before, after))
+    except UnansweredError as error:
+        unknown = f"{error}: which subnets would move is not known"
     for dropped in seen.dropped:
         print(dropped, file=sys.stderr)
     local, discard = seen.changes.local, seen.changes.discard
-    changes = [_Change("add", "local", run, seen.subnets) for run in local.add]
+    changes = [_Change("add", "local", run, after) for run in local.add]
     changes += [_Change("add", "discard", run) for run in discard.add]
-    changes += [_Change("renew", "local", run, seen.subnets) for run in local.renew]
+    changes += [_Change("renew", "local", run, after) for run in local.renew]
     changes += [_Change("remove", "local", run, before) for run in local.remove]
     changes += [_Change("remove", "discard", run) for run in discard.remove]
     changes += [_Change("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
@@ -94,9 +96,9 @@ def _print_changes(options: argparse.Namespace) -> None:
         routes = [_object(change) for change in changes]
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return
-    if told is None:
-        print(f"{untold(lock.holder())}: which subnets would move is not known", file=sys.stderr)
-    if not seen.decision.delegations:
+    if unknown:
+        print(unknown, file=sys.stderr)
+    if not seen.view.delegations:
         print("no prefix is delegated to this host; --prefix P shows an example", file=sys.stderr)
     if moved:
         print_table(subnets.MOVE_HEAD, [subnets.move_row(move) for move in moved])

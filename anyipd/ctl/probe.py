@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from anyipd import arguments
-from anyipd.ctl.look import Look, look
+from anyipd.ctl.look import look
 from anyipd.ctl.subnets import HEAD, named, rows
 from anyipd.ctl.table import print_table
 from anyipd.decide.verdict import part
@@ -20,6 +20,7 @@ from anyipd.printable import printable
 from anyipd.probe import here
 from anyipd.probe.uplink import NoUplinkError, Uplink, find
 from anyipd.probe.verdict import Circumstances, Finding, Verdict, verdict
+from anyipd.view import View
 
 try:
     from anyipd.probe.outside import Outside, ask
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     seen = look(options)
     probes = []
     for each in _chosen(seen, options.target):
-        probes.append(_probe(each, _uplink(each, seen), options))
+        probes.append(_probe(each, options))
         if not options.json:
             _print(probes[-1], each)
     if options.json:
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         raise SystemExit(_FAILED)
 
 
-def _chosen(seen: Look, target: str | None) -> list[Subnets]:
+def _chosen(seen: View, target: str | None) -> list[Subnets]:
     """Find the bound subnets that are meant. Ends the program where none is."""
     if target is None:
         chosen, nothing = list(seen.subnets), "no subnet"
@@ -101,13 +102,7 @@ def _holding(subnets: Iterable[Subnets], wanted: Prefix) -> list[Subnets]:
     return found
 
 
-def _uplink(subnets: Subnets, seen: Look) -> str | None:
-    return next(
-        (each.uplink for each in seen.decision.delegations if each.prefix == subnets.delegation), None
-    )
-
-
-def _probe(subnets: Subnets, uplink: str | None, options: argparse.Namespace) -> Probe:
+def _probe(subnets: Subnets, options: argparse.Namespace) -> Probe:
     assert subnets.first
     name = subnets.subnet_name(0)
     prefix = subnets.first if subnets.count == 1 else subnets.delegation or subnets.first
@@ -120,7 +115,7 @@ def _probe(subnets: Subnets, uplink: str | None, options: argparse.Namespace) ->
     around = Circumstances(str(prefix), port=options.tcp)
     outside = Outside()
     try:
-        way = _way(subnets, uplink)
+        way = _way(subnets)
         around = replace(around, uplink=printable(way.name), router=way.router)
         # What a router refuses it says to the source: that should be one which it can reach.
         sources = dict.fromkeys(pairs, way.address) if way.address else pairs
@@ -168,11 +163,11 @@ def _pick(subnets: Subnets, options: argparse.Namespace) -> dict[str, str]:
     return {text(each): text(each + 1 + secrets.randbelow(max(size - 1, 1))) for each in chosen}
 
 
-def _way(subnets: Subnets, uplink: str | None) -> Uplink:
+def _way(subnets: Subnets) -> Uplink:
     assert subnets.first
     if subnets.first.width != 128:  # noqa: PLR2004  the width of IPv6
         raise NoUplinkError("that is done for IPv6 alone")
-    way = find(uplink)
+    way = find(subnets.uplink)
     if not way.address and subnets.count * subnets.first.size == 1:
         raise NoUplinkError("neither subnet nor uplink has another address to ask from")
     return way

@@ -54,6 +54,7 @@ class Layout:
         hook = "etc/dhcp/dhclient-exit-hooks.d/anyipd"
         self.files = (
             self.unit,
+            File("systemd/anyipd.socket", f"{lib}/systemd/system/anyipd.socket"),
             File("systemd/anyipd-neighbour.service", f"{lib}/systemd/system/anyipd-neighbour.service"),
             self.sysusers,
             self.tmpfiles,
@@ -69,6 +70,7 @@ class Layout:
             File("man/anyipd.8", f"{share}/man/man8/anyipd.8"),
             File("man/anyipd-neighbour.8", f"{share}/man/man8/anyipd-neighbour.8"),
             File("man/anyipctl.8", f"{share}/man/man8/anyipctl.8"),
+            File("man/io.anyipd.7", f"{share}/man/man7/io.anyipd.7"),
             File("man/anyipd.yaml.5", f"{share}/man/man5/anyipd.yaml.5"),
             # Not in force there: who wants `listen:` copies it beside the unit.
             File("systemd/listen.conf", f"{share}/anyipd/listen.conf"),

@@ -173,4 +173,6 @@ def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece) -> Subne
         number=None if entry.count is None else piece.begin,
         valid_until=delegation.valid_until,
         reason=reason,
+        uplink=delegation.uplink,
+        deprecated=delegation.deprecated,
     )

@@ -110,6 +110,22 @@ class Wanted:
         return None if number is None else replace(self.runs[number], first=prefix, count=1)
 
 
+def runs(prefixes: Iterable[Prefix]) -> list[Run]:
+    """Put adjacent prefixes of one length together."""
+    found: list[Run] = []
+    for each in sorted(prefixes, key=lambda prefix: (prefix.length, prefix)):
+        last = found[-1] if found else None
+        if (
+            last
+            and last.first[1:] == each[1:]
+            and last.first.address + last.count * each.size == each.address
+        ):
+            found[-1] = replace(last, count=last.count + 1)
+        else:
+            found.append(Run(each, 1))
+    return found
+
+
 def local_routes(subnets: Iterable[Subnets]) -> Wanted:
     """The local routes that bind the wanted subnets."""
     return Wanted.of(

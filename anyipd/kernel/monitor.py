@@ -23,8 +23,8 @@ from anyipd.kernel.routes import enlarge, is_bound_subnet
 from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
 
-# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+LINKS = 0x1 | 0x100  # RTMGRP_LINK, RTMGRP_IPV6_IFADDR
+EVERYTHING = LINKS | 0x10 | 0x40 | 0x400  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 _SIOCGIFFLAGS = 0x8913
 _IFREQ = struct.Struct("=16sH22x")  # name and flags: netdevice(7)
 _RECEIVE = 1 << 16
@@ -116,9 +116,9 @@ class Monitor:
         self._lo_is_down = False
         self._filter = b""
 
-    def subscribe(self) -> None:
+    def subscribe(self, groups: int = EVERYTHING) -> None:
         """Start to listen; what happens from here on is not lost."""
-        self._socket.bind((0, _GROUPS))
+        self._socket.bind((0, groups))
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 import sys
+from pathlib import Path
 
 import structlog
 
-from anyipd import arguments, log, policy, start
+from anyipd import arguments, log, mainloop, start
+from anyipd.follow.views import Views
 from anyipd.kernel.confine import confine
-from anyipd.kernel.routes import Routes
+from anyipd.ledger_file import LedgerFile
 from anyipd.neighbour.service import Service
+from anyipd.view import View
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread is asked to let another go on; Python's default is 0.005."""
@@ -26,10 +27,6 @@ def main() -> None:
         "Answer Neighbor Solicitations for bound subnets, on the links that the policy names.",
     ).parse_args()
     try:
-        first_policy = policy.read(options.config)
-    except policy.PolicyError as error:
-        arguments.fail(arguments.CONFIGURATION, *error.lines)
-    try:
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
     except PermissionError:
         arguments.fail(
@@ -42,19 +39,18 @@ def main() -> None:
         structlog.get_logger().info("not confined", reason=obstacle)
     # A thread that waits on a link is not to wait long for one that looks at routes.
     sys.setswitchinterval(SWITCH_INTERVAL)
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_stopped(Service(options.config, options.runtime_dir, first_policy, Routes())))
+    views = Views(options.runtime_dir, _last_view(options.runtime_dir))
+    mainloop.run(Service().follow(views.follow()))
     structlog.get_logger().info("stopped")
 
 
-async def _until_stopped(service: Service) -> None:
-    task = asyncio.create_task(service.run())
-    for number in start.STOPS:
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+def _last_view(runtime_dir: Path) -> View | None:
+    ledger_file = LedgerFile(runtime_dir)
     try:
-        await task
-    finally:
-        start.block_signals()
+        return ledger_file.read_view()
+    except (OSError, ValueError) as error:
+        structlog.get_logger().warning("ledger file dropped", path=str(ledger_file.path), reason=str(error))
+        return None
 
 
 if __name__ == "__main__":

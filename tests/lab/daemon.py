@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -36,6 +37,7 @@ class Daemon:
         self.address = f"{mkdtemp(dir='/run')}/notify"
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(self.address)
+        self.notified: list[str] = []
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -74,6 +76,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Have it read its configuration again, and wait until it says READY=1 once more."""
+        self.take_notifications()
         self.running.send_signal(signal.SIGHUP)
         self.wait_for_ready()
 
@@ -99,12 +102,18 @@ class Daemon:
                 raise RuntimeError(
                     f"{self.module} ended with {self.running.returncode}:\n{self.log.read_text()}"
                 )
-            try:
-                return b"READY=1" in self.notify.recv(4096, socket.MSG_DONTWAIT).splitlines()
-            except BlockingIOError:
-                return False
+            return "READY=1" in self.take_notifications()
 
         wait_until(ready, timeout)
+
+    def take_notifications(self) -> list[str]:
+        """Read what it notified since it was read last: what is more than ten messages is lost."""
+        taken: list[str] = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                taken += self.notify.recv(4096, socket.MSG_DONTWAIT).decode().splitlines()
+        self.notified += taken
+        return taken
 
     def lines(self) -> list[str]:
         """Give its log so far."""

@@ -1,0 +1,94 @@
+"""The decision: what a look found and the time -> the View, and the routes that make it true."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from anyipd.decide.carve import carve
+from anyipd.decide.gaps import Span
+from anyipd.decide.gate import Host, gate_by_host, nameservers_assigned
+from anyipd.decide.overlap import without_overlaps, yielded
+from anyipd.decide.plan import Wanted, discard_routes, local_routes
+from anyipd.decide.static import static_assigned, static_subnets
+from anyipd.model import INFINITE, Assigned, Delegation, Discard, Places, Prefix
+from anyipd.view import View
+
+if TYPE_CHECKING:  # pydantic is only needed to read a policy
+    from anyipd.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a look found, and the policy that it was made by.
+
+    `delegations` are as the ledger and the policy's gate have them, and `ledger_deadline` is when that
+    changes by itself. `addressed` and `routed` is in use inside of them, by addresses and by foreign routes.
+    `discards` are the clients' discard routes and the hooks' messages, `own_discards` our own discard routes.
+    `places` is what the last decision remembered.
+    """
+
+    network_namespace: int
+    configuration: str
+    policy: Policy
+    delegations: Sequence[Delegation]
+    ledger_deadline: float
+    links: Collection[str]
+    host: Host
+    addressed: AbstractSet[Assigned]
+    routed: AbstractSet[Assigned]
+    discards: Collection[Discard]
+    own_discards: AbstractSet[Prefix]
+    places: Mapping[Prefix, Places]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What should be so at the time of its View, in which every subnet that is to be bound is WANTED.
+
+    `local` and `discard` are the routes of that, `places` is what the next decision starts from; `hinges` are
+    the addresses where other people's routes would have made it another one.
+    """
+
+    view: View
+    local: Wanted
+    discard: Wanted
+    places: Mapping[Prefix, Places] = field(compare=False)
+    hinges: Sequence[Span] = field(compare=False)
+
+
+def decide(evidence: Evidence, now: float) -> Decision:
+    """Say what should be so; `now` is CLOCK_BOOTTIME."""
+    policy, host = evidence.policy, evidence.host
+    accepted = gate_by_host(evidence.delegations, policy, host, evidence.routed)
+    delegations = without_overlaps(accepted, evidence.links)
+    assigned = {*evidence.addressed, *evidence.routed, *static_assigned(policy), *nameservers_assigned(host)}
+    subnets = static_subnets(policy)
+    places = dict(evidence.places)
+    places_deadline, hinges = INFINITE, [Span(each, each + 1) for each in host.nameservers]
+    for each in delegations:
+        if each.is_usable:
+            # A route around all of it spares our discard route.
+            hinges.append(Span(each.prefix.address, each.prefix.address + 1))
+            taken = {*assigned, *yielded(each, delegations)}
+            carved = carve(each, policy, taken, places.get(each.prefix, Places()), now)
+            subnets += carved.subnets
+            places[each.prefix] = carved.places
+            hinges += carved.hinges
+            places_deadline = min(places_deadline, carved.deadline)
+    unassigned = delegations if policy.unassigned != "none" else []
+    discard, discard_deadline = discard_routes(
+        unassigned, evidence.discards, evidence.own_discards, now, evidence.routed
+    )
+    view = View(
+        time=now,
+        network_namespace=evidence.network_namespace,
+        configuration=evidence.configuration,
+        policy=policy,
+        delegations=tuple(delegations),
+        subnets=tuple(subnets),
+        deadline=min(evidence.ledger_deadline, discard_deadline, places_deadline),
+    )
+    return Decision(view, local_routes(subnets), discard, places, hinges)

@@ -1,0 +1,1 @@
+"""Followers: they consume Views and nothing else."""

@@ -1,0 +1,275 @@
+"""The observations that are still good: what a look must read again, and the evidence that all make together.
+
+An event only spares looks: of a single route it says itself what became of that, and everything else is read
+again. What must be remembered of the past is in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from anyipd import clock, here
+from anyipd.apply import Changes, Refused
+from anyipd.decide.decision import Decision, Evidence
+from anyipd.decide.gaps import Gaps, Span
+from anyipd.decide.gate import Host, accepts_uplink, gate
+from anyipd.decide.ledger import HOOK_METRICS, Ledger
+from anyipd.decide.plan import Sweep
+from anyipd.kernel import wire
+from anyipd.kernel.event_filter import MAX_PREFIXES
+from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
+from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
+from anyipd.kernel.routes import local_routes as read_local_routes
+from anyipd.kernel.wire import Route
+from anyipd.model import Assigned, Delegation, Discard, Lease, Link, Places, Prefix
+from anyipd.observe.discard import Discards
+from anyipd.observe.lease import Complaint, Leases
+from anyipd.observe.lease_monitor import LeaseMonitor
+from anyipd.observe.nameservers import Nameservers
+from anyipd.observe.networkd import Networkd
+from anyipd.observe.onlink import Routed, addressed
+from anyipd.policy import Policy
+
+SHOWN_OF_ACCEPTED = 2
+"""Times as many delegations of an uplink are known as may be accepted; a server may grant thousands."""
+
+
+class Observations:
+    """What was read of the kernel, the lease files and networkd, and the sockets that it takes.
+
+    `policy` may be set anew; all is to be read again then.
+    """
+
+    def __init__(
+        self,
+        configuration: Path,
+        policy: Policy,
+        runtime_dir: Path,
+        ledger: Ledger,
+        places: Mapping[Prefix, Places],
+    ) -> None:
+        self.policy = policy
+        self.routes, self.monitor = Routes(), Monitor()
+        self.lease_monitor = LeaseMonitor(runtime_dir / "leases")
+        self.ledger, self.places = ledger, places
+        self.networkd = Networkd()
+        self.complaints: list[Complaint] = []
+        self._configuration, self._network_namespace = str(configuration.absolute()), here.network_namespace()
+        # What root's hooks were told, and what the daemon itself heard on the wire.
+        self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
+        self._leased: list[Lease] = []
+        self._links: dict[str, Link] = {}
+        self._discards = Discards()
+        self._delegations: list[Delegation] = []
+        self._delegated: list[Prefix] = []
+        self._addressed: set[Assigned] = set()
+        self._routed = Routed()
+        self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
+        self._nameservers = Nameservers()
+        self._own_discards: set[Prefix] = set()
+        self._strays: list[Route] = []  # of table main
+        self.set_filter()
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether foreign routes were missing that nobody said were gone: they should be looked for again."""
+        return self._routed.in_doubt
+
+    def set_filter(self) -> None:
+        """Have events pass that matter by the policy and delegations of now, but not our own changes."""
+        accept, watched = self.policy.accept, self._delegated
+        if len(watched) <= MAX_PREFIXES:
+            watched = sorted({*watched, *(each.prefix for each in self.policy.static)})
+        self.monitor.watch(self.routes.port, accept.protocols, watched, accept.shortest)
+
+    def reopen(self) -> None:
+        """Go on with another socket after a pass that failed: this one may hold answers to the past.
+
+        All is to be observed anew then, for the observations are half new, half old.
+        """
+        self.routes.close()
+        self.routes = Routes()
+        self.set_filter()
+
+    def hear(self, hint: Hint) -> Stale:
+        """Take note of what events said of single routes; say which looks are due all the same."""
+        protocols, now = self.policy.accept.protocols, clock.now()
+        if hint.lo_fell:
+            self.ledger.lo_fell()
+        stale = hint.stale
+        for news in hint.news:
+            if isinstance(news, LinkDown):
+                known = self._routed.lose_link(news.interface)
+            else:
+                route, came = news
+                known = route.table != wire.TABLE_MAIN or self._routed.hear(route, came=came)
+                if self._discards.hear(route, protocols, came=came):
+                    place = Discard(route.prefix, route.metric)
+                    if place in self._discards.standing:
+                        self.ledger.route_added(place, now)
+                    else:
+                        self.ledger.route_removed(place)
+                    # Where their directory is not watched yet, nothing else tells of lease files.
+                    stale |= Stale.LEASES
+                if route.metric == DISCARD_METRIC:  # in the place of one of ours
+                    stale |= Stale.PRESENT
+            if not known:
+                stale |= Stale.ROUTES
+        return stale
+
+    def look(self, stale: Stale) -> Generator[None, None, bool]:
+        """Make anew the observations that are stale; say whether all lease files could be read.
+
+        Where more is delegated than before, events from in there pass the filter before the look inside.
+        Raises OSError and MalformedError as `Routes` does.
+        """
+        readable = Stale.LEASES not in stale or self._look_at_leases()
+        if Stale.LINKS in stale:
+            self._links = self.routes.links()
+            self.ledger.see_links(self._links, clock.now())
+        if Stale.DISCARDS in stale:
+            self.look_at_discards()
+        now = clock.now()
+        silent = () if self.networkd.understood else ("networkd",)
+        self.ledger.take(self._leased + self.networkd.leases, now, silent=silent, most=self._most)
+        known = self.ledger.delegations(now, partial(accepts_uplink, self.policy), self._most)
+        self._delegations = gate(known, self.policy)
+        delegated = [each.prefix for each in self._delegations if each.is_usable]
+        self._nameservers.look()
+        if delegated != self._delegated:
+            if not set(delegated) <= set(self._delegated):
+                stale |= Stale.ADDRESSES | Stale.ROUTES
+            self._delegated = delegated
+            self.set_filter()
+        if Stale.ADDRESSES in stale:
+            self._addressed = set(addressed(self.routes, delegated))
+        if Stale.ROUTES in stale:
+            yield from self.look_at_routes(delegated)
+        if Stale.PRESENT in stale:
+            self._look_at_own_discards()
+            yield
+        return readable
+
+    def _look_at_leases(self) -> bool:
+        self.lease_monitor.watch()
+        self._leased = []
+        for directory in self._leases:
+            leased, complaints = directory.read(clock.now, self.lease_monitor.written)
+            self._leased += leased
+            self.complaints += complaints
+        return not any(directory.unreadable for directory in self._leases)
+
+    def look_at_discards(self) -> None:
+        """Look for the clients' discard routes; the kernel filters, so it takes no slices."""
+        self._discards.look(self.routes, self.policy.accept.protocols)
+        self.ledger.see_routes(self._discards.standing, clock.now())
+
+    def look_at_routes(self, delegated: Collection[Prefix]) -> Generator[None]:
+        """Look for other people's routes inside delegated prefixes."""
+        return self._routed.look(self.routes, list(delegated))
+
+    def _look_at_own_discards(self) -> None:
+        """Read our routes in table main: the discard routes, and what is like none that we make."""
+        self._own_discards, self._strays = set(), []
+        for chunk in self.routes.dump(wire.TABLE_MAIN, wire.PROTOCOL):
+            for start, _, end in wire.messages(chunk):
+                route = wire.route(chunk, start, end)
+                if route._replace(ticks=0) == discard_route(self._discard_kind, route.prefix):
+                    self._own_discards.add(route.prefix)
+                else:
+                    self._strays.append(route)
+
+    @property
+    def _discard_kind(self) -> int:
+        return wire.DISCARDS.get(self.policy.unassigned, 0)
+
+    @property
+    def _most(self) -> int:
+        """Delegations of an uplink that are known: those beyond `accept.at_most` are shown as refused."""
+        return SHOWN_OF_ACCEPTED * self.policy.accept.at_most
+
+    def evidence(self, now: float, *, everywhere: bool = False) -> Evidence:
+        """Return what all observations come to.
+
+        Of the foreign routes, of which there may be many, those are in it that lie where the last decision
+        looked for some, or all of them.
+        """
+        known = {each.prefix for each in self._delegations}
+        return Evidence(
+            network_namespace=self._network_namespace,
+            configuration=self._configuration,
+            policy=self.policy,
+            delegations=self._delegations,
+            ledger_deadline=self.ledger.next_deadline(now),
+            links=self._links,
+            host=Host(self._routed.covering, self._nameservers.addresses),
+            addressed=self._addressed,
+            routed=self._routed.assigned if everywhere else self._routed.mattering,
+            discards=self._discards.standing,
+            own_discards=self._own_discards,
+            places={
+                prefix: kept
+                for prefix, kept in self.places.items()
+                if prefix in known or self.ledger.remembers(prefix)
+            },
+        )
+
+    def attends_to(self, hinges: Iterable[Span]) -> bool:
+        """Whether the evidence had all foreign routes at these addresses."""
+        return all(self._hinges.holds(*span) for span in hinges)
+
+    def follow(self, decision: Decision) -> None:
+        """Have the next evidence start from a decision: its places, and the routes that it hinges on."""
+        self.places = decision.places
+        hinges = Gaps()
+        for span in decision.hinges:
+            hinges.add(*span)
+        if list(hinges) != list(self._hinges):
+            self._hinges = hinges
+            self._routed.attend(lambda prefix: any(hinges.within(prefix.address, prefix.end)))
+
+    def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
+        """Find out what must change for a decision.
+
+        IPv6 in table local is looked at always, IPv4 where a static prefix of it is wanted, or where it is to
+        be `whole`, for what is ours and not wanted. Of table main the last look counts: to find our own few
+        routes there the kernel walks over everybody's.
+        """
+        local, discard = Sweep(decision.local), Sweep(decision.discard)
+        strays: list[Route] = []
+        wanted = {run.first.width for run in decision.local.runs}
+        for family, width in wire.WIDTHS.items():
+            if not whole and family != wire.AF_INET6 and width not in wanted:
+                continue
+            for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family):
+                bound, others = read_local_routes(chunk)
+                local.see_ours(bound, clock.now(), width)
+                for route in others:
+                    if route.protocol == wire.PROTOCOL:
+                        strays.append(route)
+                    elif route.metric == LOCAL_METRIC:  # another metric is another place
+                        local.see_foreign(route.prefix)
+                yield
+        discard.see_ours(((each.address, each.length, 0) for each in self._own_discards), 0)
+        return Changes(local.plan(), discard.plan(), strays + self._strays, self._leftovers())
+
+    def _leftovers(self) -> list[Route]:
+        """Return the hooks' messages that say nothing any more, and the discard routes of 0.1.0's hooks."""
+        messages = [each for each in self._discards.standing if each.metric in HOOK_METRICS]
+        stale = [hook_message(each) for each in messages if self.ledger.is_stale(each)]
+        old = [hook_message(each)._replace(table=wire.TABLE_MAIN) for each in self._discards.leftover]
+        return stale + old
+
+    def see_applied(self, changes: Changes, refused: Refused) -> None:
+        """Take note of what we changed: no event tells us."""
+        added, removed = (
+            {prefix for run in runs for prefix in run.prefixes()}
+            for runs in (changes.discard.add, changes.discard.remove)
+        )
+        self._own_discards = (self._own_discards | added) - removed - {each.prefix for each in refused.others}
+        self._strays = []
+        for route in changes.leftovers:
+            self._discards.hear(route, self.policy.accept.protocols, came=False)
+            self.ledger.route_removed(Discard(route.prefix, route.metric))
