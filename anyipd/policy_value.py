@@ -15,7 +15,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from anyipd.model import Prefix
 
@@ -78,6 +78,8 @@ def right(text: LiteralString) -> WrapValidator:
 
 
 def _read_prefix(value: object) -> object:
+    if isinstance(value, list):  # of three numbers it is one to pydantic, where it reads JSON
+        raise PydanticKnownError("is_instance_of", {"class": Prefix.__name__})
     return Prefix.parse(value) if isinstance(value, str) else value
 
 
