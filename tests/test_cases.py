@@ -134,7 +134,7 @@ def test_c3_a_prefix_inside_the_one_before(line: Line, name: str, how: str) -> N
     client = line.client(name)
     start(line, client)
     with undisturbed(line, OLD):
-        line.kea.offer(Offer(OLD, 12, 14), renew=10, rebind=11)
+        line.kea.offer(Offer(OLD, 12, 14), renew=11, rebind=12)
         if how == "restart":
             client.kill()
             client.start()
