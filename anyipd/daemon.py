@@ -48,7 +48,7 @@ class Daemon:
     ) -> None:
         self._configuration, self._socket = configuration, listening
         self._ledger_file = LedgerFile(runtime_dir)
-        self._observer = Observer(configuration, first_policy, runtime_dir, *self._remember())
+        self._observer = Observer(configuration, first_policy, runtime_dir, *self._read_ledger())
         self._hearing = Hearing(runtime_dir / "heard", lambda: self._observer.look_again(Stale.LEASES))
         self._next_policy: Policy | None = None
         self._decision: Decision | None = None  # as carried out
@@ -60,7 +60,7 @@ class Daemon:
         self._unwritten: str | None = None
         self._overfull: set[str | None] = set()
 
-    def _remember(self) -> tuple[Ledger, Mapping[Prefix, Places]]:
+    def _read_ledger(self) -> tuple[Ledger, Mapping[Prefix, Places]]:
         try:
             return self._ledger_file.read()
         except (OSError, ValueError) as error:
@@ -163,6 +163,8 @@ class Daemon:
         try:
             look = await in_slices(observer.look())
             self._log_look(look)
+            if observer.seen.ledger.fallen:  # no look after a crash could find out that they fell
+                self._remember()
             if look.whole or look.decision != self._decision:
                 await self._make_so(look.decision, whole=look.whole)
             elif look.lost and self._view:
@@ -240,7 +242,7 @@ class Daemon:
 
     def _publish(self) -> None:
         """Have everybody know the View, also when there is no daemon any more."""
-        view, seen = self._view, self._observer.seen
+        view = self._view
         assert view
         if view != self._published:
             self._published = view
@@ -249,8 +251,12 @@ class Daemon:
                 notify.tell(f"STATUS={text}")
             if self._publisher:
                 self._publisher.publish(lambda: view_to_json(view))
+        self._remember()
+
+    def _remember(self) -> None:
+        seen = self._observer.seen
         try:
-            self._ledger_file.write(seen.ledger, seen.places, view)
+            self._ledger_file.write(seen.ledger, seen.places, self._view)
             self._unwritten = None
         except OSError as error:
             if error.strerror != self._unwritten:

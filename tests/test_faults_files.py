@@ -127,8 +127,14 @@ def test_a_missing_runtime_directory(daemon: Daemon) -> None:
     assert [each["source"] for each in daemon.status()["delegations"]] == ["dhclient"]
 
 
+def remove(folder: Path) -> None:
+    """The daemon may write in there meanwhile."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_and_make_again(runtime: Path, fresh: Path) -> None:
-    shutil.rmtree(runtime)
+    remove(runtime)
     runtime.mkdir()
     (fresh / "leases").rename(runtime / "leases")
 
@@ -162,7 +168,7 @@ def test_a_runtime_directory_that_is_replaced(running: Daemon, replace: Callable
 
 
 def test_a_ledger_file_that_was_removed_is_written_again(running: Daemon) -> None:
-    shutil.rmtree(running.runtime)
+    remove(running.runtime)
     (running.runtime / "leases").mkdir(parents=True)
     wait_until(lambda: list(running.runtime.glob("daemon/[!.]*")), 2)
     running.kill()

@@ -29,7 +29,7 @@ class LeaseMonitor:
     """An inotify descriptor, readable when a lease file came or went. See inotify(7).
 
     Whoever removes the directory, or the one above, and makes it again, or puts another one in its place, is
-    noticed: while it is there the one above is watched as well, and while that is not there the next one.
+    noticed: the two above it are watched as well.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -54,11 +54,10 @@ class LeaseMonitor:
 
     def _watch_anew(self) -> None:
         before, self._watches = self._watches, {}
-        above = self._directory.parent
-        # Downwards: what is made meanwhile is seen from above.
-        if not self._add(above, _OF_THE_WAY):
-            self._add(above.parent, _OF_THE_WAY)
-            self._add(above, _OF_THE_WAY)
+        # Downwards: what is made meanwhile is seen from above. That the one above was removed it does not say
+        # itself while the daemon's socket in there holds it.
+        for folder in (self._directory.parent.parent, self._directory.parent):
+            self._add(folder, _OF_THE_WAY)
         self._add(self._directory, _OF_FILES)
         for watch in before.keys() - self._watches.keys():
             with contextlib.suppress(OSError):  # it went with what it was of
@@ -67,13 +66,10 @@ class LeaseMonitor:
     def _is_watched(self) -> bool:
         return self._directory in self._watches.values()
 
-    def _add(self, folder: Path, events: int) -> bool:
-        try:
+    def _add(self, folder: Path, events: int) -> None:
+        with contextlib.suppress(OSError):
             watch = libc.call("inotify_add_watch", self._fd, os.fsencode(folder), events | _IN_ONLYDIR)
-        except OSError:
-            return False
-        self._watches[watch] = folder
-        return True
+            self._watches[watch] = folder
 
     def read(self) -> bool:
         """Take in events; say whether any was about a lease file that is whole.
