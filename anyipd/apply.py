@@ -58,28 +58,28 @@ def restore(decision: Decision, lost: Iterable[Prefix]) -> Changes:
 
 
 class Refused(NamedTuple):
-    """What the kernel refused: subnets that are not bound by that, and everything else."""
+    """What the kernel refused: subnets that are not bound by that, discard routes, and everything else."""
 
     missing: list[Refusal]
+    discards: list[Refusal]
     others: list[Refusal]
 
 
 def apply(routes: Routes, policy: Policy, changes: Changes) -> Generator[None, None, Refused]:
     """Change what must be changed, and return what the kernel refused."""
-    kind, refused = wire.DISCARDS.get(policy.unassigned, 0), Refused([], [])
-    for refusals in routes.add_local(changes.local.add, clock.now()):
-        refused.missing.extend(refusals)
-        yield
-    for steps in (
-        routes.add_discard(kind, list(_prefixes(changes.discard.add))),
-        routes.renew_local(changes.local.renew, clock.now()),
-        routes.remove_local(changes.local.remove),
-        routes.remove([discard_route(kind, prefix) for prefix in _prefixes(changes.discard.remove)]),
-        routes.remove(changes.strays),
-        routes.remove(changes.leftovers),
+    kind, refused = wire.DISCARDS.get(policy.unassigned, 0), Refused([], [], [])
+    discards = [discard_route(kind, prefix) for prefix in _prefixes(changes.discard.remove)]
+    for kept, steps in (
+        (refused.missing, routes.add_local(changes.local.add, clock.now())),
+        (refused.discards, routes.add_discard(kind, list(_prefixes(changes.discard.add)))),
+        (refused.others, routes.renew_local(changes.local.renew, clock.now())),
+        (refused.others, routes.remove_local(changes.local.remove)),
+        (refused.discards, routes.remove(discards)),
+        (refused.others, routes.remove(changes.strays)),
+        (refused.others, routes.remove(changes.leftovers)),
     ):
         for refusals in steps:
-            refused.others.extend(refusals)
+            kept.extend(refusals)
             yield
     return refused
 

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 
@@ -229,7 +229,7 @@ class Daemon:
         for stray in changes.strays:
             _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
         # Somebody was faster than we: that brings an event of its own.
-        serious = [each for each in (*refused.missing, *refused.others) if each.error not in _FASTER]
+        serious = [each for each in chain.from_iterable(refused) if each.error not in _FASTER]
         for error, group in groupby(sorted(serious, key=attrgetter("error")), attrgetter("error")):
             same = list(group)
             _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))

@@ -268,7 +268,8 @@ class Observations:
             {prefix for run in runs for prefix in run.prefixes()}
             for runs in (changes.discard.add, changes.discard.remove)
         )
-        self._own_discards = (self._own_discards | added) - removed - {each.prefix for each in refused.others}
+        refused_ones = {each.prefix for each in refused.discards}
+        self._own_discards = (self._own_discards | added) - removed - refused_ones
         self._strays = []
         for route in changes.leftovers:
             self._discards.hear(route, self.policy.accept.protocols, came=False)

@@ -127,6 +127,18 @@ def test_lo_down_and_up(running: Daemon) -> None:
     wait_until(lambda: bound(host) == [], 1)
 
 
+def test_what_is_bound_whole_leaves_no_discard_route_when_it_ends_while_lo_is_down(daemon: Daemon) -> None:
+    """Its subnet, which the kernel refuses then, has the same prefix as the discard route, which it takes."""
+    host, whole = daemon.namespace, "2001:db8:500::/64"
+    daemon.start()
+    host.ip("link set lo down")
+    write_lease(daemon.runtime, prefix=whole, preferred_lifetime=1, valid_lifetime=2)
+    wait_until(lambda: host.ip_json("-6 route show table main proto 150"))
+    write_lease(daemon.runtime, "other", prefix="2001:db8:600::/60")
+    daemon.wait_for("event=expired")
+    wait_until(lambda: "2001:db8:500::" not in host.ip("-6 route show table all proto 150"), 2)
+
+
 def test_a_stray_like_no_route_of_ours_goes_too(running: Daemon) -> None:
     running.namespace.ip("-6 route add 2001:db8:900::/64 from 2001:db8::/32 dev lo proto 150")
     wait_until(lambda: "900" not in running.namespace.ip("-6 route show table all proto 150"), 1)
