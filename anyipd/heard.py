@@ -6,18 +6,17 @@ hooks' directory is root's.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
 
-from anyipd import here
+from anyipd import here, runtime_file
 from anyipd.model import INFINITE, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
-from anyipd.observe.lease import Leases, compose
+from anyipd.observe.lease import MOST_BYTES, Leases, compose
 
 CLIENT = "listen"
 """What stands in the place of the client's name."""
@@ -69,16 +68,7 @@ class HeardLeases:
         if delegated.exclude:
             fields["exclude"] = delegated.exclude
         self._first_end = min(self._first_end, now + delegated.valid)
-        self._directory.mkdir(exist_ok=True)
-        new = path.with_name(f".{path.name}")
-        try:
-            new.write_bytes(compose(fields))
-            new.chmod(0o644)  # for `anyipctl status`, whoever asks
-            new.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        runtime_file.write(path, compose(fields))
 
     def _path(self, prefix: Prefix, uplink: str) -> Path:
         # A slash is no part of a name.
@@ -98,6 +88,7 @@ class HeardLeases:
 
 def _was_granted_to(duid: str, path: Path) -> bool:
     try:
-        return f"\nduid_sha256={duid}\n".encode() in path.read_bytes()
-    except FileNotFoundError:
+        text, _ = runtime_file.read(path, MOST_BYTES)
+    except (FileNotFoundError, ValueError):
         return False
+    return f"\nduid_sha256={duid}\n".encode() in text

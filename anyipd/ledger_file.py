@@ -7,15 +7,13 @@ renamed.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from anyipd import here
+from anyipd import here, runtime_file
 from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger, Record, State
 from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places, Prefix, address_text
@@ -40,8 +38,7 @@ class LedgerFile:
         Raises ValueError, with the reason, where it cannot be understood, and OSError.
         """
         try:
-            with self.path.open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
+            text, _ = runtime_file.read(self.path, MAX_BYTES + 1)
         except FileNotFoundError:
             return Ledger(), {}
         if len(text) > MAX_BYTES:
@@ -76,24 +73,8 @@ class LedgerFile:
             ],
             "places": [{"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()],
         }
-        text = json.dumps(found).encode()
-        self.path.parent.mkdir(mode=0o755, exist_ok=True)
-        new = self.path.with_name(f".{self.path.name}")
-        try:
-            with open(new, "wb", opener=_for_all_to_read) as file:
-                file.write(text)
-            new.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        runtime_file.write(self.path, json.dumps(found).encode())
         self._written = ledger.version, places
-
-
-def _for_all_to_read(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o644)
-    os.fchmod(descriptor, 0o644)  # whatever the umask is
-    return descriptor
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -244,6 +244,17 @@ def test_it_works_without_a_daemon(daemon: Daemon, start: Callable[..., Watch]) 
     watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
 
 
+def test_a_ledger_file_that_is_none_is_told_of(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    daemon.start()
+    daemon.kill()
+    [file] = (daemon.runtime / "daemon").iterdir()
+    file.write_text("nonsense")
+    watch = start("--json")
+    delegate(daemon.namespace)
+    watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
+    assert f"dropped: {file}" in watch.err.read_text()
+
+
 def test_a_broken_policy_is_told_once_and_the_last_good_one_holds(
     daemon: Daemon, start: Callable[..., Watch]
 ) -> None:

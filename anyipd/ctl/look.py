@@ -60,7 +60,7 @@ def look_by(policy: Policy, runtime_dir: Path) -> Look:
     except (ValueError, TimeoutError) as error:
         dropped.append(f"dropped: {error}")
     at_once(reconciler.look(Stale.ALL, lambda: None))
-    dropped += [f"dropped: {each.path}: {each.reason}" for each in reconciler.complaints]
+    dropped += [f"dropped: {each}" for each in reconciler.complaints]
     now = clock.now()
     decision = reconciler.decide(now)
     changes = at_once(reconciler.compare(decision, whole=True))

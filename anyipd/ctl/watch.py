@@ -7,21 +7,22 @@ import json
 import select
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from structlog.processors import LogfmtRenderer
 
 from anyipd import arguments, clock
 from anyipd.ctl.in_force import policy_in_force
 from anyipd.decide.carve import unmatched
-from anyipd.decide.ledger import HOOK_METRICS
+from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Monitor, Stale
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import MalformedError
 from anyipd.ledger_file import LedgerFile
-from anyipd.model import Delegation, Subnets
+from anyipd.model import Delegation, Places, Prefix, Subnets
 from anyipd.narrate import Line, delegation_lines, state_lines
 from anyipd.observe import networkd
 from anyipd.observe.lease_monitor import LeaseMonitor
@@ -62,7 +63,7 @@ class _Watch:
         self._config = options.config
         in_force, _ = policy_in_force(self._config)
         self._reconciler = Reconciler(
-            in_force, options.runtime_dir, Routes(), *LedgerFile(options.runtime_dir).read()
+            in_force, options.runtime_dir, Routes(), *_read_ledger(options.runtime_dir)
         )
         self._delegations: Sequence[Delegation] = ()
         self._subnets: Sequence[Subnets] = ()
@@ -124,7 +125,7 @@ class _Watch:
         subnets = verdicts(decision.subnets, at_once(reconciler.compare(decision, whole=False)).local)
         self._alarm.set(decision.deadline)
         remarks += [*self._misunderstood, *unmatched(reconciler.policy, decision.delegations)]
-        remarks += [f"dropped: {each.path}: {each.reason}" for each in reconciler.complaints]
+        remarks += [f"dropped: {each}" for each in reconciler.complaints]
         reconciler.complaints.clear()
         for remark in remarks:
             if remark not in self._remarks:
@@ -166,6 +167,15 @@ class _Watch:
             self._misunderstood = [f"dropped: {error}"]
             self._ask_networkd_at = now + MISUNDERSTOOD
         known.understood = not self._misunderstood
+
+
+def _read_ledger(runtime_dir: Path) -> tuple[Ledger, Mapping[Prefix, Places]]:
+    file = LedgerFile(runtime_dir)
+    try:
+        return file.read()
+    except (OSError, ValueError) as error:
+        print(f"dropped: {file.path}: {error}", file=sys.stderr)
+        return Ledger(), {}
 
 
 def _print(lines: Iterable[Line], *, as_json: bool) -> None:
