@@ -7,7 +7,6 @@ hooks' directory is root's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import structlog
 
-from anyipd import clock, here
+from anyipd import clock, here, runtime_file
 from anyipd.model import INFINITE, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
-from anyipd.observe.lease import Leases, compose
+from anyipd.observe.lease import MOST_BYTES, Leases, compose
 from anyipd.observe.listen import DeafError, Listener
 
 CLIENT = "listen"
@@ -75,16 +74,7 @@ class HeardLeases:
         if delegated.exclude:
             fields["exclude"] = delegated.exclude
         self._first_end = min(self._first_end, now + delegated.valid)
-        self._directory.mkdir(exist_ok=True)
-        new = path.with_name(f".{path.name}")
-        try:
-            new.write_bytes(compose(fields))
-            new.chmod(0o644)  # for `anyipctl status`, whoever asks
-            new.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        runtime_file.write(path, [compose(fields)])
 
     def _path(self, prefix: Prefix, uplink: str) -> Path:
         # A slash is no part of a name.
@@ -153,6 +143,7 @@ class Hearing:
 
 def _was_granted_to(duid: str, path: Path) -> bool:
     try:
-        return f"\nduid_sha256={duid}\n".encode() in path.read_bytes()
-    except FileNotFoundError:
+        text, _ = runtime_file.read(path, MOST_BYTES)
+    except (FileNotFoundError, ValueError):
         return False
+    return f"\nduid_sha256={duid}\n".encode() in text

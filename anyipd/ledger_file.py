@@ -7,15 +7,13 @@ renamed.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from anyipd import here
+from anyipd import here, runtime_file
 from anyipd.decide.carrier import Carrier
 from anyipd.decide.ledger import Ledger, Record, State
 from anyipd.model import INFINITE, Discard, HoldDown, Lease, Link, Place, Places, Prefix, address_text
@@ -60,8 +58,7 @@ class LedgerFile:
 
     def _load(self) -> dict[str, Any] | None:
         try:
-            with self.path.open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
+            text, _ = runtime_file.read(self.path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
         if len(text) > MAX_BYTES:
@@ -91,16 +88,7 @@ class LedgerFile:
             "places": ({"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()),
             "view": view and view_to_json(view, iter),
         }
-        self.path.parent.mkdir(mode=0o755, exist_ok=True)
-        new = self.path.with_name(f".{self.path.name}")
-        try:
-            with open(new, "w", opener=_for_all_to_read) as file:
-                file.writelines(_encode(found))
-            new.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        runtime_file.write(self.path, (each.encode() for each in _encode(found)))
         self._written = ledger.version, places, view
 
 
@@ -121,12 +109,6 @@ def _encode(found: object) -> Iterator[str]:
         yield "]" if separator == "," else "[]"
     else:
         yield json.dumps(found)
-
-
-def _for_all_to_read(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o644)
-    os.fchmod(descriptor, 0o644)  # whatever the umask is
-    return descriptor
 
 
 def _plain(record: Record) -> dict[str, Any]:

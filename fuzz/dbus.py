@@ -31,6 +31,8 @@ def run(data: bytes) -> None:
     with suppress(ValueError, ConnectionError):
         while True:
             message = dbus.receive(stream)
+            if message is None:  # a signal, or a call
+                continue
             assert len(message.body) <= dbus.MOST_BYTES
             for read in dbus.text, dbus.number:
                 with suppress(ValueError):

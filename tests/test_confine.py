@@ -16,7 +16,7 @@ from tests.lab.daemon import CHECKOUT, Daemon
 from tests.lab.delegated import delegate
 
 TRY = """\
-import ctypes, errno, json, os, socket, threading
+import ctypes, errno, fcntl, json, os, socket, struct, threading
 from anyipd.kernel.confine import confine
 
 def opens(family, kind, protocol):
@@ -24,6 +24,14 @@ def opens(family, kind, protocol):
         socket.socket(family, kind, protocol).close()
     except OSError as error:
         return errno.errorcode[error.errno]
+    return "yes"
+
+def controls(request, value=b""):
+    with socket.socket(socket.AF_UNIX) as any_socket:
+        try:
+            fcntl.ioctl(any_socket, request, struct.pack("=16s24s", b"lo", value))
+        except OSError as error:
+            return errno.errorcode[error.errno]
     return "yes"
 
 def calls(number, *arguments):
@@ -48,6 +56,10 @@ found = {{
     "others": [opens(socket.AF_UNIX, 1, 0), opens(socket.AF_PACKET, RAW, 0), opens(socket.AF_INET6, 1, 0)],
     "high halves": [calls({socket}, 16, RAW, TOP + 12), calls({socket}, TOP + 16, RAW, 12)],
     "io_uring": calls(425, 1, 0),
+    "links read": [controls(request) for request in (0x8910, 0x8913, 0x8933)] + [socket.if_nametoindex("lo")],
+    "links changed": [controls(0x8922, struct.pack("=i", 65536)), calls({ioctl}, 0, TOP + 0x8922, 0)],
+    "drivers": [controls(request) for request in (0x8946, 0x89A2, 0x89B0, 0x89F0, 0x89FF, 0x8B00, 0x8BFF)],
+    "other files": [controls(request) for request in (0x5411, 0x88FF, 0x8C00)],
     "programs": [runs("/bin/true"), calls({execveat}, -100 % (1 << 64), 0, 0, 0, 0)],
     "x32": calls((1 << 30) + {socket}, 16, RAW, 12),
 }}
@@ -57,7 +69,10 @@ thread.join()
 print(json.dumps(found))
 """
 
-NUMBERS = {"x86_64": {"socket": 41, "execveat": 322}, "aarch64": {"socket": 198, "execveat": 281}}
+NUMBERS = {
+    "x86_64": {"socket": 41, "ioctl": 16, "execveat": 322},
+    "aarch64": {"socket": 198, "ioctl": 29, "execveat": 281},
+}
 
 
 @pytest.mark.skipif(os.uname().machine not in NUMBERS, reason="no filter for this architecture")
@@ -72,6 +87,10 @@ def test_what_is_refused_and_what_not() -> None:
         "others": ["yes"] * 3,
         "high halves": ["EPERM"] * 2,
         "io_uring": "EPERM",
+        "links read": ["ENODEV", "yes", "yes", 1],  # by number; there is no link of number 0
+        "links changed": ["EPERM"] * 2,
+        "drivers": ["EPERM"] * 7,
+        "other files": ["yes", "ENOTTY", "ENOTTY"],
         "programs": ["EPERM"] * 2,
         "x32": "EPERM" if os.uname().machine == "x86_64" else "ENOSYS",
         "thread": "EPERM",

@@ -1,6 +1,8 @@
 """What was heard is kept as lease files that mean the same."""
 
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,6 +76,15 @@ def test_it_is_there_for_all_to_read(directory: Path) -> None:
     assert (file.name, file.stat().st_mode & 0o777) == ("2001:db8::_56@eth0.7", 0o644)
 
 
+def test_it_is_so_whatever_the_umask_is(directory: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        tell(directory, DELEGATED)
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (directory, *directory.iterdir())] == [0o755, 0o644]
+
+
 def test_each_prefix_and_uplink_is_a_lease(directory: Path) -> None:
     tell(directory, DELEGATED, OTHER, DELEGATED)
     assert len(tell(directory, DELEGATED, uplink="eth1")) == 3
@@ -97,6 +108,16 @@ def test_another_client_takes_nothing_back(directory: Path) -> None:
     tell(directory, DELEGATED, client=b"other")  # such as the same host, installed anew
     assert [lease.lifetime for lease in tell(directory, GONE)] == [200]
     assert [lease.lifetime for lease in tell(directory, GONE, client=b"other")] == [0]
+
+
+@pytest.mark.parametrize(
+    "leave", [os.mkfifo, lambda file: file.write_bytes(b"\xff")], ids=["FIFO", "no text"]
+)
+def test_what_stands_in_the_place_of_a_grant_is_none(directory: Path, leave: Callable[[Path], None]) -> None:
+    directory.mkdir()
+    leave(directory / "2001:db8::_56@eth0.7")
+    HeardLeases(directory).take([Told("eth0.7", GONE, b"duid")], clock.now())
+    assert [lease.lifetime for lease in tell(directory, DELEGATED)] == [200]
 
 
 def test_of_what_was_not_granted_nothing_is_taken_back(directory: Path) -> None:

@@ -318,6 +318,7 @@ def test_hostile_files_are_told_of_once_and_hold_nothing_up(directory: Path) -> 
     assert "symbolic links" in reasons[b"symlink"]
     assert reasons[b"fifo"] == reasons[b"folder"] == "is not a regular file"
     assert reasons[b"huge"] == "has more than 1024 bytes"
+    assert all(str(complaint).isprintable() for complaint in complaints)
     assert leases.read(clock.now) == (found, [])
     (directory / "empty").write_bytes(b"something else")
     assert [path for path, _ in leases.read(clock.now)[1]] == [str(directory / "empty")]
@@ -339,7 +340,7 @@ def test_an_unreadable_file_is_told_of(directory: Path) -> None:
     command = [*powerless, sys.executable, "-c", READER, str(directory)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     complaint = Complaint(str(directory / "secret"), "Permission denied")
-    assert answer == f"([], [{complaint}])\n"
+    assert answer == f"([], [{complaint!r}])\n"
 
 
 def test_a_file_that_goes_is_no_complaint(directory: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +135,60 @@ def test_nonsense_is_said_and_is_no_ledger(daemon: Daemon, text: str) -> None:
     daemon.start()
     daemon.wait_for("ledger file dropped")
     assert bound(daemon.namespace) == WANTED
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [os.mkfifo, Path.mkdir, lambda file: file.symlink_to("/dev/zero")],
+    ids=["FIFO", "folder", "link"],
+)
+def test_no_kind_of_file_holds_anybody_up(daemon: Daemon, leave: Callable[[Path], None]) -> None:
+    """Whoever took the daemon over may leave what root and the next daemon would wait for, or follow."""
+    delegate(daemon.namespace)
+    daemon.start()
+    daemon.kill()
+    [file] = (daemon.runtime / "daemon").iterdir()
+    file.unlink()
+    leave(file)
+    daemon.start()
+    daemon.wait_for("ledger file dropped")
+    assert bound(daemon.namespace) == WANTED
+    daemon.kill()
+    file.rmdir() if file.is_dir() else file.unlink()
+    leave(file)
+    assert f"dropped: {file}" in daemon.control("status").stderr
+
+
+def test_a_fifo_in_its_way_does_not_hold_it_up(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path)
+    file.path.parent.mkdir()
+    os.mkfifo(file.path.with_name(f".{file.path.name}"))
+    file.write(filled(), PLACES, VIEW)
+    assert LedgerFile(tmp_path).read()[1] == PLACES
+
+
+def test_everybody_may_read_it_whatever_the_umask_is(tmp_path: Path) -> None:
+    file, before = LedgerFile(tmp_path), os.umask(0o077)
+    try:
+        file.write(filled(), PLACES, VIEW)
+    finally:
+        os.umask(before)
+    assert file.path.stat().st_mode & 0o777 == 0o644
+    assert file.path.parent.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "1e300", "-1e300"])
+def test_a_time_that_is_none_is_said_and_is_no_ledger(tmp_path: Path, number: str) -> None:
+    file = LedgerFile(tmp_path)
+    file.write(filled(), PLACES, VIEW)
+    text = file.path.read_text()
+    times = {each[0] for each in re.finditer(r'"\w+": -?\d+\.\d+', text)}
+    assert len(times) > 3
+    for time_of in times:
+        name, _, _ = time_of.partition(":")
+        file.path.write_text(text.replace(time_of, f"{name}: {number}"))
+        with pytest.raises(ValueError, match="is no time"):
+            file.read()
 
 
 def test_a_directory_that_cannot_be_written_costs_a_warning(daemon: Daemon) -> None:

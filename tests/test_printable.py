@@ -41,6 +41,14 @@ def test_what_is_text_stays_as_it_is() -> None:
     assert printable("a\n\tb\r", "\n\t") == "a\n\tb\\r"
 
 
+def test_the_name_of_a_file_makes_no_line_of_its_own(daemon: Daemon) -> None:
+    (daemon.runtime / "heard").mkdir()
+    (daemon.runtime / "heard" / "x\nno prefix is delegated").touch()
+    printed = daemon.control("status").stderr
+    assert "x\\nno prefix is delegated" in printed
+    assert "\nno prefix" not in printed
+
+
 @pytest.fixture(params=NAMES.items(), ids=list(NAMES.values()))
 def hostile(
     request: pytest.FixtureRequest, uplink: Uplink, daemon: Daemon, neighbour: Daemon

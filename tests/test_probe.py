@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anyipd.model import Prefix
-from tests.lab.daemon import Daemon
+from tests.lab.daemon import CHECKOUT, Daemon
 from tests.lab.delegated import bound, delegate, write_lease
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import Uplink
@@ -58,6 +61,19 @@ def test_all_is_well(probed: Daemon) -> None:
             "text": f"All answer, and packets for {each['around']['prefix']} come in by uplink.",
             "next_step": None,
         }
+
+
+def test_it_leaves_nothing_in_a_home_nor_follows_a_link_there(tmp_path: Path) -> None:
+    """HOME may be another user's, where root kept it."""
+    cache = tmp_path / ".cache" / "scapy"
+    cache.mkdir(parents=True)
+    for name in ("bluetoothids", "ethertypes", "manufdb", "protocols", "services"):
+        (cache / f"{name}.pickle").symlink_to(tmp_path / "nologin")
+    before = set(tmp_path.rglob("*"))
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
+    command = [sys.executable, "-c", "import anyipd.probe.outside"]
+    subprocess.run(command, check=True, cwd=CHECKOUT, env=bare | {"HOME": str(tmp_path)})
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_what_is_printed(probed: Daemon) -> None:

@@ -138,7 +138,7 @@ def look_by(policy: Policy, options: argparse.Namespace) -> Alone:
     seen = at_once(observer.look())
     changes = at_once(observer.seen.compare(seen.decision, whole=True))
     dropped += [f"dropped: {answer}"] if isinstance(answer, Exception) else []
-    dropped += [f"dropped: {each.path}: {each.reason}" for each in seen.complaints]
+    dropped += [f"dropped: {each}" for each in seen.complaints]
     return Alone(view_of(seen.decision, changes, changes.local.add), changes, dropped)
 
 

@@ -11,23 +11,28 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+import time
 from typing import BinaryIO, NamedTuple, Self
 
 BUS = "/run/dbus/system_bus_socket"
 
 TIMEOUT = 1.0
-"""Seconds that any single answer may take."""
+"""Seconds that any single answer may take, whatever else comes meanwhile."""
 
 MOST_BYTES = 1 << 20
 """Of an answer's body; what is longer is not worth its memory."""
 
-_ERROR = 3
-_CALL, _NO_AUTO_START = 1, 0x2
+_CALL, _RETURN, _ERROR, _NO_AUTO_START = 1, 2, 3, 0x2
 _PATH, _INTERFACE, _MEMBER, _REPLY_SERIAL, _DESTINATION, _SENDER, _SIGNATURE = 1, 2, 3, 5, 6, 7, 8
 _ORDER = b"l" if sys.byteorder == "little" else b"B"
-_FIXED = struct.Struct(
-    "=cBBBIII"
-)  # order, type, flags, version, length of the body, serial, length of the fields
+_FIXED = struct.Struct("=cBBBIII")
+"""Byte order, type, flags, version, length of the body, serial, length of the fields."""
+
+_LENGTHS = {b"l": struct.Struct("<4xI4xI"), b"B": struct.Struct(">4xI4xI")}
+"""Those of the body and of the fields, by byte order."""
+
+_PIECE = 1 << 16
+"""Bytes that are read at once of what nobody wants."""
 
 
 class CallError(Exception):
@@ -42,7 +47,7 @@ class Answer(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message as it came: its type, its header fields by their codes, and its body."""
+    """An answer as it came: its type, its header fields by their codes, and its body."""
 
     kind: int
     fields: dict[int, str | int]
@@ -97,20 +102,30 @@ class Bus:
             packed = _padded(packed, 8) + bytes([code, 1]) + kind + b"\0" + value
         fixed = _FIXED.pack(_ORDER, _CALL, _NO_AUTO_START, 1, len(body), self._serial, len(packed))
         self._socket.sendall(fixed + _padded(packed, 8) + body)
-        while True:
-            message = receive(self._stream)
-            if message.fields.get(_REPLY_SERIAL) == self._serial:
-                break
+        deadline = time.monotonic() + TIMEOUT
+        while not (message := receive(self._stream)) or message.fields.get(_REPLY_SERIAL) != self._serial:
+            if time.monotonic() > deadline:
+                raise TimeoutError
         if message.kind == _ERROR:
             raise CallError(f"{destination}: {message.body[4:-1].decode(errors='replace')}")
         return Answer(str(message.fields.get(_SENDER, "")), message.body)
 
 
-def receive(stream: BinaryIO) -> Message:
-    """Read the next message. Raises OSError where the stream ends, ValueError for one that is malformed."""
-    order, kind, _, _, length, _, fields = _FIXED.unpack(_read(stream, _FIXED.size))
+def receive(stream: BinaryIO) -> Message | None:
+    """Read the next message; None where it is no answer: any user may send us signals, however long they are.
+
+    Raises OSError where the stream ends, ValueError for one that is malformed.
+    """
+    fixed = _read(stream, _FIXED.size)
+    order, kind = fixed[:1], fixed[1]
+    if order not in _LENGTHS:
+        raise ValueError("what is no message")
+    length, fields = _LENGTHS[order].unpack(fixed)
+    if kind not in {_RETURN, _ERROR}:
+        _skip(stream, fields + -fields % 8 + length)
+        return None
     if order != _ORDER:
-        raise ValueError("a message in another byte order")
+        raise ValueError("an answer in another byte order")
     if length > MOST_BYTES or fields > MOST_BYTES:
         raise ValueError(f"an answer of more than {MOST_BYTES} bytes")
     header = _read(stream, fields + -fields % 8)
@@ -122,6 +137,11 @@ def _read(stream: BinaryIO, length: int) -> bytes:
     if len(found) < length:
         raise ConnectionError("the system bus closed the connection")
     return found
+
+
+def _skip(stream: BinaryIO, length: int) -> None:
+    while length:
+        length -= len(_read(stream, min(length, _PIECE)))
 
 
 def text(body: bytes) -> str:

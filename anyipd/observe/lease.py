@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -19,8 +18,9 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
-from anyipd import here
+from anyipd import here, runtime_file
 from anyipd.model import INFINITE, Lease, Prefix
+from anyipd.printable import printable
 
 MOST_BYTES = 1024
 """A lease file has about 300."""
@@ -60,6 +60,10 @@ class Complaint(NamedTuple):
 
     path: str
     reason: str
+
+    def __str__(self) -> str:
+        """Give a single line: who names a file may put in it what looks like another one."""
+        return printable(f"{self.path}: {self.reason}")
 
 
 class Where(NamedTuple):
@@ -127,18 +131,10 @@ class Leases:
 
     def _read(self, path: str, now: Callable[[], float]) -> Lease | Complaint | None:
         try:
-            # Neither a symlink nor a FIFO may lead us astray or hold us up.
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                status = os.fstat(file)
-                if not stat.S_ISREG(status.st_mode):
-                    return Complaint(path, "is not a regular file")
-                text = os.read(file, MOST_BYTES + 1)
-            finally:
-                os.close(file)
+            text, modified = runtime_file.read(path, MOST_BYTES + 1)
             read_at = now()
             where = Where(here.boot(), self._network_namespace, time.time() - read_at)
-            return parse(text, status.st_mtime, read_at, where)
+            return parse(text, modified, read_at, where)
         except FileNotFoundError:
             raise
         except OSError as error:
