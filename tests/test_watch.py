@@ -244,6 +244,17 @@ def test_without_a_daemon_it_looks_once_and_waits_for_one(
     watch.tells(BOUND)
 
 
+def test_a_ledger_file_that_is_none_is_told_of(daemon: Daemon, start: Callable[..., Watch]) -> None:
+    daemon.start()
+    daemon.kill()
+    [file] = (daemon.runtime / "daemon").iterdir()
+    file.write_text("nonsense")
+    delegate(daemon.namespace)
+    watch = start("--json")
+    watch.tells(DELEGATED, BOUND | {"event": "missing"}, RESERVED)
+    assert f"dropped: {file}" in watch.err.read_text()
+
+
 def test_a_broken_policy_is_told_once(daemon: Daemon, start: Callable[..., Watch]) -> None:
     watch = watching(daemon, start)
     daemon.configure("subnets: [{name: Web}]")
