@@ -190,7 +190,7 @@ class Observations:
         """Delegations of an uplink that are known: those beyond `accept.at_most` are shown as refused."""
         return SHOWN_OF_ACCEPTED * self.policy.accept.at_most
 
-    def evidence(self, now: float, *, everywhere: bool = False) -> Evidence:
+    def evidence(self, *, everywhere: bool = False) -> Evidence:
         """Return what all observations come to.
 
         Of the foreign routes, of which there may be many, those are in it that lie where the last decision
@@ -202,7 +202,7 @@ class Observations:
             configuration=self._configuration,
             policy=self.policy,
             delegations=self._delegations,
-            ledger_deadline=self.ledger.next_deadline(now),
+            ledger_deadline=self.ledger.next_deadline(),
             links=self._links,
             host=Host(self._routed.covering, self._nameservers.addresses),
             addressed=self._addressed,

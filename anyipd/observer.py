@@ -246,9 +246,9 @@ class Observer:
         return Look(self._decision, Stale.PRESENT in stale, hint.lost, complaints)
 
     def _decide(self, now: float) -> Decision:
-        decision = decide(self.seen.evidence(now), now)
+        decision = decide(self.seen.evidence(), now)
         if not self.seen.attends_to(decision.hinges):
-            decision = decide(self.seen.evidence(now, everywhere=True), now)
+            decision = decide(self.seen.evidence(everywhere=True), now)
         self.seen.follow(decision)
         return decision
 

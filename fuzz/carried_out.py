@@ -52,6 +52,6 @@ def carry_out(
                 _alarm.set(carved.deadline)
         Sweep(local_routes(subnets)).plan()
         _alarm.set(discard_routes(delegations, standing, [], now)[1])
-        _alarm.set(ledger.next_deadline(now))
+        _alarm.set(ledger.next_deadline())
         list(delegation_lines(before, delegations, now, ledger.ending, [each.prefix for each in before]))
         before = delegations

@@ -121,13 +121,13 @@ def test_a_grant_is_valid_until_its_lifetime_ends(story: Story) -> None:
     [granted] = story.report(OLD).ledger.delegations(story.now)
     assert (granted.source, granted.uplink, granted.state) == ("dhclient", "eth0", GRANTED)
     assert (granted.preferred_until, granted.valid_until) == (1300.0, 1600.0)
-    assert story.ledger.next_deadline(story.now) == 1300.0
+    assert story.ledger.next_deadline() == 1300.0
     assert story.after(300).states() == {OLD: DEPRECATED}
-    assert story.ledger.next_deadline(story.now) == 1600.0
+    assert story.ledger.next_deadline() == 1600.0
     assert story.after(299).states() == {OLD: DEPRECATED}
     assert story.after(1).states() == {}
     assert story.ledger.ending(OLD) == ("expired", "its valid lifetime is over")
-    assert story.ledger.next_deadline(story.now) == INFINITE
+    assert story.ledger.next_deadline() == INFINITE
 
 
 def test_an_infinite_lifetime_never_ends(story: Story) -> None:
@@ -182,7 +182,7 @@ def test_a_renewal_goes_on_with_the_series(story: Story) -> None:
 def test_what_a_later_reply_leaves_out_is_superseded_until_its_lifetime_ends(story: Story) -> None:
     story.report(OLD).after(100).report(NEW)
     assert story.states() == {OLD: GRANTED, NEW: GRANTED}
-    assert story.ledger.next_deadline(story.now) == story.now + JUDGED_AFTER
+    assert story.ledger.next_deadline() == story.now + JUDGED_AFTER
     story.after(JUDGED_AFTER)
     assert story.states() == {OLD: SUPERSEDED, NEW: GRANTED}
     [old, _] = story.ledger.delegations(story.now)
@@ -623,6 +623,14 @@ def test_a_restart_at_any_moment_changes_nothing(
     assert one.ledger.delegations(one.now) == other.ledger.delegations(other.now)
 
 
+def test_what_ends_while_other_things_are_looked_at_is_not_missed(story: Story) -> None:
+    """A decision is made after the reports were taken in: what ended in between must be looked at again."""
+    story.report(OLD, valid=10)
+    story.now += 20
+    assert story.ledger.next_deadline() == 1005.0
+    assert story.after(0).ledger.next_deadline() == INFINITE
+
+
 @given(STEPS)
 def test_nothing_changes_before_the_next_deadline(
     steps: list[tuple[Prefix, float, str | None, str | None, str, float]],
@@ -631,7 +639,7 @@ def test_nothing_changes_before_the_next_deadline(
     for prefix, valid, uplink, iaid, client, pause in steps:
         story.report(prefix, valid, uplink=uplink, iaid=iaid, client=client).after(pause)
     before = story.ledger.delegations(story.now)
-    deadline = story.ledger.next_deadline(story.now)
+    deadline = story.ledger.next_deadline()
     assert deadline > story.now
     story.now = min(deadline, 1e12) - 0.001
     assert story.after(0).ledger.delegations(story.now) == before

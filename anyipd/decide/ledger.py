@@ -138,6 +138,7 @@ class Ledger:
         self._links: Mapping[str, Link] = {}
         self._carriers = dict(carriers or {})
         self._seen_routes = routes is not None
+        self._passed = -INFINITE
         self._due = -INFINITE
         self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
@@ -363,6 +364,7 @@ class Ledger:
         while self._due < now:
             self._do_what_is_due(self._due, silent)
         self._do_what_is_due(now, silent)
+        self._passed = now
 
     def _do_what_is_due(self, now: float, silent: Collection[str]) -> None:
         standing = {each.prefix for each in self._routes}
@@ -515,14 +517,18 @@ class Ledger:
             return State.WITHDRAWN.value, "the server or the client took it back"
         return State.WITHDRAWN.value, "forgotten by the operator"
 
-    def next_deadline(self, now: float) -> float:
-        """Return when something changes by itself: a lifetime ends, or what was left out is judged."""
+    def next_deadline(self) -> float:
+        """Return when something changes by itself: a lifetime ends, or what was left out is judged.
+
+        It may be over by now, where that was while other things were looked at.
+        """
         ends = chain.from_iterable(
             (record.lease.preferred_until, record.until)
             for record in self._records.values()
             if record.state in LIVE
         )
-        return min(chain((end for end in ends if end is not None and end > now), (self._judge_at,)))
+        later = (end for end in ends if end is not None and end > self._passed)
+        return min(chain(later, (self._judge_at,)))
 
     def _of(self, prefix: Prefix) -> Iterator[Record]:
         """Yield the records of a prefix."""
