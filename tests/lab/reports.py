@@ -84,7 +84,8 @@ class Reports:
         }
         if client != "dhclient":  # which alone counts it
             del fields["life_starts"]
-        new = self.leases / f".{file_name(prefix, uplink)}.1"
+        # Under a hook's name it would be read as soon as it is closed, with the time stamp of the real clock.
+        new = self.leases / (".of-another-clock" if self.wall else f".{file_name(prefix, uplink)}.1")
         new.write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
         os.utime(new, (modified, modified))
         new.rename(self.leases / file_name(prefix, uplink))
