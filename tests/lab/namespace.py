@@ -121,7 +121,7 @@ def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> 
     begun = asked = time.monotonic()
     while not (value := condition()):
         now = time.monotonic()
-        if now - begun > timeout:
+        if asked - begun > timeout:  # an answer is of the time at which it was asked for
             raise TimeoutError(f"not so within {timeout} s: {getsource(condition).strip()}")
         time.sleep(max(0.005, min((now - begun) / 20, 0.1), now - asked))
         asked = time.monotonic()
