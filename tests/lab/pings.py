@@ -6,30 +6,28 @@ import random
 import select
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterable
-from typing import Self
 
 from anyipd.model import Prefix, address_text
+from tests.lab.background import Asking
 from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink
 
 LAST_REPLIES = 0.5
 """Seconds that the last replies may take."""
 
 
-class Pings:
+class Pings(Asking):
     """From the ISP pings one random address of each of `prefixes` every `interval` seconds.
 
     It does so in the background while its `with` block lasts. Times are seconds of the wall clock.
     """
 
     def __init__(self, uplink: Uplink, prefixes: Iterable[Prefix], interval: float) -> None:
-        self.prefixes, self.interval = list(prefixes), interval
+        super().__init__(interval, LAST_REPLIES)
+        self.prefixes = list(prefixes)
         self.sent: list[Prefix] = []
         self.answered: dict[int, float] = {}
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.run)
         with uplink.isp.entered():
             self.socket = socket.socket(
                 socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
@@ -37,27 +35,15 @@ class Pings:
         self.socket.bind((uplink.address, 0))
         self.identifier = random.getrandbits(16)
 
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
+    def close(self) -> None:
         self.socket.close()
 
-    def run(self) -> None:
-        due = time.monotonic()
-        while not self.ended.is_set():
-            for prefix in self.prefixes:
-                self.send(prefix)
-            due += self.interval
-            while (left := due - time.monotonic()) > 0:
-                self.receive(left)
-            self.receive(0)
-        deadline = time.monotonic() + LAST_REPLIES
-        while len(self.answered) < len(self.sent) and (left := deadline - time.monotonic()) > 0:
-            self.receive(left)
+    def ask(self) -> None:
+        for prefix in self.prefixes:
+            self.send(prefix)
+
+    def is_waiting(self) -> bool:
+        return len(self.answered) < len(self.sent)
 
     def send(self, prefix: Prefix) -> None:
         address = random.randrange(prefix.address, prefix.end)
@@ -66,7 +52,6 @@ class Pings:
         self.socket.sendto(request, (address_text(address), 0))
 
     def receive(self, timeout: float) -> None:
-        """Wait for something to come, and take all that did."""
         select.select([self.socket], [], [], timeout)
         while True:
             try:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import select
 import socket
 import struct
-import threading
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from typing import Self
 
+from tests.lab.background import Asking
 from tests.lab.namespace import Namespace
 
 PORT = 53
@@ -22,7 +20,7 @@ LAST_ANSWERS = 1.0
 """Seconds that the last answers may take."""
 
 
-class Questions:
+class Questions(Asking):
     """From `host` asks each of `servers` by DNS every `interval` seconds, each time from a new socket's view.
 
     `servers` are addresses and the namespaces that have them, where each is answered for. It does so in the
@@ -30,12 +28,11 @@ class Questions:
     """
 
     def __init__(self, host: Namespace, servers: Mapping[str, Namespace], interval: float) -> None:
-        self.servers, self.interval = list(servers), interval
+        super().__init__(interval, LAST_ANSWERS)
+        self.servers = list(servers)
         self.asked: list[str] = []
         self.failed: dict[int, str] = {}
         self.unanswered: set[int] = set()
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.run)
         self.open_sockets = ExitStack()
         self.answering = [self.open(namespace, address) for address, namespace in servers.items()]
         self.asking = self.open(host)
@@ -47,29 +44,17 @@ class Questions:
             opened.bind((address, PORT))
         return self.open_sockets.enter_context(opened)
 
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
+    def close(self) -> None:
         self.open_sockets.close()
 
-    def run(self) -> None:
-        due = time.monotonic()
-        while not self.ended.is_set():
-            for server in self.servers:
-                self.ask(server)
-            due += self.interval
-            while (left := due - time.monotonic()) > 0:
-                self.pass_on(left)
-            self.pass_on(0)
-        deadline = time.monotonic() + LAST_ANSWERS
-        while self.unanswered - self.failed.keys() and (left := deadline - time.monotonic()) > 0:
-            self.pass_on(left)
+    def ask(self) -> None:
+        for server in self.servers:
+            self.send(server)
 
-    def ask(self, server: str) -> None:
+    def is_waiting(self) -> bool:
+        return bool(self.unanswered - self.failed.keys())
+
+    def send(self, server: str) -> None:
         number = len(self.asked)
         self.asked.append(server)
         self.unanswered.add(number)
@@ -79,7 +64,7 @@ class Questions:
         except OSError as error:
             self.failed[number] = str(error)
 
-    def pass_on(self, timeout: float) -> None:
+    def receive(self, timeout: float) -> None:
         """Wait for something to come, answer what is a question, and take note of the answers."""
         readable, _, _ = select.select([*self.answering, self.asking], [], [], timeout)
         for sock in readable:

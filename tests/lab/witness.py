@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
-from typing import Self
 
 from anyipd.model import Prefix
+from tests.lab.background import Background
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.windows import Windows
 
@@ -72,10 +71,11 @@ def delegated(message: bytes) -> Iterator[tuple[Prefix, int]]:
                     yield Prefix(int.from_bytes(address), length), valid
 
 
-class Witness:
+class Witness(Background):
     """Hears and looks in the background while its `with` block lasts; `unbinding` are the faults' windows."""
 
     def __init__(self, host: Namespace, unbinding: Windows) -> None:
+        super().__init__()
         self.host, self.unbinding = host, unbinding
         self.ends: dict[Prefix, float] = {}
         """When each prefix that was ever delegated ends. It is replaced and never changed in place."""
@@ -89,16 +89,8 @@ class Witness:
             # All links, whatever becomes of them; only this kind sees what the host itself sends.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self.socket.settimeout(0)
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
 
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
+    def close(self) -> None:
         self.socket.close()
 
     def run(self) -> None:
