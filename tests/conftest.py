@@ -26,6 +26,9 @@ settings.register_profile("long", max_examples=500, stateful_step_count=40, prin
 if settings.get_current_profile_name() == "default":
     settings.load_profile("default")
 
+LOG_LINES = 40
+"""Of each daemon's log, shown where a test fails."""
+
 OBSTACLE = pytest.StashKey[str]()
 
 
@@ -79,6 +82,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    folder = item.funcargs.get("tmp_path") if isinstance(item, pytest.Function) else None
+    if report.failed and isinstance(folder, Path):
+        # What fails once and elsewhere must be understood from what it printed there.
+        for log in sorted(folder.rglob("anyipd*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            report.sections.append((f"{log.name}, last lines", "\n".join(lines[-LOG_LINES:])))
+    return report
+
+
 @pytest.fixture
 def lab(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Namespace]]:
     """Makes namespaces, and skips where there can be no lab: what runs in it asks for this."""
@@ -119,14 +134,14 @@ def kea(uplink: Uplink, tmp_path: Path) -> Kea:
 @pytest.fixture
 def daemon(host: Namespace, tmp_path: Path) -> Iterator[Daemon]:
     """anyipd on the host, not started yet, its policy empty: `configure` gives it one."""
-    with Daemon(host, tmp_path) as daemon:
+    with Daemon(host, tmp_path, forked=True) as daemon:
         yield daemon
 
 
 @pytest.fixture
 def neighbour(daemon: Daemon, tmp_path: Path) -> Iterator[Daemon]:
     """anyipd-neighbour beside `daemon`, on the same files, not started yet."""
-    with Daemon(daemon.namespace, tmp_path, module="anyipd.neighbour") as neighbour:
+    with Daemon(daemon.namespace, tmp_path, module="anyipd.neighbour", forked=True) as neighbour:
         yield neighbour
 
 

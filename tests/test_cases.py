@@ -130,10 +130,11 @@ def discarded(line: Line) -> list[Prefix]:
 @pytest.mark.parametrize("name", [*CLIENTS, *NEWER])
 def test_c3_a_prefix_inside_the_one_before(line: Line, name: str, how: str) -> None:
     """Both bind the same subnets, and these go when the inner prefix ends."""
-    line.kea.start(Offer(AROUND, 8, 10), renew=1 if how == "renew" else 7, rebind=8)
+    line.kea.start(Offer(AROUND, 6, 8), renew=1 if how == "renew" else 5, rebind=6)
     client = line.client(name)
     start(line, client)
     with undisturbed(line, OLD):
+        # The server is gone before the inner one is renewed, and after the end of the one around.
         line.kea.offer(Offer(OLD, 12, 14), renew=11, rebind=12)
         if how == "restart":
             client.kill()

@@ -423,7 +423,7 @@ def test_nothing_of_another_network_namespace_is_shown(
     """Which shares /run, as that of a VPN or of a test may."""
     delegated.start()
     elsewhere = lab("elsewhere")
-    with Daemon(elsewhere, tmp_path, POLICY) as other:
+    with Daemon(elsewhere, tmp_path, POLICY, forked=True) as other:
         for running in (False, True, False):
             if running:
                 other.start()

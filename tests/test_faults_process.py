@@ -72,7 +72,7 @@ def test_of_two_started_at_once_one_goes_on(daemon: Daemon, tmp_path: Path) -> N
     (tmp_path / "twin").mkdir()
     delegate(daemon.namespace, DELEGATED)
     daemon.configure(POLICY)
-    with Daemon(daemon.namespace, tmp_path / "twin", POLICY) as twin:
+    with Daemon(daemon.namespace, tmp_path / "twin", POLICY, forked=True) as twin:
         both = [daemon, twin]
         for each in both:
             each.launch()

@@ -160,7 +160,7 @@ def daemon(host: Namespace) -> Iterator[Daemon]:
     """A daemon on the host, with a runtime directory that every user gets to, as /run/anyipd is."""
     folder = Path(mkdtemp(dir="/run"))
     folder.chmod(0o755)
-    with Daemon(host, folder) as daemon:
+    with Daemon(host, folder, forked=True) as daemon:
         daemon.runtime.chmod(0o755)
         yield daemon
     rmtree(folder)
@@ -170,7 +170,7 @@ def daemon(host: Namespace) -> Iterator[Daemon]:
 def other(daemon: Daemon, tmp_path: Path) -> Iterator[Daemon]:
     """A second daemon with a runtime directory of its own, not started yet."""
     (tmp_path / "other").mkdir()
-    with Daemon(daemon.namespace, tmp_path / "other", POLICY) as other:
+    with Daemon(daemon.namespace, tmp_path / "other", POLICY, forked=True) as other:
         yield other
 
 

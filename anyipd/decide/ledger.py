@@ -44,10 +44,7 @@ class Event(Enum):
 
 TRANSITIONS: Mapping[tuple[State | None, Event], State] = {
     (None, Event.GRANT): State.GRANTED,
-    (
-        State.GRANTED,
-        Event.GRANT,
-    ): State.GRANTED,  # the series of grants goes on; in every other case one begins
+    (State.GRANTED, Event.GRANT): State.GRANTED,  # the series goes on; all other grants begin one
     (State.SUPERSEDED, Event.GRANT): State.GRANTED,
     (State.WITHDRAWN, Event.GRANT): State.GRANTED,
     (State.EXPIRED, Event.GRANT): State.GRANTED,

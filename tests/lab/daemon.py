@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Self
 
-from tests.lab import anyipctl, debian
-from tests.lab.namespace import Namespace, stop, wait_until
+from tests.lab import debian
+from tests.lab.forked import Forked, anyipctl
+from tests.lab.namespace import Namespace, Process, stop, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -22,11 +23,20 @@ class Daemon:
     """`python -m MODULE` in `namespace`, with configuration, runtime directory and log in `folder`.
 
     `policy` is the text of its configuration. It has a notify socket, as from systemd. A `with`
-    block ends it. `within` is a program that it is started by, such as `unshare`.
+    block ends it. `within` is a program that it is started by, such as `unshare`; without one it may
+    be `forked` from a process that has imported it, which saves a fifth of a second.
     """
 
-    def __init__(self, namespace: Namespace, folder: Path, policy: str = "", module: str = "anyipd") -> None:
-        self.namespace, self.module = namespace, module
+    def __init__(
+        self,
+        namespace: Namespace,
+        folder: Path,
+        policy: str = "",
+        module: str = "anyipd",
+        *,
+        forked: bool = False,
+    ) -> None:
+        self.namespace, self.module, self.forked = namespace, module, forked
         self.within: list[str] = []
         self.configuration, self.runtime = folder / "anyipd.yaml", folder / "run"
         self.log = folder / f"{module}.log"
@@ -38,7 +48,7 @@ class Daemon:
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(self.address)
         self.notified: list[str] = []
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Process | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +70,24 @@ class Daemon:
         self.launch(*options)
         self.wait_for_ready()
 
-    def launch(self, *options: str) -> subprocess.Popen[str]:
+    def launch(self, *options: str) -> Process:
         """Start it and wait for nothing."""
         with self.log.open("w") as log:
-            self.process = self.namespace.popen(*self.command(*options), stderr=log, env=self.environment())
+            if self.forked and not self.within:
+                self.process = self.fork(*options)
+            else:
+                command = self.command(*options)
+                self.process = self.namespace.popen(*command, stderr=log, env=self.environment())
         return self.process
+
+    def fork(self, *options: str) -> Forked:
+        """Start it from a process that has imported it."""
+        words = [self.module, *self.files, *options]
+        forked = Forked(
+            f"{self.module}.__main__", words, self.namespace.name, {2: self.log}, self.environment()
+        )
+        self.namespace.processes.append(forked)
+        return forked
 
     def command(self, *options: str) -> list[str]:
         """Give the command line."""
@@ -89,7 +112,7 @@ class Daemon:
         stop(self.running, signal.SIGKILL)
 
     @property
-    def running(self) -> subprocess.Popen[str]:
+    def running(self) -> Process:
         """The process, which was started."""
         assert self.process
         return self.process
@@ -127,7 +150,7 @@ class Daemon:
 
     def control(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `anyipctl` with these words beside it, on the same files."""
-        return anyipctl.run(self.namespace.name, [*words, *self.files], check=check)
+        return anyipctl(self.namespace.name, [*words, *self.files], check=check)
 
     def status(self) -> dict[str, Any]:
         """Give what `anyipctl status --json` says."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from inspect import getsource
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 from tests.lab import debian
 
@@ -128,6 +128,26 @@ def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> 
     return value
 
 
+class Process(Protocol):
+    """What runs: of subprocess.Popen as much as tests need."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def stdin(self) -> IO[str] | None: ...
+    @property
+    def stdout(self) -> IO[str] | None: ...
+    @property
+    def stderr(self) -> IO[str] | None: ...
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Namespace:
     """A network namespace: empty but for `lo`, without duplicate address detection, forwarding nothing.
 
@@ -136,7 +156,7 @@ class Namespace:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[Process] = []
         subprocess.run(["ip", "netns", "add", name], check=True)
         for scope in ("all", "default"):
             # Addresses are usable at once, and links have those alone that a test gives them.
@@ -210,7 +230,7 @@ def set_namespace(file: IO[str]) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def stop(process: subprocess.Popen[str], number: signal.Signals, timeout: float = 5.0) -> int:
+def stop(process: Process, number: signal.Signals, timeout: float = 5.0) -> int:
     """Send a signal and wait for the end; give the exit code. SIGKILL follows after `timeout` seconds."""
     process.send_signal(number)
     try:

@@ -50,7 +50,7 @@ class World:
         self.uplinks = Uplinks(self.host)
         folder = Path(mkdtemp(dir="/run"))
         self.stack.callback(rmtree, folder)
-        self.daemon = self.stack.enter_context(Daemon(self.host, folder))
+        self.daemon = self.stack.enter_context(Daemon(self.host, folder, forked=True))
         self.reports = Reports(self.host, self.daemon.runtime)
         self.ledger_file = (
             self.daemon.runtime
