@@ -24,6 +24,7 @@ from anyipd.kernel.wire import MalformedError
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Places, Prefix, SubnetState
 from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
+from anyipd.observations import Observations
 from anyipd.observer import Look, Observer, view_of
 from anyipd.policy import Policy, PolicyError
 from anyipd.printable import printable
@@ -48,7 +49,8 @@ class Daemon:
     ) -> None:
         self._configuration, self._socket = configuration, listening
         self._ledger_file = LedgerFile(runtime_dir)
-        self._observer = Observer(configuration, first_policy, runtime_dir, *self._read_ledger())
+        seen = Observations(configuration, first_policy, runtime_dir, *self._read_ledger())
+        self._observer = Observer(seen)
         self._hearing = Hearing(runtime_dir / "heard", lambda: self._observer.look_again(Stale.LEASES))
         self._next_policy: Policy | None = None
         self._decision: Decision | None = None  # as carried out

@@ -13,6 +13,7 @@ from pathlib import Path
 from anyipd import clock, here
 from anyipd.apply import Changes, Refused
 from anyipd.decide.decision import Decision, Evidence
+from anyipd.decide.delegations import delegations
 from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.gate import Host, accepts_uplink, gate
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
@@ -133,8 +134,8 @@ class Observations:
             self.look_at_discards()
         now = clock.now()
         silent = () if self.networkd.understood else ("networkd",)
-        self.ledger.take(self._leased + self.networkd.leases, now, silent=silent, most=self._most)
-        known = self.ledger.delegations(now, partial(accepts_uplink, self.policy), self._most)
+        self.ledger.take(self._leased + self.networkd.leases, now, silent=silent, max_live=self._max_known)
+        known = delegations(self.ledger, now, partial(accepts_uplink, self.policy), self._max_known)
         self._delegations = gate(known, self.policy)
         delegated = [each.prefix for each in self._delegations if each.is_usable]
         self._nameservers.look()
@@ -186,7 +187,7 @@ class Observations:
         return wire.DISCARDS.get(self.policy.unassigned, 0)
 
     @property
-    def _most(self) -> int:
+    def _max_known(self) -> int:
         """Delegations of an uplink that are known: those beyond `accept.at_most` are shown as refused."""
         return SHOWN_OF_ACCEPTED * self.policy.accept.at_most
 
@@ -202,7 +203,7 @@ class Observations:
             configuration=self._configuration,
             policy=self.policy,
             delegations=self._delegations,
-            ledger_deadline=self.ledger.next_deadline(),
+            ledger_deadline=self.ledger.next_deadline,
             links=self._links,
             host=Host(self._routed.covering, self._nameservers.addresses),
             addressed=self._addressed,

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import structlog
 
 from anyipd import clock, mainloop
 from anyipd.apply import Changes
 from anyipd.decide.decision import Decision, decide
-from anyipd.decide.ledger import HOOK_METRICS, Ledger
+from anyipd.decide.ledger import HOOK_METRICS
 from anyipd.decide.plan import Plan, Run
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Stale
 from anyipd.kernel.wire import MalformedError
-from anyipd.model import INFINITE, Places, Prefix
+from anyipd.model import INFINITE, Prefix
 from anyipd.observations import Observations
 from anyipd.observe import networkd
 from anyipd.observe.lease import Complaint
@@ -73,15 +72,8 @@ def ask_networkd() -> Answer:
 class Observer:
     """All that lives between two looks. Without `start` it looks when asked to, and never by itself."""
 
-    def __init__(
-        self,
-        configuration: Path,
-        policy: Policy,
-        runtime_dir: Path,
-        ledger: Ledger,
-        places: Mapping[Prefix, Places],
-    ) -> None:
-        self.seen = Observations(configuration, policy, runtime_dir, ledger, places)
+    def __init__(self, seen: Observations) -> None:
+        self.seen = seen
         self.networkd_reason = ""
         """Why what networkd says is not understood, if that is so."""
         self.retry_after = FIRST_RETRY

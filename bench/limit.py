@@ -19,6 +19,7 @@ from anyipd.kernel import wire
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.routes import BATCH, BOUND_SUBNET, Routes
 from anyipd.model import Prefix
+from anyipd.observations import Observations
 from anyipd.observer import Observer
 from anyipd.slices import at_once
 from bench.bulk import WHOLE_POLICY
@@ -69,7 +70,7 @@ def _kernel_part(made: Rig, runs: int) -> Iterator[Row]:
 def _passes(made: Rig, runs: int) -> Iterator[Row]:
     """Passes by themselves: one that only renews lifetimes, and one that finds nothing to do."""
     whole = policy.parse(WHOLE_POLICY, "bench")
-    observer = Observer(made.daemon.configuration, whole, made.daemon.runtime, Ledger(), {})
+    observer = Observer(Observations(made.daemon.configuration, whole, made.daemon.runtime, Ledger(), {}))
     lifetimes = cycle([7200, 3600])
 
     def renew() -> float:

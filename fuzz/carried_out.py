@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from anyipd import clock
 from anyipd.decide.carve import carve
+from anyipd.decide.delegations import delegations
 from anyipd.decide.gate import gate
 from anyipd.decide.ledger import Ledger
 from anyipd.decide.overlap import without_overlaps
@@ -38,11 +39,11 @@ def carry_out(
         ledger.see_links(LINKS, now)
         standing = [*ledger.routes, Discard(FRESH.prefix, 1001)]
         ledger.see_routes(standing, now)
-        ledger.take([*leases, FRESH], now, most=32)
-        delegations = without_overlaps(gate(ledger.delegations(now), POLICY), LINKS)
+        ledger.take([*leases, FRESH], now, max_live=32)
+        known = without_overlaps(gate(delegations(ledger, now), POLICY), LINKS)
         subnets: list[Subnets] = []
         kept = dict(places or {})
-        for each in delegations:
+        for each in known:
             assert each.prefix == each.prefix.masked()
             assert each.valid_until is None or now < each.valid_until <= INFINITE
             if each.is_usable:
@@ -51,7 +52,7 @@ def carry_out(
                 kept[each.prefix] = carved.places
                 _alarm.set(carved.deadline)
         Sweep(local_routes(subnets)).plan()
-        _alarm.set(discard_routes(delegations, standing, [], now)[1])
-        _alarm.set(ledger.next_deadline())
-        list(delegation_lines(before, delegations, now, ledger.ending, [each.prefix for each in before]))
-        before = delegations
+        _alarm.set(discard_routes(known, standing, [], now)[1])
+        _alarm.set(ledger.next_deadline)
+        list(delegation_lines(before, known, now, ledger.ending, [each.prefix for each in before]))
+        before = known

@@ -13,6 +13,7 @@ from anyipd import policy
 from anyipd.decide.ledger import Ledger
 from anyipd.kernel.monitor import Hint, Stale
 from anyipd.model import Assigned, Discard, Prefix
+from anyipd.observations import Observations
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed
 from anyipd.observer import Observer
@@ -51,8 +52,8 @@ class Listener:
             host.ip(f"link set {link} up")
             host.ip(f"link set {other} up")
         with host.entered():
-            self.observer = Observer(folder / "anyipd.yaml", policy.DEFAULT, folder, Ledger(), {})
-        self.seen_so_far = self.observer.seen
+            self.seen_so_far = Observations(folder / "anyipd.yaml", policy.DEFAULT, folder, Ledger(), {})
+            self.observer = Observer(self.seen_so_far)
         self.monitor, self.routes = self.seen_so_far.monitor, self.seen_so_far.routes
         self.monitor.watch(self.routes.port, [DHCP], DELEGATED)
         self.monitor.subscribe()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anyipd.decide.delegations import delegations
 from anyipd.decide.ledger import (
     ALONE_METRIC,
     CLOCK_STEP,
@@ -86,7 +87,7 @@ class Story:
         return self.after(0)
 
     def states(self) -> dict[Prefix, DelegationState]:
-        return {each.prefix: each.state for each in self.ledger.delegations(self.now)}
+        return {each.prefix: each.state for each in delegations(self.ledger, self.now)}
 
     def restart(self) -> Story:
         """Let a ledger go on that knows no more than what survives."""
@@ -118,16 +119,16 @@ def test_every_state_and_event_that_is_not_in_the_table_changes_nothing() -> Non
 
 
 def test_a_grant_is_valid_until_its_lifetime_ends(story: Story) -> None:
-    [granted] = story.report(OLD).ledger.delegations(story.now)
+    [granted] = delegations(story.report(OLD).ledger, story.now)
     assert (granted.source, granted.uplink, granted.state) == ("dhclient", "eth0", GRANTED)
     assert (granted.preferred_until, granted.valid_until) == (1300.0, 1600.0)
-    assert story.ledger.next_deadline() == 1300.0
+    assert story.ledger.next_deadline == 1300.0
     assert story.after(300).states() == {OLD: DEPRECATED}
-    assert story.ledger.next_deadline() == 1600.0
+    assert story.ledger.next_deadline == 1600.0
     assert story.after(299).states() == {OLD: DEPRECATED}
     assert story.after(1).states() == {}
     assert story.ledger.ending(OLD) == ("expired", "its valid lifetime is over")
-    assert story.ledger.next_deadline() == INFINITE
+    assert story.ledger.next_deadline == INFINITE
 
 
 def test_an_infinite_lifetime_never_ends(story: Story) -> None:
@@ -137,7 +138,7 @@ def test_an_infinite_lifetime_never_ends(story: Story) -> None:
 
 def test_it_is_said_where_nobody_confirms_what_never_ends(story: Story) -> None:
     def reason() -> str | None:
-        return story.ledger.delegations(story.now)[0].reason
+        return delegations(story.ledger, story.now)[0].reason
 
     ends = f"it never expires: `anyipctl forget {OLD}` ends it"
     story.links(eth0=ETH0).report(OLD, INFINITE)
@@ -155,7 +156,7 @@ def test_it_is_said_where_nobody_confirms_what_never_ends(story: Story) -> None:
 
 def test_that_is_said_also_where_another_uplink_confirms_a_lifetime_that_ends(story: Story) -> None:
     story.links(eth0=ETH0, eth1=ETH1).report(OLD, INFINITE).after(1).report(NEW).report(OLD, uplink="eth1")
-    [old, _] = story.after(1).ledger.delegations(story.now)
+    [old, _] = delegations(story.after(1).ledger, story.now)
     assert old.state is GRANTED
     assert old.reason == (
         f"nobody confirms it: {NEW} was granted instead; it never expires: `anyipctl forget {OLD}` ends it"
@@ -164,7 +165,7 @@ def test_that_is_said_also_where_another_uplink_confirms_a_lifetime_that_ends(st
 
 def test_what_ends_by_itself_is_not_doubted(story: Story) -> None:
     story.links(eth0=ETH0).report(OLD).links(eth1=ETH1)
-    assert story.ledger.delegations(story.now)[0].reason is None
+    assert delegations(story.ledger, story.now)[0].reason is None
 
 
 def test_what_is_reported_no_more_ends_with_its_lifetime(story: Story) -> None:
@@ -175,17 +176,17 @@ def test_what_is_reported_no_more_ends_with_its_lifetime(story: Story) -> None:
 
 def test_a_renewal_goes_on_with_the_series(story: Story) -> None:
     story.report(OLD).after(100).report(OLD)
-    [renewed] = story.ledger.delegations(story.now)
+    [renewed] = delegations(story.ledger, story.now)
     assert (renewed.began, renewed.valid_until) == (1000.0, 1700.0)
 
 
 def test_what_a_later_reply_leaves_out_is_superseded_until_its_lifetime_ends(story: Story) -> None:
     story.report(OLD).after(100).report(NEW)
     assert story.states() == {OLD: GRANTED, NEW: GRANTED}
-    assert story.ledger.next_deadline() == story.now + JUDGED_AFTER
+    assert story.ledger.next_deadline == story.now + JUDGED_AFTER
     story.after(JUDGED_AFTER)
     assert story.states() == {OLD: SUPERSEDED, NEW: GRANTED}
-    [old, _] = story.ledger.delegations(story.now)
+    [old, _] = delegations(story.ledger, story.now)
     assert (old.reason, old.valid_until) == (f"superseded by {NEW}", 1600.0)
     assert old.preferred_until is not None
     assert old.preferred_until <= story.now
@@ -195,7 +196,7 @@ def test_what_a_later_reply_leaves_out_is_superseded_until_its_lifetime_ends(sto
 def test_a_new_grant_ends_that_and_begins_a_series(story: Story) -> None:
     story.report(OLD).after(100).report(NEW).after(1).report(OLD)
     assert story.after(1).states() == {OLD: GRANTED, NEW: SUPERSEDED}
-    assert story.ledger.delegations(story.now)[0].began == 1101.0
+    assert delegations(story.ledger, story.now)[0].began == 1101.0
 
 
 def test_two_prefixes_of_one_reply_stay_both(story: Story) -> None:
@@ -215,14 +216,14 @@ def test_what_was_due_is_done_before_a_later_report_that_is_read_at_once(story: 
     assert Story().report(OLD).after(1).report(NEW, valid=4).after(10).states() == {OLD: SUPERSEDED}
     story = Story().report(OLD, valid=10)
     story.now += 20
-    assert story.report(OLD).ledger.delegations(story.now)[0].began == story.now
+    assert delegations(story.report(OLD).ledger, story.now)[0].began == story.now
 
 
 def test_a_prefix_left_out_is_called_with_its_old_life_starts(story: Story) -> None:
     """dhclient reports it before the live one (FACTS, dhclient 5)."""
     story.report(OLD, reply=1).after(100).report(OLD, reply=1).report(NEW, reply=101)
     assert story.after(1).states() == {OLD: SUPERSEDED, NEW: GRANTED}
-    assert story.ledger.delegations(story.now)[0].valid_until == 1600.0
+    assert delegations(story.ledger, story.now)[0].valid_until == 1600.0
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_what_is_left_out_so_far_loses_only_what_the_other_holds(story: Story) -
     around, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
     story.report(around).after(100).report(inner)
     for left_out, state in ((True, GRANTED), (False, SUPERSEDED)):
-        first, second = without_overlaps(story.ledger.delegations(story.now), {"eth0"})
+        first, second = without_overlaps(delegations(story.ledger, story.now), {"eth0"})
         assert (first.prefix, first.state, first.left_out) == (around, state, left_out)
         assert [each.prefix for each in yielded(first, [first, second])] == [inner]
         assert list(yielded(second, [first, second])) == []
@@ -276,7 +277,7 @@ def test_what_is_left_out_so_far_loses_only_what_the_other_holds(story: Story) -
 
 def kept(story: Story) -> set[Prefix]:
     """The prefixes that did not lose all their addresses to others."""
-    found = without_overlaps(story.ledger.delegations(story.now), {"eth0", "eth1"})
+    found = without_overlaps(delegations(story.ledger, story.now), {"eth0", "eth1"})
     return {each.prefix for each in found if each.is_usable}
 
 
@@ -365,7 +366,7 @@ def test_a_withdrawal_ends_it_also_under_a_name_that_is_gone(story: Story) -> No
     for uplink in ("old0", "eth0", "eth1"):
         story.report(OLD, uplink=uplink)
     story.report(OLD, client="dhcpcd", uplink="old1").after(1).report(OLD, 0)
-    [left] = story.ledger.delegations(story.now)
+    [left] = delegations(story.ledger, story.now)
     assert left.uplinks == {"eth1", "old1"}
 
 
@@ -378,22 +379,22 @@ def test_what_was_reported_before_a_withdrawal_is_no_grant(story: Story) -> None
 
 def test_a_call_with_equal_or_older_life_starts_is_no_grant(story: Story) -> None:
     story.report(OLD, reply=100).after(300).report(OLD, reply=100).report(OLD, reply=90)
-    assert story.ledger.delegations(story.now)[0].valid_until == 1600.0
+    assert delegations(story.ledger, story.now)[0].valid_until == 1600.0
 
 
 def test_one_with_older_life_starts_is_a_grant_if_the_clock_was_set_back(story: Story) -> None:
     story.report(OLD, reply=100, clock=50.0).after(300)
     story.report(OLD, reply=90, clock=50.0 - CLOCK_STEP)
-    assert story.ledger.delegations(story.now)[0].valid_until == 1600.0
+    assert delegations(story.ledger, story.now)[0].valid_until == 1600.0
     story.report(OLD, reply=90, clock=49.0 - CLOCK_STEP)
-    assert story.ledger.delegations(story.now)[0].valid_until == 1900.0
+    assert delegations(story.ledger, story.now)[0].valid_until == 1900.0
 
 
 def test_one_with_equal_life_starts_is_none_even_then(story: Story) -> None:
     """dhclient reports what a Reply left out with its old life_starts, also after the clock was set back."""
     story.report(OLD, reply=100, clock=50.0).after(300)
     story.report(OLD, reply=100, clock=49.0 - CLOCK_STEP)
-    assert story.ledger.delegations(story.now)[0].valid_until == 1600.0
+    assert delegations(story.ledger, story.now)[0].valid_until == 1600.0
 
 
 def test_forgotten_is_gone_until_granted_again(story: Story) -> None:
@@ -433,30 +434,30 @@ def test_a_mere_route_is_forgotten_too(story: Story) -> None:
 def test_several_that_report_a_prefix_are_one_delegation(story: Story) -> None:
     story.links(eth0=ETH0, eth1=ETH1)
     story.report(OLD, 100, uplink="gone0").after(1).report(OLD, 300, uplink="eth1").after(1)
-    [one] = story.report(OLD, 200, uplink="eth0").ledger.delegations(story.now)
+    [one] = delegations(story.report(OLD, 200, uplink="eth0").ledger, story.now)
     assert (one.uplink, one.valid_until, one.began) == ("eth1", 1301.0, 1001.0)
     assert one.uplinks == {"gone0", "eth0", "eth1"}
 
 
 def test_an_uplink_that_is_not_accepted_counts_where_no_other_reports(story: Story) -> None:
     story.report(OLD, 900, uplink="eth1").report(OLD, uplink="eth0")
-    [one] = story.ledger.delegations(story.now, lambda uplink: uplink == "eth0")
+    [one] = delegations(story.ledger, story.now, lambda uplink: uplink == "eth0")
     assert one.uplinks == {"eth0"}
     assert one.valid_until == 1600.0
-    [one] = story.ledger.delegations(story.now, lambda _: False)
+    [one] = delegations(story.ledger, story.now, lambda _: False)
     assert one.uplinks == {"eth0", "eth1"}
 
 
 def test_an_excluded_prefix_is_known_whoever_reports_it(story: Story) -> None:
-    [one] = story.report(OLD, client="dhcpcd", exclude=INSIDE).report(OLD).ledger.delegations(story.now)
+    [one] = delegations(story.report(OLD, client="dhcpcd", exclude=INSIDE).report(OLD).ledger, story.now)
     assert one.exclude == INSIDE
 
 
 def test_another_uplink_excludes_nothing_unless_this_is_its_name_by_now(story: Story) -> None:
     story.links(eth0=ETH0, eth1=ETH1).report(OLD).after(1).report(OLD, uplink="eth1", exclude=INSIDE)
-    [one] = story.ledger.delegations(story.now)
+    [one] = delegations(story.ledger, story.now)
     assert one.exclude is None
-    [one] = story.links(eth0=ETH0).ledger.delegations(story.now)
+    [one] = delegations(story.links(eth0=ETH0).ledger, story.now)
     assert one.exclude == INSIDE
 
 
@@ -471,7 +472,7 @@ def test_what_yields_does_so_on_its_own_uplink_alone(story: Story) -> None:
     around, inner = OLD._replace(length=56).masked(), OLD._replace(length=60).masked()
     story.report(around).after(100).report(NEW).after(1)
     for other, yields in (("eth1", False), ("eth0", True)):
-        known = story.report(inner, uplink=other, iaid="00:00:00:02").ledger.delegations(story.now)
+        known = delegations(story.report(inner, uplink=other, iaid="00:00:00:02").ledger, story.now)
         found = {each.prefix: each for each in without_overlaps(known, {"eth0", "eth1"})}
         assert found[around].state is SUPERSEDED
         assert found[inner].is_usable is yields
@@ -483,7 +484,7 @@ def test_what_was_held_back_takes_nothing_when_both_are_superseded(story: Story)
     story.report(around).after(50).report(inner, uplink="eth1").after(1)
     story.report(NEW).report(Prefix(7 << 68, 60), uplink="eth1").after(1)
     found = {
-        each.prefix: each for each in without_overlaps(story.ledger.delegations(story.now), {"eth0", "eth1"})
+        each.prefix: each for each in without_overlaps(delegations(story.ledger, story.now), {"eth0", "eth1"})
     }
     assert (found[around].state, found[inner].is_usable) == (SUPERSEDED, False)
 
@@ -492,7 +493,7 @@ def test_what_was_held_back_takes_nothing_when_both_are_superseded(story: Story)
 
 
 def test_a_discard_route_alone_is_a_delegation_of_unknown_lifetime(story: Story) -> None:
-    [found] = story.stands(Discard(OLD, NETWORKD)).ledger.delegations(story.now)
+    [found] = delegations(story.stands(Discard(OLD, NETWORKD)).ledger, story.now)
     assert (found.source, found.state, found.valid_until) == (KERNEL, GRANTED, None)
     assert story.stands().states() == {}
     assert story.ledger.ending(OLD) == ("withdrawn", "its discard route is gone")
@@ -532,7 +533,7 @@ def test_a_hooks_message_alone_is_a_grant_of_unknown_lifetime(story: Story) -> N
     alone = Discard(OLD, ALONE_METRIC)
     story.report(OLD, 100).after(50)
     story.ledger.route_added(alone, story.now)
-    [found] = story.after(100).ledger.delegations(story.now)
+    [found] = delegations(story.after(100).ledger, story.now)
     assert (found.valid_until, story.ledger.is_stale(alone)) == (None, False)
     story.report(OLD, 100)
     assert story.ledger.is_stale(alone)
@@ -571,7 +572,7 @@ def test_a_withdrawal_ends_what_was_reported_before_it_in_whatever_order_files_a
             "new": replace(later, written=1002.0, reply=1002.0),
         }
         ledger.take([reports[name] for name in uplinks], 1003.0)
-        assert [each.uplinks for each in ledger.delegations(1003.0)] == [{"new"}]
+        assert [each.uplinks for each in delegations(ledger, 1003.0)] == [{"new"}]
 
 
 def test_what_a_client_says_that_cannot_be_understood_is_held_while_its_route_stands(story: Story) -> None:
@@ -579,7 +580,7 @@ def test_what_a_client_says_that_cannot_be_understood_is_held_while_its_route_st
     story.report(OLD, client="networkd").stands(route).reports.clear()
     story.now += 601
     story.ledger.take([], story.now, silent={"networkd"})
-    [held] = story.ledger.delegations(story.now)
+    [held] = delegations(story.ledger, story.now)
     assert (held.state, held.valid_until) == (DEPRECATED, None)
     story.ledger.route_removed(route)
     story.ledger.take([], story.now, silent={"networkd"})
@@ -620,26 +621,26 @@ def test_a_restart_at_any_moment_changes_nothing(
             story.report(prefix, valid, uplink=uplink, iaid=iaid, client=client).after(pause)
         if data.draw(st.booleans()):
             other.restart()
-    assert one.ledger.delegations(one.now) == other.ledger.delegations(other.now)
+    assert delegations(one.ledger, one.now) == delegations(other.ledger, other.now)
 
 
 def test_what_ends_while_other_things_are_looked_at_is_not_missed(story: Story) -> None:
     """A decision is made after the reports were taken in: what ended in between must be looked at again."""
     story.report(OLD, valid=10)
     story.now += 20
-    assert story.ledger.next_deadline() == 1005.0
-    assert story.after(0).ledger.next_deadline() == INFINITE
+    assert story.ledger.next_deadline == 1005.0
+    assert story.after(0).ledger.next_deadline == INFINITE
 
 
 @given(STEPS)
 def test_nothing_changes_before_the_next_deadline(
     steps: list[tuple[Prefix, float, str | None, str | None, str, float]],
 ) -> None:
-    story = Story()
+    story = Story().after(0)
     for prefix, valid, uplink, iaid, client, pause in steps:
         story.report(prefix, valid, uplink=uplink, iaid=iaid, client=client).after(pause)
-    before = story.ledger.delegations(story.now)
-    deadline = story.ledger.next_deadline()
+    before = delegations(story.ledger, story.now)
+    deadline = story.ledger.next_deadline
     assert deadline > story.now
     story.now = min(deadline, 1e12) - 0.001
-    assert story.after(0).ledger.delegations(story.now) == before
+    assert delegations(story.after(0).ledger, story.now) == before

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from anyipd.decide.delegations import delegations
 from anyipd.decide.ledger import JUDGED_AFTER, MAX_NEW, Ledger
 from anyipd.model import INFINITE, DelegationState, Discard, Lease, Prefix
 
@@ -38,10 +39,10 @@ class Server:
         self.look()
 
     def look(self) -> None:
-        self.ledger.take(self.at_hand.values(), self.now, most=MOST)
+        self.ledger.take(self.at_hand.values(), self.now, max_live=MOST)
 
     def states(self) -> dict[Prefix, str]:
-        return {each.prefix: each.state.value for each in self.ledger.delegations(self.now)}
+        return {each.prefix: each.state.value for each in delegations(self.ledger, self.now)}
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_of_mere_routes_the_first_count(server: Server) -> None:
     for each in (*early, *late):
         server.now += 1
         server.ledger.route_added(Discard(each, 1024), server.now)
-    found = server.ledger.delegations(server.now, most=3)
+    found = delegations(server.ledger, server.now, max_bare=3)
     assert [each.prefix for each in found] == early
     assert {each.state for each in found} == {DelegationState.GRANTED}
 
@@ -146,7 +147,7 @@ def test_the_routes_of_what_is_passed_over_say_nothing(server: Server) -> None:
     for looks, known in ((3, MOST), (1, 0)):
         for _ in range(looks):
             server.look()
-            found = server.ledger.delegations(server.now)
+            found = delegations(server.ledger, server.now)
             assert (len(found), {each.source for each in found} - {"dhclient"}) == (known, set())
         server.now += 100
     # One that is added again since is evidence as ever.

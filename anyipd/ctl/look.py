@@ -14,6 +14,7 @@ from anyipd.decide.ledger import Ledger
 from anyipd.kernel import lock
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Places, Prefix, Subnets, SubnetState
+from anyipd.observations import Observations
 from anyipd.observer import Observer, ask_networkd, view_of
 from anyipd.policy import Policy, PolicyError
 from anyipd.slices import at_once
@@ -132,7 +133,7 @@ def look_by(policy: Policy, options: argparse.Namespace) -> Alone:
         ledger, places = ledger_file.read()
     except (OSError, ValueError) as error:
         dropped.append(f"dropped: {ledger_file.path}: {error}")
-    observer = Observer(options.config, policy, options.runtime_dir, ledger, places)
+    observer = Observer(Observations(options.config, policy, options.runtime_dir, ledger, places))
     answer = ask_networkd()
     observer.take_networkd(answer)
     seen = at_once(observer.look())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from anyipd import arguments, clock
+from anyipd.decide.delegations import delegations
 from anyipd.decide.preferred import preferred
 from anyipd.decide.verdict import part
 from anyipd.kernel import lock, wire
@@ -76,7 +77,7 @@ def _is_any_leaving(options: argparse.Namespace) -> bool:
     with contextlib.suppress(OSError, ValueError):  # `status` says what is wrong with it
         ledger, _ = LedgerFile(options.runtime_dir).read()
         ledger.pass_time(now)
-        return any(each.deprecated for each in ledger.delegations(now))
+        return any(each.deprecated for each in delegations(ledger, now))
     return False
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from anyipd.decide.ledger import seniority
 from anyipd.model import Assigned, Covering, Delegation, DelegationState, Prefix, address_text
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
@@ -53,14 +54,13 @@ def gate(delegations: Iterable[Delegation], policy: Policy) -> list[Delegation]:
 
 def _beyond(found: list[Delegation], at_most: int) -> list[Delegation]:
     """Return what is too much of what one uplink delegates."""
-    return sorted(found, key=_rank)[at_most:] if len(found) > at_most else []
+    return sorted(found, key=_seniority)[at_most:] if len(found) > at_most else []
 
 
-def _rank(delegation: Delegation) -> tuple[bool, float, Prefix]:
-    """Order delegations of an uplink: who came first, and behind them what was superseded last."""
+def _seniority(delegation: Delegation) -> tuple[bool, float, Prefix]:
     superseded = delegation.state is DelegationState.SUPERSEDED
-    since = -(delegation.preferred_until or 0.0) if superseded else delegation.began
-    return superseded, since, delegation.prefix
+    since = delegation.preferred_until or 0.0 if superseded else None
+    return seniority(delegation.prefix, delegation.began, since)
 
 
 def gate_by_host(

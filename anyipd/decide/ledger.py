@@ -1,6 +1,6 @@
 """The ledger: the life of each delegation, by what DHCPv6 clients report and what stands in the kernel.
 
-In: reports, discard routes, links, and the time. Out: one `Delegation` for each prefix that is delegated.
+In: reports, discard routes, links, and the time. Out: records and routes, which delegations.py sums up.
 Nothing here reads a clock. A record is what one client reports of one prefix on one uplink; what happens to
 it stands in `TRANSITIONS`. What is not in there changes nothing: that a client gives up, loses its link,
 crashes or falls silent takes nothing back, and the record ends with its valid lifetime. Time decides between
@@ -13,7 +13,7 @@ it: one that stood while a lease for its prefix, or around it, was known never o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import chain
@@ -21,7 +21,7 @@ from operator import attrgetter
 
 from anyipd.decide.carrier import Carrier, carriers
 from anyipd.decide.left_out import LeftOut, left_out
-from anyipd.model import INFINITE, Delegation, DelegationState, Discard, Lease, Link, Prefix
+from anyipd.model import INFINITE, Discard, Lease, Link, Prefix
 
 
 class State(Enum):
@@ -135,9 +135,7 @@ class Ledger:
         self._links: Mapping[str, Link] = {}
         self._carriers = dict(carriers or {})
         self._seen_routes = routes is not None
-        self._passed = -INFINITE
         self._due = -INFINITE
-        self._judge_at = INFINITE
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
         self._dropped: set[Prefix] = set()  # by the last look
@@ -177,12 +175,12 @@ class Ledger:
         now: float,
         *,
         silent: Collection[str] = (),
-        most: float = INFINITE,
+        max_live: float = INFINITE,
     ) -> None:
         """Take in all reports at hand.
 
-        `silent` are clients that are there, and cannot be understood. Of an uplink `most` records stay, for a
-        server may delegate thousands of prefixes.
+        `silent` are clients that are there, and cannot be understood. Of an uplink `max_live` records
+        stay, for a server may delegate thousands of prefixes.
         """
         live = self._live()
         ended = len(self._records) - live.total()
@@ -195,13 +193,13 @@ class Ledger:
             if self._due <= lease.written:  # it may be read late
                 self.pass_time(lease.written, silent=silent)
             is_over = lease.valid_until <= now
-            has_room = ended < MAX_ENDED if is_over else live[lease.uplink] < most + MAX_NEW
+            has_room = ended < MAX_ENDED if is_over else live[lease.uplink] < max_live + MAX_NEW
             if self._report(lease, now, has_room=has_room):
                 ended += is_over
                 live[lease.uplink] += not is_over
         self._due = -INFINITE
         self.pass_time(now, silent=silent)
-        self._pass_over(most)
+        self._pass_over(max_live)
         standing = {route.prefix for route in self._routes if route.metric != HOOK_METRIC} - self._keys.keys()
         self._unrecorded = {each.prefix: each for each in reported if each.prefix in standing}
 
@@ -226,19 +224,18 @@ class Ledger:
         """Count the live records of each uplink."""
         return Counter(record.lease.uplink for record in self._records.values() if record.state in LIVE)
 
-    def _pass_over(self, most: float) -> None:
+    def _pass_over(self, max_live: float) -> None:
         """Forget what is too much of an uplink, once all of it is judged, until it is reported again."""
         self._dropped = set()
         live = self._live()
-        for uplink in [uplink for uplink in self._passed_over if live[uplink] < most]:
+        for uplink in [uplink for uplink in self._passed_over if live[uplink] < max_live]:
             del self._passed_over[uplink]
-        for uplink in [uplink for uplink, count in live.items() if count > most]:
+        for uplink in [uplink for uplink, count in live.items() if count > max_live]:
             records = [r for r in self._records.values() if r.lease.uplink == uplink and r.state in LIVE]
             if any(record.key in self._to_judge for record in records):
                 continue
-            # The same order as that of the gate.
-            records.sort(key=_rank)
-            for record in records[int(most) :]:
+            records.sort(key=_seniority)
+            for record in records[int(max_live) :]:
                 self._drop(record)
                 self._dropped.add(record.lease.prefix)
                 before = self._passed_over.get(uplink, -INFINITE)
@@ -250,7 +247,7 @@ class Ledger:
         self._change(self._records.get(key), Event.WITHDRAWAL, lease, now)
         for record in list(self._of(lease.prefix)):
             same = record.lease.client == lease.client and record.key != key
-            if same and record.state in LIVE and not self._exists(record.lease.uplink):
+            if same and record.state in LIVE and not self.exists(record.lease.uplink):
                 self._change(record, Event.WITHDRAWAL, record.lease, now)
 
     def forget(self, prefix: Prefix, now: float) -> bool:
@@ -258,7 +255,7 @@ class Ledger:
         known = [record for record in self._of(prefix) if record.state in LIVE]
         for record in known:
             self._change(record, Event.WITHDRAWAL, record.lease, now)
-        standing = [each for each in self._routes if each.prefix == prefix and self._speaks(each)]
+        standing = [each for each in self._routes if each.prefix == prefix and self.speaks(each)]
         if standing:
             said = Lease(prefix, KERNEL, None, None, now, 0, now, now)
             self._change(self._records.get((prefix, KERNEL, None)), Event.WITHDRAWAL, said, now)
@@ -332,10 +329,10 @@ class Ledger:
     def is_stale(self, route: Discard) -> bool:
         """Whether a hook's message is left over: its lease is over, or there is one that says more."""
         if route.metric == ALONE_METRIC:
-            return not self._speaks(route)
+            return not self.speaks(route)
         return not any(record.state in LIVE for record in self._of(route.prefix))
 
-    def _speaks(self, route: Discard) -> bool:
+    def speaks(self, route: Discard) -> bool:
         """Whether a route is evidence by itself."""
         if route.metric == HOOK_METRIC:
             return False
@@ -361,7 +358,6 @@ class Ledger:
         while self._due < now:
             self._do_what_is_due(self._due, silent)
         self._do_what_is_due(now, silent)
-        self._passed = now
 
     def _do_what_is_due(self, now: float, silent: Collection[str]) -> None:
         standing = {each.prefix for each in self._routes}
@@ -369,17 +365,20 @@ class Ledger:
             held = record.lease.client in silent and record.lease.prefix in standing
             if record.until <= now and not held:
                 self._change(record, Event.END, record.lease, now)
-        self._judge_at = INFINITE
-        self._to_judge = set()
+        judge_at, self._to_judge = INFINITE, set()
         for record, by, finished in list(self._left_out()):
             if finished + JUDGED_AFTER <= now:
                 self._change(record, Event.LEFT_OUT, record.lease, now, by.lease.prefix)
             else:
                 self._to_judge.add(record.key)
-                self._judge_at = min(self._judge_at, finished + JUDGED_AFTER)
-        live = (record for record in self._records.values() if record.state in LIVE)
-        ends = (record.until for record in live if record.until > now)
-        self._due = min(chain(ends, (self._judge_at,)))
+                judge_at = min(judge_at, finished + JUDGED_AFTER)
+        ends = chain.from_iterable(
+            (record.lease.preferred_until, record.until)
+            for record in self._records.values()
+            if record.state in LIVE
+        )
+        later = (end for end in ends if end is not None and end > now)
+        self._due = min(chain(later, (judge_at,)))
         self._drop_ended()
 
     def _left_out(self) -> Iterator[LeftOut]:
@@ -413,89 +412,9 @@ class Ledger:
 
     # What is asked.
 
-    def delegations(
-        self,
-        now: float,
-        accepts: Callable[[str | None], bool] = lambda _: True,
-        most: int | None = None,
-    ) -> list[Delegation]:
-        """Return what is delegated, in the order of the prefixes.
-
-        `accepts` says which uplinks may tell: what an accepted one reports goes before what another does. Of
-        those that only a route tells of no more than `most` count, the first ones.
-        """
-        reports: defaultdict[Prefix, list[Record]] = defaultdict(list)
-        for record in self._records.values():
-            if record.state in LIVE:
-                reports[record.lease.prefix].append(record)
-        bare: dict[Prefix, float] = {}
-        for route, added in self._routes.items():
-            if self._speaks(route):
-                bare[route.prefix] = max(added, bare.get(route.prefix, -INFINITE))
-        alone = sorted(bare.keys() - reports.keys(), key=lambda prefix: (bare[prefix], prefix))[:most]
-        return [
-            self._merged(
-                [r for r in reports[prefix] if accepts(r.lease.uplink)] or reports[prefix],
-                now,
-                unknown=prefix in bare,
-            )
-            if prefix in reports
-            else Delegation(prefix, KERNEL, DelegationState.GRANTED, began=bare[prefix])
-            for prefix in sorted({*reports, *alone})
-        ]
-
-    def _merged(self, records: list[Record], now: float, *, unknown: bool) -> Delegation:
-        """Make one delegation of what several report; with `unknown`, how long it is valid is not known."""
-        shown = min(records, key=self._order)
-        granted = [record for record in records if record.state is State.GRANTED]
-        preferred = _last(record.lease.preferred_until for record in granted) if granted else None
-        state, reason = DelegationState.GRANTED, None
-        if not granted and not unknown:
-            last = max(records, key=lambda r: r.since)
-            state, preferred = DelegationState.SUPERSEDED, last.since
-            reason = f"superseded by {last.superseded_by}"
-        elif preferred is not None and preferred <= now:
-            state = DelegationState.DEPRECATED
-        doubts = [self._doubt(record) for record in records if record.until == INFINITE]
-        if doubts and all(doubts):
-            reason = reason or f"nobody confirms it: {doubts[0]}"
-            reason += f"; it never expires: `anyipctl forget {shown.lease.prefix}` ends it"
-        # What is over and still here is held, since its client cannot be understood.
-        valid = max(record.until for record in records)
-        # Another uplink's server may tell of it too, and must not take a part of it out of use.
-        excluding = [
-            lease
-            for lease in (record.lease for record in records)
-            if lease.exclude and (lease.uplink == shown.lease.uplink or not self._exists(lease.uplink))
-        ]
-        return Delegation(
-            prefix=shown.lease.prefix,
-            source=shown.lease.client,
-            state=state,
-            uplink=shown.lease.uplink,
-            iaid=shown.lease.iaid,
-            preferred_until=preferred,
-            valid_until=None if unknown or valid <= now else valid,
-            began=shown.began,
-            uplinks=frozenset(record.lease.uplink for record in records),
-            exclude=max(excluding, key=lambda lease: lease.written).exclude if excluding else None,
-            reason=reason,
-            left_out=bool(granted) and not unknown and all(r.key in self._to_judge for r in granted),
-        )
-
-    def _doubt(self, record: Record) -> str | None:
-        """Return why nobody confirmed a record since, though its client may still be there."""
-        if record.state is State.SUPERSEDED:
-            return f"{record.superseded_by} was granted instead"
-        uplink = record.lease.uplink
-        if uplink is None:
-            return None
-        if not self._exists(uplink):
-            return f"{uplink} is gone"
-        carrier = self._carriers.get(uplink)
-        if carrier and (carrier.link.carrier_changes is None or record.lease.written < carrier.since):
-            return f"{uplink} lost its carrier"
-        return None
+    def is_to_judge(self, record: Record) -> bool:
+        """Whether a later Reply left it out so far."""
+        return record.key in self._to_judge
 
     def remembers(self, prefix: Prefix) -> bool:
         """Whether anything was reported of a prefix, though it may be over."""
@@ -514,18 +433,13 @@ class Ledger:
             return State.WITHDRAWN.value, "the server or the client took it back"
         return State.WITHDRAWN.value, "forgotten by the operator"
 
+    @property
     def next_deadline(self) -> float:
-        """Return when something changes by itself: a lifetime ends, or what was left out is judged.
+        """When something changes by itself: a lifetime ends, or what was left out is judged.
 
         It may be over by now, where that was while other things were looked at.
         """
-        ends = chain.from_iterable(
-            (record.lease.preferred_until, record.until)
-            for record in self._records.values()
-            if record.state in LIVE
-        )
-        later = (end for end in ends if end is not None and end > self._passed)
-        return min(chain(later, (self._judge_at,)))
+        return self._due
 
     def _of(self, prefix: Prefix) -> Iterator[Record]:
         """Yield the records of a prefix."""
@@ -546,20 +460,21 @@ class Ledger:
         self._keys.setdefault(record.lease.prefix, {})[record.key] = None
         self._lengths.add(record.lease.prefix.length)
 
-    def _order(self, record: Record) -> tuple[bool, float, str, str]:
-        """Order the records of a prefix: the series that began first is shown, if its link exists."""
-        lease = record.lease
-        return not self._exists(lease.uplink), record.began, lease.client, lease.uplink or ""
-
-    def _exists(self, uplink: str | None) -> bool:
+    def exists(self, uplink: str | None) -> bool:
         """Whether a link is there, as far as is known."""
         return uplink is None or not self._links or uplink in self._links
 
 
-def _rank(record: Record) -> tuple[bool, float, Prefix]:
-    """Order the records of an uplink: who came first, and behind them what was superseded last."""
-    superseded = record.state is State.SUPERSEDED
-    return superseded, -record.since if superseded else record.began, record.lease.prefix
+def seniority(prefix: Prefix, began: float, superseded_since: float | None) -> tuple[bool, float, Prefix]:
+    """Order what an uplink delegates: who came first, and behind them what was superseded last."""
+    if superseded_since is None:
+        return False, began, prefix
+    return True, -superseded_since, prefix
+
+
+def _seniority(record: Record) -> tuple[bool, float, Prefix]:
+    since = record.since if record.state is State.SUPERSEDED else None
+    return seniority(record.lease.prefix, record.began, since)
 
 
 def _is_later(lease: Lease, record: Record) -> bool:
@@ -569,8 +484,3 @@ def _is_later(lease: Lease, record: Record) -> bool:
         return lease.reply > before.reply or lease.clock < before.clock - CLOCK_STEP
     # Within the second of a Release a client may begin anew; what was reported before that does not count.
     return lease.anew and before.lifetime == 0 and lease.written > before.written
-
-
-def _last(deadlines: Iterable[float | None]) -> float | None:
-    known = list(deadlines)
-    return None if None in known else max(end for end in known if end is not None)
