@@ -182,6 +182,24 @@ def test_the_discard_route_of_what_a_stopped_client_had_says_nothing() -> None:
     assert story.says(":1", LEASE, links=(HAS,)) == [LEASE]
 
 
+def test_of_thousands_those_stay_that_were_there_first() -> None:
+    def thousands(first: int, uplink: str) -> list[Lease]:
+        return [
+            replace(LEASE, prefix=Prefix((0x2001 << 112) + (first + number << 64), 64), uplink=uplink)
+            for number in range(networkd.MAX_LEASES)
+        ]
+
+    story, other = Story(), replace(LEASE, uplink="eth1")
+    story.says(":1", *thousands(5000, "eth0"))
+    again = [*thousands(0, "eth0"), *thousands(5000, "eth0"), other]
+    assert set(story.says(":1", *again)) == {*thousands(5000, "eth0"), other}
+    assert set(story.says(":1", *thousands(0, "eth0"))) == set(thousands(0, "eth0"))
+    # What it does not say any more is kept in mind, but for what is too much.
+    story.says(":1", links=(HAS,))
+    gone = story.says(":1", links=(HAS_NONE,))
+    assert {each.prefix for each in gone} == {each.prefix for each in thousands(0, "eth0")}
+
+
 def test_it_is_asked_in_time_for_every_renewal() -> None:
     story = Story()
     story.says(":1")

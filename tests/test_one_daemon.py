@@ -58,7 +58,7 @@ while True:
 IDLE = """\
 ready()
 held = []
-while len(held) < 700:
+while len(held) < 1000:
     held.append(unix())
     try:
         held[-1].connect(PATH)

@@ -13,8 +13,10 @@ time, the client was stopped, and took everything back.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,9 @@ from anyipd.observe import dbus
 
 RESTLESS, RESTFUL = 0.5, 10.0
 """Seconds until it is asked again, at least and at most: neither a renewal nor a /64 brings an event."""
+
+MAX_LEASES = 1000
+"""Leases of a link that are kept in mind: a server may delegate thousands of prefixes."""
 
 _NAME, _PATH = "org.freedesktop.network1", "/org/freedesktop/network1"
 _MANAGER = "org.freedesktop.network1.Manager"
@@ -76,16 +81,16 @@ class Networkd:
         before, stopped = self.leases, self._stopped(said)
         # The discard route of what a link's client was delegated outlives the client by a moment.
         told = {prefix for prefix, uplink in self._known if uplink}
-        said_now = [
-            _as_known(lease, self._known.pop(_key(lease), None))
-            for lease in said.leases
-            if lease.uplink or lease.prefix not in told
-        ]
-        self._known = {
-            key: _taken_back(lease, said.at) if lease.uplink in stopped else lease
-            for key, lease in self._known.items()
+        leases = [lease for lease in said.leases if lease.uplink or lease.prefix not in told]
+        # Of too many those stay that were there before.
+        leases = _limited(sorted(leases, key=lambda lease: _key(lease) not in self._known))
+        said_now = [_as_known(lease, self._known.pop(_key(lease), None)) for lease in leases]
+        not_said = [
+            _taken_back(lease, said.at) if lease.uplink in stopped else lease
+            for lease in sorted(self._known.values(), key=attrgetter("written"), reverse=True)
             if lease.lifetime == 0 or lease.valid_until > said.at
-        } | {_key(lease): lease for lease in said_now}
+        ]
+        self._known = {_key(lease): lease for lease in _limited([*said_now, *not_said])}
         self.leases = said_now + [lease for lease in self._known.values() if lease.lifetime == 0]
         return self.leases != before
 
@@ -115,6 +120,17 @@ class Networkd:
 
 def _key(lease: Lease) -> tuple[Prefix, str | None]:
     return lease.prefix, lease.uplink
+
+
+def _limited(leases: Iterable[Lease]) -> list[Lease]:
+    """Return the first MAX_LEASES of each link."""
+    count = Counter[str | None]()
+    limited = []
+    for lease in leases:
+        count[lease.uplink] += 1
+        if count[lease.uplink] <= MAX_LEASES:
+            limited.append(lease)
+    return limited
 
 
 def _as_known(lease: Lease, known: Lease | None) -> Lease:
