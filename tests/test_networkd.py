@@ -266,6 +266,7 @@ def test_one_that_hangs_holds_nothing_up(real: Networkd, uplink: Uplink, daemon:
 
 def test_one_that_is_busy_is_asked_again(real: Networkd, uplink: Uplink, daemon: Daemon) -> None:
     """That it does not answer at first is no sign that there is none."""
+    wait_until(lambda: ask(uplink.host) == [P])
     real.process.send_signal(signal.SIGSTOP)
     with pytest.raises(TimeoutError):
         ask(uplink.host)
