@@ -59,6 +59,14 @@ def test_it_installs_and_undoes_all_of_it(service: Service) -> None:
     assert machine.run("cat", "/proc/sys/net/ipv6/ip_nonlocal_bind").stdout == "1\n"
     # Once more, as after an upgrade: what runs goes on with what is there now.
     daemon = service.show("MainPID")
+    configuration = machine.run("cat", "/etc/anyipd.yaml").stdout
+    service.configure("subnets: [{nam: web}]\n")
+    refused = machine.run("anyipctl", "install", check=False)
+    assert refused.returncode == 78
+    assert "/etc/anyipd.yaml:1:12: subnets[0].nam: " in refused.stderr
+    assert "what ran runs on" in refused.stderr
+    assert service.show("MainPID") == daemon
+    service.configure(configuration)
     machine.run("anyipctl", "install")
     assert service.show("MainPID") not in {"0", daemon}
     assert service.bound() == subnets(0)

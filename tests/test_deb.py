@@ -20,6 +20,8 @@ from tests.lab.pings import Pings
 from tests.lab.programs import missing, need
 from tests.lab.service import HOOK, Service, machine_with_uplink, subnets
 
+POLICY = "subnets: [{name: web, id: 0}, {name: proxies, count: 3}]\n"
+
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,17 +47,18 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         yield Service(machine, uplink)
 
 
-def dpkg(machine: Machine, *words: str) -> None:
+def dpkg(machine: Machine, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     # Where the lab's programs are unpacked and not installed, dpkg may miss what is there.
     force = ["--force-depends"] if machine.system == Path("/") else []
-    machine.run("sh", "-c", 'umask 077; exec dpkg "$@"', "sh", *force, *words)
+    return machine.run("sh", "-c", 'umask 077; exec dpkg "$@"', "sh", *force, *words, check=check)
 
 
-def install(machine: Machine, package: Path) -> None:
+def install(machine: Machine, package: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
     here = machine.root / package.name
     shutil.copy(package, here)
-    dpkg(machine, "--install", f"/{package.name}")
+    done = dpkg(machine, "--install", f"/{package.name}", check=check)
     here.unlink()
+    return done
 
 
 def newer(package: Path, folder: Path) -> Path:
@@ -117,7 +120,7 @@ def test_its_life_on_a_machine(service: Service, package: Path, tmp_path: Path) 
     assert service.show("ActiveState") == "active"
     assert service.exposure() <= 1.3
     assert sysctl(machine) == "1"
-    service.configure("subnets: [{name: web, id: 0}, {name: proxies, count: 3}]\n")
+    service.configure(POLICY)
     service.systemctl("reload", "anyipd")
     service.delegate()
     wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
@@ -129,7 +132,13 @@ def test_its_life_on_a_machine(service: Service, package: Path, tmp_path: Path) 
 
     daemon, monitor = service.show("MainPID"), RouteMonitor(machine.namespace, tmp_path)
     with Pings(service.uplink, map(Prefix.parse, service.bound()), 0.01) as pings:
-        install(machine, newer(package, tmp_path))
+        service.configure("subnets: [{nam: web}]\n")  # O8
+        refused = install(machine, newer(package, tmp_path), check=False)
+        assert "/etc/anyipd.yaml:1:12: subnets[0].nam: " in refused.stderr
+        assert "runs on; mend the configuration" in refused.stderr
+        assert (refused.returncode, service.show("MainPID")) == (1, daemon)
+        service.configure(POLICY)
+        dpkg(machine, "--configure", "anyipd")
         wait_until(lambda: service.show("MainPID") not in {"0", daemon})
         wait_until(lambda: service.show("ActiveState") == "active")
     assert service.show("RestartUSec") == "4s"

@@ -10,9 +10,15 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from anyipd.varlink.address import NAME
 from anyipd.varlink.service import description
 from tests.lab import debian13
+from tests.lab.daemon import Daemon
+from tests.lab.dhclient import Dhclient
+from tests.lab.kea import Kea, Offer
+from tests.lab.line import NEW, OLD
 from tests.lab.namespace import wait_until
+from tests.lab.network import Uplink
 from tests.lab.publisher import GRANTED, Published
 from tests.test_varlink_server import ALICE, several_users
 
@@ -93,6 +99,37 @@ def test_monitor(published: Published) -> None:
                 assert json.loads(line)["view"]["number"] == number
         finally:
             process.kill()
+
+
+def test_monitor_through_a_renumbering(uplink: Uplink, kea: Kea, tmp_path: Path) -> None:
+    told: list[dict[str, str]] = []
+    with (
+        TemporaryDirectory(dir="/run") as folder,
+        Daemon(uplink.host, Path(folder), "subnets: [{name: web}]", forked=True) as daemon,
+    ):
+        daemon.start()
+        command = [*debian13.command("usr/bin/varlinkctl"), "call", "--more", "--json=short"]
+        process = uplink.host.popen(
+            *("timeout", "60", *command, str(daemon.runtime / NAME), "io.anyipd.Monitor", "{}"),
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout
+        kea.start(Offer(OLD, 5, 7), renew=1, rebind=3)
+        Dhclient(uplink.host, uplink.interface, tmp_path, daemon.runtime).start()
+        for line in process.stdout:
+            view = json.loads(line.lstrip("\x1e"))["view"]
+            states = {each["prefix"]: each["state"] for each in view["delegations"]}
+            bound = {each["delegation"] for each in view["subnets"] if each["state"] == "bound"}
+            assert bound == states.keys()
+            if states == {str(OLD): "granted"} and not told[1:]:
+                kea.offer(Offer(NEW), renew=100)
+            if states not in told[-1:]:
+                told.append(states)
+            if states.keys() == {str(NEW)}:
+                break
+    old, new, granted = str(OLD), str(NEW), "granted"
+    both = [{old: granted, new: granted}, {old: "superseded", new: granted}]
+    assert told == [{}, {old: granted}, *both, {new: granted}]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from anyipd import arguments
+from anyipd import arguments, policy
 from anyipd.ctl.system_files import (
     SYSTEM,
     SYSTEMD_SYSCTL,
@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
         call("systemd-tmpfiles", "--create", f"/{layout.tmpfiles.path}")
         call(SYSTEMD_SYSCTL, f"/{layout.sysctl.path}")
         call("systemctl", "daemon-reload")
+        _refuse_a_bad_policy(root / layout.config.path)
         # Where it runs already, it goes on with what is installed now; no route changes.
         call("systemctl", "try-restart", "anyipd", "anyipd-neighbour")
         print(f"Next: edit /{layout.config.path} and systemctl enable --now anyipd")
@@ -82,6 +83,15 @@ def _refuse_what_the_service_cannot_run(prefix: Path) -> None:
                 arguments.UNAVAILABLE,
                 f"anyipctl install: {what} in {place}, {reason}; right would be {instead}",
             )
+
+
+def _refuse_a_bad_policy(path: Path) -> None:
+    """End the program where a daemon of before would be gone, and the new one not start."""
+    try:
+        policy.read(path)
+    except policy.PolicyError as error:
+        todo = "anyipctl install: all is in place, and what ran runs on; mend this and install again"
+        arguments.fail(arguments.CONFIGURATION, *error.lines, todo)
 
 
 def _unreachable(place: Path) -> str | None:
