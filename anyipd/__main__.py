@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from anyipd import arguments, log, mainloop, policy, start
+from anyipd import arguments, log, mainloop, policy, signals
 from anyipd.daemon import Daemon
 from anyipd.kernel import lock
 from anyipd.kernel.confine import confine
@@ -17,7 +17,7 @@ from anyipd.varlink.listening import Listening, listen
 
 def main() -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT."""
-    start.take_signals()
+    signals.take_signals()
     options = arguments.Parser("anyipd", "Bind /64s of delegated IPv6 prefixes by AnyIP.").parse_args()
     try:
         first_policy = policy.read(options.config)

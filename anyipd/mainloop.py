@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from anyipd import start
+from anyipd import signals
 
 
 def run(program: Coroutine[Any, Any, None]) -> None:
@@ -31,7 +31,7 @@ async def _until_stopped(program: Coroutine[Any, Any, None]) -> None:
 
     loop.set_exception_handler(end)
     threading.excepthook = lambda args: loop.call_soon_threadsafe(end, loop, {"exception": args.exc_value})
-    for number in start.STOPS:
+    for number in signals.STOPS:
         loop.add_signal_handler(number, task.cancel)
     try:
         await task
@@ -40,7 +40,7 @@ async def _until_stopped(program: Coroutine[Any, Any, None]) -> None:
             raise unexpected[0] from None
         raise
     finally:
-        start.block_signals()
+        signals.block_signals()
 
 
 def must_not_end(task: asyncio.Task[None]) -> None:

@@ -67,7 +67,8 @@ ALLOWED = {
         *("anyipd.kernel.routes", "anyipd.kernel.wire"),
     ],
     "anyipd.slices": [],
-    "anyipd.mainloop": ["anyipd.start"],
+    "anyipd.mainloop": ["anyipd.signals"],
+    "anyipd.signals": [],
     "anyipd.follow": [
         *("anyipd.view", "anyipd.view_wire", "anyipd.varlink.client"),
         *("anyipd.kernel.lock", "anyipd.clock", "anyipd.mainloop"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from anyipd import arguments, log, mainloop, start
+from anyipd import arguments, log, mainloop, signals
 from anyipd.follow.views import Views
 from anyipd.kernel.confine import confine
 from anyipd.ledger_file import LedgerFile
@@ -21,7 +21,7 @@ SWITCH_INTERVAL = 0.0005
 
 def main() -> None:
     """Answer Neighbor Solicitations in the foreground until SIGTERM or SIGINT."""
-    start.take_signals()
+    signals.take_signals()
     options = arguments.Parser(
         "anyipd-neighbour",
         "Answer Neighbor Solicitations for bound subnets, on the links that the policy names.",
