@@ -27,7 +27,7 @@ if settings.get_current_profile_name() == "default":
     settings.load_profile("default")
 
 LOG_LINES = 40
-"""Of each daemon's log, shown where a test fails."""
+"""Of each log of ours, shown where a test fails."""
 
 OBSTACLE = pytest.StashKey[str]()
 
@@ -88,7 +88,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     folder = item.funcargs.get("tmp_path") if isinstance(item, pytest.Function) else None
     if report.failed and isinstance(folder, Path):
         # What fails once and elsewhere must be understood from what it printed there.
-        for log in sorted(folder.rglob("anyipd*.log")):
+        for log in sorted(folder.rglob("anyip*.log")):
             lines = log.read_text(errors="replace").splitlines()
             report.sections.append((f"{log.name}, last lines", "\n".join(lines[-LOG_LINES:])))
     return report

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Self
@@ -150,7 +151,12 @@ class Daemon:
 
     def control(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `anyipctl` with these words beside it, on the same files."""
-        return anyipctl(self.namespace.name, [*words, *self.files], check=check)
+        done = anyipctl(self.namespace.name, [*words, *self.files])
+        with self.log.with_name("anyipctl.log").open("a") as log:
+            print(time.strftime("%T"), *words, done.returncode, done.stderr, file=log)
+        if check:
+            done.check_returncode()
+        return done
 
     def status(self) -> dict[str, Any]:
         """Give what `anyipctl status --json` says."""
