@@ -76,11 +76,11 @@ class LedgerFile:
         found = {
             "boot": here.boot(),
             "records": map(_plain, ledger.records),
-            "routes": [
+            "routes": (
                 {"prefix": str(route.prefix), "metric": route.metric, "added": _finite(added)}
                 for route, added in ledger.routes.items()
-            ],
-            "fallen": [{"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen],
+            ),
+            "fallen": ({"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen),
             "carriers": [
                 {"uplink": name, **each.link._asdict(), "since": _finite(each.since)}
                 for name, each in ledger.carriers.items()
