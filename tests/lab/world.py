@@ -412,6 +412,9 @@ class World:
 
         def right() -> bool:
             nonlocal told
+            # What is in a queue yet is, for the daemon, later than what comes next.
+            if not self.is_heard():
+                return False
             told = self.look()
             if not told:
                 time.sleep(REST)
@@ -425,6 +428,12 @@ class World:
             raise AssertionError(
                 f"{told}\nexit code {ended}, its log:\n{self.daemon.log.read_text()}"
             ) from None
+
+    def is_heard(self) -> bool:
+        """Whether everybody has read all that the kernel told of routes and links."""
+        with self.host.entered():
+            sockets = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
+        return all(int(line.split()[4]) == 0 for line in sockets)
 
     def look(self) -> str:
         """Say what is wrong with the tables now, by the model at the begin or at the end of the look."""
