@@ -304,14 +304,20 @@ def wanted_routes(facts: Facts, now: float) -> list[tuple[Shown, float | None]]:
         if subnet.state == "wanted" and subnet.prefix and facts.lo_up and (subnet.prefix, 1024) not in local
     ]
     kind = facts.policy.get("unassigned", "unreachable")
+    delegated = [each for each in delegations(facts, now) if is_delegated(each)]
+    routed = [
+        prefix
+        for prefix, _, on_link in away(facts)
+        if on_link or any(prefix.subnet_of(each.prefix) for each in delegated)
+    ]
     covered = {each.prefix for each in discards(facts)}
     routes += [
         (show(kind, each.prefix, "main", 2048), None)
-        for each in delegations(facts, now)
-        if is_delegated(each)
-        and kind != "none"
+        for each in delegated
+        if kind != "none"
         and each.prefix not in covered
         and (each.prefix, 2048) not in main
+        and not any(each.prefix.subnet_of(prefix) for prefix in routed)
     ]
     return routes
 
