@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptSrcLLAddr, IPv6
 
-from anyipd.model import Prefix
+from anyipd.model import Prefix, address_text
 from tests.lab import debian
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
@@ -58,6 +58,30 @@ def drop_foreign_sources(uplink: Uplink, prefix: str) -> None:
     drop_at(uplink.isp, uplink.customer, f"ip6 saddr != {{ fe80::/10, {prefix} }}")
 
 
+def advertise(uplink: Uplink) -> None:
+    """Have the router send one Router Advertisement, which says that it is one for half an hour."""
+    mac = uplink.isp.ip_json(f"link show {uplink.customer}")[0]["address"]
+    packet = (
+        IPv6(src=ISP_LINK_LOCAL, dst=ALL_NODES, hlim=255) / ICMPv6ND_RA() / ICMPv6NDOptSrcLLAddr(lladdr=mac)
+    )
+    with uplink.isp.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(bytes(packet), (uplink.customer, ETH_P_IPV6, 0, 0, ALL_NODES_MAC))
+
+
+def connects(uplink: Uplink, prefix: Prefix) -> bool:
+    """Whether the ISP comes through to TCP port 8080 of an address there."""
+    with uplink.isp.entered():
+        sock = socket.socket(socket.AF_INET6)
+    with sock:
+        sock.settimeout(1.5)
+        sock.bind((uplink.address, 0))
+        try:
+            sock.connect((address_text(prefix.address + 5), 8080))
+        except TimeoutError:
+            return False
+    return True
+
+
 def test_h2_replies_that_leave_by_the_other_uplink(probed: Daemon, uplink: Uplink, second: Uplink) -> None:
     drop_foreign_sources(uplink, FIRST)
     drop_foreign_sources(second, SECOND)
@@ -74,6 +98,29 @@ def test_h2_replies_that_leave_by_the_other_uplink(probed: Daemon, uplink: Uplin
     assert wrong["verdict"]["next_step"] == f"ip -6 route add default from {SECOND} via fe80::1 dev uplink2"
     follow_advice(probed.namespace, wrong)
     assert second.answers(OTHER) == 8
+    probe(probed, code=0)
+
+
+def test_h2_pings_that_are_answered_where_tcp_is_not(probed: Daemon, uplink: Uplink, second: Uplink) -> None:
+    """Of default routes with one metric an Echo Reply takes that by the link which it was asked by."""
+    host = probed.namespace
+    drop_foreign_sources(uplink, FIRST)
+    drop_foreign_sources(second, SECOND)
+    host.ip("-6 route flush default")
+    advertise(uplink)
+    wait_until(lambda: host.ip("-6 route show default").count("dev") == 1)
+    advertise(second)
+    wait_until(lambda: host.ip("-6 route show default").count("dev") == 2)
+    with host.entered():
+        server = socket.create_server(("::", 8080), family=socket.AF_INET6)
+    with server:
+        assert [each.answers(web) for each, web in ((uplink, WEB), (second, OTHER))] == [8, 8]
+        assert connects(uplink, WEB)
+        assert not connects(second, OTHER)
+        found = by_delegation(probed, code=1)
+        assert [found[each]["verdict"]["good"] for each in (FIRST, SECOND)] == [True, False]
+        follow_advice(host, found[SECOND])
+        assert connects(second, OTHER)
     probe(probed, code=0)
 
 
@@ -153,16 +200,6 @@ def test_h3_replies_that_leave_by_a_vpn(probed: Daemon, uplink: Uplink, kind: st
     follow_advice(host, found)
     assert uplink.answers(WEB) == 8
     probe(probed, code=0)
-
-
-def advertise(uplink: Uplink) -> None:
-    """Have the router send one Router Advertisement, which says that it is one for half an hour."""
-    mac = uplink.isp.ip_json(f"link show {uplink.customer}")[0]["address"]
-    packet = (
-        IPv6(src=ISP_LINK_LOCAL, dst=ALL_NODES, hlim=255) / ICMPv6ND_RA() / ICMPv6NDOptSrcLLAddr(lladdr=mac)
-    )
-    with uplink.isp.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as sock:
-        sock.sendto(bytes(packet), (uplink.customer, ETH_P_IPV6, 0, 0, ALL_NODES_MAC))
 
 
 def test_h5_a_host_that_forwards_and_takes_no_advertisement(probed: Daemon, uplink: Uplink) -> None:
@@ -262,7 +299,7 @@ def test_h11_a_host_that_ignores_arp(ipv4: Daemon, uplink: Uplink, scope: str) -
         "arp_ignore=1 keeps this host from answering."
     )
     follow_advice(ipv4.namespace, found)
-    assert ping(uplink)
+    wait_until(lambda: ping(uplink))  # its router asks once a second
     probe(ipv4, IPV4, code=0)
 
 
