@@ -175,6 +175,17 @@ def test_a_static_prefix_has_the_uplinks_that_its_neighbours_name(
     assert "leave by uplink, not by uplink2" in found["verdict"]["text"]
 
 
+def test_a_static_prefix_with_a_rule_of_its_own(probed: Daemon, second: Uplink) -> None:
+    """The router that the rule leads its replies to is the one to ask."""
+    second.route(Prefix.parse(RENTED))
+    probed.namespace.ip(f"-6 route add default via fe80::1 dev {second.interface} table 100")
+    probed.namespace.ip(f"-6 rule add from {RENTED} lookup 100")
+    probed.configure(f"static: [{RENTED}]")
+    probed.reload()
+    [found] = probe(probed, RENTED, code=0)
+    assert found["around"]["uplink"] == second.interface
+
+
 VPNS = {
     "rules": [  # as wg-quick has them
         "route add default dev vpn table 51820",
