@@ -149,13 +149,17 @@ def test_only_kernel_speaks_netlink() -> None:
         "anyipd.kernel.confine",  # refuses all but the one that they open
     }
     # Importing it costs 11 MB: the way out is for a tool to find.
-    assert {name for name, tree in MODULES.items() if "pyroute2" in ast.dump(tree)} == {"anyipd.probe.uplink"}
+    assert {name for name, tree in MODULES.items() if "pyroute2" in ast.dump(tree)} == {
+        "anyipd.probe.reply",
+        "anyipd.probe.uplink",
+    }
 
 
 def test_only_the_probe_needs_scapy() -> None:
     """It takes half a second and 59 MB, which is not for a daemon."""
     assert {name for name, tree in MODULES.items() if "module='scapy" in ast.dump(tree)} == {
         "anyipd.probe",
+        "anyipd.probe.arp",
         "anyipd.probe.outside",
     }
 

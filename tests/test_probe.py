@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +14,7 @@ from tests.lab.daemon import CHECKOUT, Daemon
 from tests.lab.delegated import bound, delegate, write_lease
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import Uplink
+from tests.lab.probing import probe
 
 DELEGATED = "2001:db8:100::/60"
 WEB = "2001:db8:100:3::/64"
@@ -33,13 +32,6 @@ def probed(daemon: Daemon, uplink: Uplink) -> Daemon:
     write_lease(daemon.runtime, prefix=DELEGATED)
     daemon.start()
     return daemon
-
-
-def probe(daemon: Daemon, *words: str, code: int) -> list[dict[str, Any]]:
-    done = daemon.control("probe", "--json", *words, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    probes: list[dict[str, Any]] = json.loads(done.stdout)
-    return probes
 
 
 def refused(daemon: Daemon, *words: str, code: int = 1) -> str:
@@ -172,15 +164,19 @@ def test_a_host_that_keeps_silent(probed: Daemon) -> None:
 
 
 def test_nobody_outside_to_ask(daemon: Daemon) -> None:
-    delegate(daemon.namespace, DELEGATED)
-    daemon.namespace.sysctl("net.ipv6.ip_nonlocal_bind", 1)
+    host = daemon.namespace
+    delegate(host, DELEGATED)
+    host.sysctl("net.ipv6.ip_nonlocal_bind", 1)
     daemon.configure(f"{POLICY[:-1]}]\nstatic: [192.0.2.0/24]")
     daemon.start()
-    found = {each["name"]: each["around"]["unasked"] for each in probe(daemon, code=0)}
-    assert found == {
+    probes = probe(daemon, code=1)
+    assert {each["name"]: each["around"]["unasked"] for each in probes} == {
         "192.0.2.0/24": "that is done for IPv6 alone",
         "some-0": "there is no default route",
         "web": "there is no default route",
+    }
+    assert {each["verdict"]["text"] for each in probes} == {
+        "Replies do not leave this host: there is no default route."
     }
 
 

@@ -6,9 +6,11 @@ import argparse
 import json
 import re
 import secrets
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 from anyipd import arguments
 from anyipd.ctl.look import look
@@ -17,12 +19,14 @@ from anyipd.ctl.table import print_table
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
 from anyipd.printable import printable
-from anyipd.probe import here
+from anyipd.probe import advertisements, here
+from anyipd.probe.reply import replies
 from anyipd.probe.uplink import NoUplinkError, Uplink, find
-from anyipd.probe.verdict import Circumstances, Finding, Verdict, verdict
+from anyipd.probe.verdict import Circumstances, Finding, Reply, Verdict, verdict
 from anyipd.view import View
 
 try:
+    from anyipd.probe import arp
     from anyipd.probe.outside import Outside, ask
 except UnicodeDecodeError:  # scapy reads the names of all links when it is imported
     arguments.fail(
@@ -31,7 +35,7 @@ except UnicodeDecodeError:  # scapy reads the names of all links when it is impo
     )
 
 _FAILED = 1
-_HEAD = ("ADDRESS", "HERE", "FROM OUTSIDE", "BIND", "TCP")
+_HEAD = ("ADDRESS", "HERE", "FROM OUTSIDE", "BIND", "TCP", "REPLIES LEAVE BY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     seen = look(options)
     probes = []
     for each in _chosen(seen, options.target):
-        probes.append(_probe(each, options))
+        probes.append(_probe(each, seen, options))
         if not options.json:
             _print(probes[-1], each)
     if options.json:
@@ -102,7 +106,7 @@ def _holding(subnets: Iterable[Subnets], wanted: Prefix) -> list[Subnets]:
     return found
 
 
-def _probe(subnets: Subnets, options: argparse.Namespace) -> Probe:
+def _probe(subnets: Subnets, seen: View, options: argparse.Namespace) -> Probe:
     assert subnets.first
     name = subnets.subnet_name(0)
     prefix = subnets.first if subnets.count == 1 else subnets.delegation or subnets.first
@@ -112,27 +116,26 @@ def _probe(subnets: Subnets, options: argparse.Namespace) -> Probe:
         echoes = here.echoes(list(pairs))
     except PermissionError:
         arguments.fail(arguments.NO_PERMISSION, "anyipctl probe: may send no Echo Requests: run it as root")
-    around = Circumstances(str(prefix), port=options.tcp)
-    outside = Outside()
-    try:
-        way = _way(subnets)
-        around = replace(around, uplink=printable(way.name), router=way.router)
-        # What a router refuses it says to the source: that should be one which it can reach.
-        sources = dict.fromkeys(pairs, way.address) if way.address else pairs
-        outside = ask(way, sources, lambda arrived: _show(f"{name}: {arrived} of {len(pairs)} came in"))
-    except NoUplinkError as error:
-        around = replace(around, unasked=str(error))
-    except PermissionError:
-        around = replace(around, unasked="that takes CAP_NET_RAW; run it as root")
+    back, uplinks = replies(pairs), _uplinks(subnets, seen)
+    ignoring = advertisements.ignored(uplinks) if prefix.width == 128 else ()  # noqa: PLR2004  the width of IPv6
+    around = Circumstances(
+        str(prefix),
+        delegation=str(subnets.delegation) if subnets.delegation else None,
+        uplinks=tuple(map(printable, uplinks)),
+        ignores_advertisements=tuple(map(printable, ignoring)),
+        port=options.tcp,
+    )
+    around, outside = _ask_outside(around, uplinks, back, pairs, name)
     findings = [
         Finding(
             address,
             echo=echoes.get(address),
             bind_error=here.bind_error(address),
             tcp=here.tcp(address, options.tcp) if options.tcp else None,
+            reply=_printable_reply(back.get(address)),
             arrived=outside.arrived.get(address),
             solicited=address in outside.solicited,
-            advertised=address in outside.advertised,
+            advertised=outside.advertised.get(address),
             owner=outside.owners.get(address),
             error=outside.errors.get(address),
         )
@@ -163,14 +166,58 @@ def _pick(subnets: Subnets, options: argparse.Namespace) -> dict[str, str]:
     return {text(each): text(each + 1 + secrets.randbelow(max(size - 1, 1))) for each in chosen}
 
 
-def _way(subnets: Subnets) -> Uplink:
-    assert subnets.first
-    if subnets.first.width != 128:  # noqa: PLR2004  the width of IPv6
-        raise NoUplinkError("that is done for IPv6 alone")
-    way = find(subnets.uplink)
-    if not way.address and subnets.count * subnets.first.size == 1:
+def _uplinks(subnets: Subnets, seen: View) -> tuple[str, ...]:
+    """Name the links by which packets come in, as far as anybody told: none for most static prefixes."""
+    if subnets.delegation:
+        told = (each.uplinks for each in seen.delegations if each.prefix == subnets.delegation)
+        names = [subnets.uplink, *sorted(filter(None, chain.from_iterable(told)))]
+    else:
+        static = (each.neighbours for each in seen.policy.static if each.prefix == subnets.first)
+        names = [*chain.from_iterable(static)]
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _ask_outside(
+    around: Circumstances,
+    uplinks: Sequence[str],
+    back: Mapping[str, Reply],
+    pairs: Mapping[str, str],
+    name: str,
+) -> tuple[Circumstances, Outside]:
+    """Ask the router, by the way that replies leave if that is an uplink of the prefix."""
+    source = next(iter(pairs))
+    leaves = back[source].links if source in back else ()
+    if here.family(source) == socket.AF_INET:
+        ignored = arp.ignore(leaves[0]) if leaves else 0
+        around = replace(around, unasked="that is done for IPv6 alone", arp_ignore=ignored)
+        if not ignored:
+            return around, Outside()
+    try:
+        way = find(next((each for each in (*leaves, *uplinks) if each in uplinks), None), source)
+        around = replace(around, uplink=printable(way.name), router=way.router, is_silent=way.is_silent)
+        return around, _ask_router(way, pairs, name)
+    except NoUplinkError as error:
+        return replace(around, unasked=str(error)), Outside()
+    except PermissionError:
+        return replace(around, unasked="that takes CAP_NET_RAW; run it as root"), Outside()
+
+
+def _ask_router(way: Uplink, pairs: Mapping[str, str], name: str) -> Outside:
+    """Raise NoUplinkError or PermissionError where that cannot be done."""
+    if way.is_silent:
+        raise NoUplinkError(f"the router {way.router} does not answer on the link")
+    source, other = next(iter(pairs.items()))
+    if here.family(source) == socket.AF_INET:
+        return Outside(solicited=arp.asked_for(way, pairs))
+    if not way.address and source == other:
         raise NoUplinkError("neither subnet nor uplink has another address to ask from")
-    return way
+    # What a router refuses it says to the source: that should be one which it can reach.
+    sources = dict.fromkeys(pairs, way.address) if way.address else pairs
+    return ask(way, sources, lambda arrived: _show(f"{name}: {arrived} of {len(pairs)} came in"))
+
+
+def _printable_reply(reply: Reply | None) -> Reply | None:
+    return replace(reply, links=tuple(map(printable, reply.links))) if reply else None
 
 
 def _show(text: str) -> None:
@@ -191,6 +238,7 @@ def _print(probe: Probe, subnets: Subnets) -> None:
                 "" if around.unasked else each.error or _milliseconds(each.arrived),
                 each.bind_error or "works",
                 each.tcp or "",
+                (" ".join(each.reply.links) or "nothing") if each.reply else "",
             )
             for each in findings
         ],

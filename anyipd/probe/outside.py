@@ -58,14 +58,14 @@ _UNREACHABLE = {
 class Outside:
     """What came of it, by address.
 
-    `arrived` are seconds; `solicited` are addresses that a router asked for on the link, and
-    `advertised` those for which this host answered it; `owners` are link-layer addresses of other
-    nodes that say an address is theirs; `errors` what routers said, and which.
+    `arrived` are seconds; `solicited` are addresses that a router asked for on the link, and `advertised`
+    those for which this host answered it, by the address that the answer came from; `owners` are link-layer
+    addresses of other nodes that say an address is theirs; `errors` what routers said, and which.
     """
 
     arrived: dict[str, float] = field(default_factory=dict)
     solicited: set[str] = field(default_factory=set)
-    advertised: set[str] = field(default_factory=set)
+    advertised: dict[str, str] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -126,8 +126,8 @@ class _Asking:
                     self._sort(IPv6(packet), link_layer.hex(":"))
 
     def _sort_outgoing(self, packet: IPv6) -> None:
-        if ICMPv6ND_NA in packet:
-            self.found.advertised |= {packet[ICMPv6ND_NA].tgt} & self._sent.keys()
+        if ICMPv6ND_NA in packet and packet[ICMPv6ND_NA].tgt in self._sent:
+            self.found.advertised[packet[ICMPv6ND_NA].tgt] = packet.src
 
     def _sort(self, packet: IPv6, link_layer: str) -> None:
         if ICMPv6ND_NS in packet:
