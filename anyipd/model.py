@@ -129,18 +129,23 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A prefix that is in use on this host for something else; `holder` says for what."""
+    """A prefix that is in use on this host for something else; `holder` says for what.
+
+    `table` is that of the route which says so, where that is not main.
+    """
 
     prefix: Prefix
     holder: str
+    table: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Covering:
-    """A route by `link` to more than a delegated prefix, which lies inside of it."""
+    """A route by `link` around a delegated prefix; `table` where that is not main."""
 
     prefix: Prefix
     link: str
+    table: int | None = None
 
 
 class DelegationState(Enum):

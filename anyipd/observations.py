@@ -105,7 +105,7 @@ class Observations:
                 known = self._routed.lose_link(news.interface)
             else:
                 route, came = news
-                known = route.table != wire.TABLE_MAIN or self._routed.hear(route, came=came)
+                known = self._routed.hear(route, came=came)
                 if self._discards.hear(route, protocols, came=came):
                     place = Discard(route.prefix, route.metric)
                     if place in self._discards.standing:
@@ -114,7 +114,8 @@ class Observations:
                         self.ledger.route_removed(place)
                     # Where their directory is not watched yet, nothing else tells of lease files.
                     stale |= Stale.LEASES
-                if route.metric == DISCARD_METRIC:  # in the place of one of ours
+                # In the place of one of ours.
+                if route.table == wire.TABLE_MAIN and route.metric == DISCARD_METRIC:
                     stale |= Stale.PRESENT
             if not known:
                 stale |= Stale.ROUTES

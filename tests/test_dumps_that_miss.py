@@ -1,4 +1,4 @@
-"""Dumps of table main miss routes that are there, when others go meanwhile: seen with a real kernel."""
+"""Dumps of a table miss routes that are there, when others go meanwhile: seen with a real kernel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from anyipd.kernel import wire
 from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
 from anyipd.model import Prefix
@@ -23,18 +24,16 @@ DELEGATED = Prefix.parse("2001:db8:ffff::/48")
 FOREIGN = subnets(str(DELEGATED), 20)
 CROWD, GO = 1000, 800
 """Routes before those in a dump, which comes in parts of some 200; and those of them that go meanwhile."""
+MAIN, OTHER = 254, 77
 
 
 class Table:
-    """A table main with somebody's routes inside DELEGATED, and many before them."""
+    """A table with somebody's routes inside DELEGATED, and many before them."""
 
-    def __init__(self, host: Namespace, folder: Path) -> None:
-        self.host, self._folder = host, folder
-        host.ip("link add one type veth peer name two")
-        host.ip("link set one up")
-        host.ip("link set two up")
-        self.crowd("add", CROWD)
-        self.batch(f"route add {each} dev one proto static" for each in FOREIGN)
+    def __init__(self, host: Namespace, folder: Path, number: int, crowd: int = CROWD) -> None:
+        self.host, self._folder, self.number = host, folder, number
+        self.crowd("add", crowd)
+        self.batch(f"route add {self.to(each)}" for each in FOREIGN)
         with host.entered():
             self.routes = Routes()
 
@@ -43,34 +42,38 @@ class Table:
         file.write_text("\n".join(commands))
         self.host.run("ip", "-6", "-batch", file)
 
-    def crowd(self, verb: str, count: int = GO) -> None:
-        self.batch(f"route {verb} 2001:db8:0:{n:x}::/64 dev one proto static" for n in range(count))
+    def to(self, prefix: str) -> str:
+        """Name somebody's route to a prefix."""
+        return f"{prefix} dev one proto static table {self.number}"
 
-    def crowd_out(self) -> None:
+    def crowd(self, verb: str, count: int = GO) -> None:
+        self.batch(f"route {verb} {self.to(f'2001:db8:0:{n:x}::/64')}" for n in range(count))
+
+    def crowd_out(self, count: int = GO) -> None:
         """Have many go and one come, for which the kernel begins anew: it skips as many nodes as it saw."""
-        self.crowd("delete")
+        self.crowd("delete", count)
         self.crowd("add", 1)
 
     def look(self, routed: Routed) -> None:
         with self.host.entered():  # names of links are the thread's
             at_once(routed.look(self.routes, [DELEGATED]))
 
-    def crowd_back(self) -> None:
+    def crowd_back(self, count: int = GO) -> None:
         self.crowd("delete", 1)
-        self.crowd("add")
+        self.crowd("add", count)
 
-    def look_and_miss(self, routed: Routed) -> None:
+    def look_and_miss(self, routed: Routed, count: int = GO) -> None:
         """Look; the first dump passes over what is there as over what has gone."""
         with self.host.entered():
             for number, _ in enumerate(routed.look(self.routes, [DELEGATED])):
                 if number == 0:
-                    self.crowd_out()
-        self.crowd_back()
+                    self.crowd_out(count)
+        self.crowd_back(count)
 
     def dump(self) -> set[str]:
         """Dump the table as `look_and_miss` has it, and give which of FOREIGN are in it."""
         found = b""
-        for number, chunk in enumerate(self.routes.dump(254)):
+        for number, chunk in enumerate(self.routes.dump(self.number)):
             if number == 0:
                 self.crowd_out()
             found += chunk
@@ -83,8 +86,16 @@ def assigned(routed: Routed) -> set[str]:
 
 
 @pytest.fixture
-def table(host: Namespace, tmp_path: Path) -> Iterator[Table]:
-    made = Table(host, tmp_path)
+def linked(host: Namespace) -> Namespace:
+    host.ip("link add one type veth peer name two")
+    host.ip("link set one up")
+    host.ip("link set two up")
+    return host
+
+
+@pytest.fixture(params=[MAIN, OTHER])
+def table(linked: Namespace, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Table]:
+    made = Table(linked, tmp_path, request.param)
     with closing(made.routes):
         yield made
 
@@ -124,7 +135,7 @@ def test_what_is_known_stays_however_often_it_is_missed(table: Table) -> None:
 def test_what_two_credible_dumps_in_a_row_lack_is_gone(table: Table) -> None:
     routed, gone = Routed(), min(FOREIGN)
     table.look(routed)
-    table.host.ip(f"-6 route delete {gone}")
+    table.host.ip(f"-6 route delete {table.to(gone)}")
     table.look(routed)
     assert (assigned(routed), routed.in_doubt) == (FOREIGN, True)
     table.look_and_miss(routed)  # says nothing, for or against
@@ -136,9 +147,9 @@ def test_what_comes_back_between_two_looks_is_in_no_doubt(table: Table) -> None:
     routed, flapping = Routed(), min(FOREIGN)
     table.look(routed)
     for _ in range(3):
-        table.host.ip(f"-6 route delete {flapping}")
+        table.host.ip(f"-6 route delete {table.to(flapping)}")
         table.look(routed)
-        table.host.ip(f"-6 route add {flapping} dev one proto static")
+        table.host.ip(f"-6 route add {table.to(flapping)}")
         table.look(routed)
         assert (assigned(routed), routed.in_doubt) == (FOREIGN, False)
 
@@ -157,15 +168,33 @@ def test_removals_are_counted(table: Table) -> None:
     with table.host.entered(), closing(Removals()) as removals:
         table.crowd("delete", 7)
         table.crowd("add", 7)
-        table.host.ip("-6 route add 2001:db8:7::/64 dev one table 77")
-        table.host.ip("-6 route delete 2001:db8:7::/64 dev one table 77")
-        assert removals.count() == 7
-        assert removals.count() == 0
+        for other in (51820, "local"):
+            table.host.ip(f"-6 route add 2001:db8:7::/64 dev one table {other}")
+            table.host.ip(f"-6 route delete 2001:db8:7::/64 dev one table {other}")
+        assert removals.count() == {table.number: 7, 51820: 1}
+        assert removals.count() == {}
         for _ in range(10):
             table.crowd("delete")
             table.crowd("add")
         assert removals.count() is None
-        assert removals.count() == 0
+        assert removals.count() == {}
+
+
+def test_what_is_read_of_other_tables_makes_no_dump_credible(linked: Namespace, tmp_path: Path) -> None:
+    """Five that go are much for a small table, and next to nothing for a large one that is read with it."""
+    large, routed = Table(linked, tmp_path, MAIN, 9000), Routed()
+    with closing(large.routes):
+        _, parts = ([len(list(wire.messages(each))) for each in large.routes.dump(MAIN)] for _ in range(2))
+        # While the first part of a dump is read the kernel has the second one ready: FOREIGN is the third.
+        small = Table(linked, tmp_path, OTHER, sum(parts[:2]))
+        with closing(small.routes):
+            small.look(routed)
+            everything = routed.assigned
+            for _ in range(3):
+                small.look_and_miss(routed, 5)
+                assert (routed.in_doubt, routed.assigned) == (True, everything)
+            small.look(routed)
+            assert (routed.in_doubt, routed.assigned) == (False, everything)
 
 
 def test_routes_that_flap_without_pause_make_nobody_bind_what_is_routed_elsewhere(
@@ -175,12 +204,12 @@ def test_routes_that_flap_without_pause_make_nobody_bind_what_is_routed_elsewher
     flap = tmp_path / "flap"
     flap.write_text(
         "".join(
-            f"route {verb} 2001:db8:0:{n:x}::/64 dev one proto static\n"
+            f"route {verb} {table.to(f'2001:db8:0:{n:x}::/64')}\n"
             for verb in ("delete", "add")
             for n in range(GO)
         )
     )
-    table.batch(f"route add 2001:db8:8000:{n:x}::/64 dev one proto static" for n in range(3000))
+    table.batch(f"route add {table.to(f'2001:db8:8000:{n:x}::/64')}" for n in range(3000))
     delegate(table.host, "2001:db8:8000::/48")
     daemon.configure("subnets: [{name: some, count: 3001, id: 0}]")
     daemon.start()
@@ -202,6 +231,6 @@ def test_a_route_whose_end_was_not_heard_of_is_looked_for_twice(daemon: Daemon, 
     daemon.running.send_signal(signal.SIGSTOP)
     for verb in ("add", "delete"):
         table.batch(f"route {verb} 2001:db8:ffff:1000::{n:x} dev lo proto static" for n in range(20_000))
-    table.host.ip(f"-6 route delete {min(FOREIGN)}")
+    table.host.ip(f"-6 route delete {table.to(min(FOREIGN))}")
     daemon.running.send_signal(signal.SIGCONT)
     wait_until(lambda: bound(table.host) == {min(FOREIGN)})

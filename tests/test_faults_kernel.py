@@ -205,6 +205,28 @@ def test_foreign_routes_in_all_our_places_are_never_touched(running: Daemon, tmp
 
 
 @pytest.mark.long
+def test_a_crowd_of_foreign_routes_in_a_table_of_its_own(running: Daemon, tmp_path: Path) -> None:
+    host = running.namespace
+    link(host)
+    link(host, "tun0")
+    host.ip("-6 rule add pref 5270 lookup 52")
+    crowd = (f"route add 2001:{n >> 16:x}:{n & 0xFFFF:x}::/64 dev uplink table 52" for n in range(100_000))
+    batch(host, tmp_path / "crowd", crowd)
+    host.ip("-6 route add 2001:db8:c000::/36 dev tun0 table 52")
+    wanted = WANTED | subnets("2001:db8:b::/48", 16)
+    for delegated in ("2001:db8:c000::/48", "2001:db8:b::/48"):
+        delegate(host, delegated)
+    wait_until(lambda: bound(host) == wanted, 30)
+    running.wait_for("2001:db8:c000::/36 is routed to tun0 in table 52")
+    running.kill()
+    running.start()
+    assert bound(host) == wanted
+    running.wait_for("2001:db8:c000::/36 is routed to tun0 in table 52")
+    host.ip("-6 route delete 2001:db8:c000::/36 table 52")
+    wait_until(lambda: bound(host) == wanted | subnets("2001:db8:c000::/48", 16))
+
+
+@pytest.mark.long
 def test_a_million_foreign_routes(running: Daemon, tmp_path: Path) -> None:
     host = running.namespace
     link(host)

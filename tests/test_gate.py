@@ -84,6 +84,22 @@ def test_what_is_behind_somebody_else_stays_there(
     assert found.state is (REFUSED if reason else GRANTED)
 
 
+def test_of_what_is_routed_by_another_table_the_reason_names_it() -> None:
+    delegation = Delegation(HELD, "dhclient", GRANTED, "eth0", uplinks=frozenset({"eth0"}))
+    host = Host(covering=[Covering(Prefix.parse("2001:db8::/32"), "tun0", 52)])
+    [found] = gate_by_host([delegation], Policy(), host, [])
+    assert found.reason == "2001:db8::/32 is routed to tun0 in table 52, and this is a part of it"
+
+
+def test_a_nameserver_may_not_be_reached_by_another_table() -> None:
+    """It may be for packets from some addresses alone."""
+    host = Host(nameservers=[SERVER.address])
+    used = [Assigned(SERVER, "routed to lan0 in table 52", 52)]
+    delegation = Delegation(HELD, "dhclient", GRANTED, "eth0", uplinks=frozenset({"eth0"}))
+    [found] = gate_by_host([delegation], Policy(), host, used)
+    assert found.state is REFUSED
+
+
 @pytest.mark.parametrize(
     ("assigned", "unassigned", "state"),
     [

@@ -55,6 +55,99 @@ def test_a_prefix_behind_a_vpn_is_left_to_it(daemon: Daemon, vpn: Namespace, fir
     assert reason(daemon) is None
 
 
+RULES = {
+    52: [  # Tailscale's
+        "pref 5210 fwmark 0x80000/0xff0000 lookup main",
+        "pref 5250 fwmark 0x80000/0xff0000 unreachable",
+        "pref 5270 lookup 52",
+    ],
+    51820: ["pref 32765 not fwmark 0xca6c lookup 51820"],  # wg-quick's
+    220: ["pref 220 lookup 220"],  # strongSwan's
+    77: [],  # somebody's whose rule comes later
+}
+"""Tables that VPNs have their routes in, and the rules that look these up."""
+
+
+@pytest.mark.parametrize("table", RULES)
+@pytest.mark.parametrize("first", ["route", "lease"])
+def test_a_vpn_may_have_a_table_of_its_own(daemon: Daemon, vpn: Namespace, first: str, table: int) -> None:
+    for rule in RULES[table]:
+        vpn.ip(f"-6 rule add {rule}")
+    route = f"{AROUND} dev tun0 proto static table {table}"
+    if first == "route":
+        vpn.ip(f"-6 route add {route}")
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    if first == "lease":
+        assert (bound(vpn), discarded(vpn)) == (BOUND, True)
+        vpn.ip(f"-6 route add {route}")
+        wait_until(lambda: not bound(vpn))
+    wait_until(lambda: not discarded(vpn))
+    assert bound(vpn) == set()
+    assert reason(daemon) == f"{AROUND} is routed to tun0 in table {table}, and this is a part of it"
+    if RULES[table]:
+        assert "dev tun0" in vpn.ip("-6 route get 2001:db8:100::7")
+    daemon.reload()
+    assert (bound(vpn), discarded(vpn)) == (set(), False)
+    vpn.ip(f"-6 route delete {route}")
+    wait_until(lambda: bound(vpn) == BOUND and discarded(vpn))
+    assert reason(daemon) is None
+
+
+@pytest.mark.parametrize(
+    ("route", "free"),
+    [
+        (PREFIX, set()),
+        ("2001:db8:100::/63", {"2001:db8:100:2::/64"}),
+        ("2001:db8:100::7/128", {"2001:db8:100:1::/64"}),
+    ],
+    ids=["the same", "inside", "a host"],
+)
+@pytest.mark.parametrize("first", ["route", "lease"])
+def test_what_a_vpn_has_of_a_delegated_prefix_is_not_bound(
+    daemon: Daemon, vpn: Namespace, first: str, route: str, free: set[str]
+) -> None:
+    """Else a server would delegate just that, or a little more."""
+    vpn.ip("-6 rule add pref 5270 lookup 52")
+    if first == "route":
+        vpn.ip(f"-6 route add {route} dev tun0 table 52")
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    if first == "lease":
+        assert bound(vpn) == BOUND
+        vpn.ip(f"-6 route add {route} dev tun0 table 52")
+    wait_until(lambda: bound(vpn) == free)
+    wait_until(lambda: discarded(vpn) == bool(free))
+    assert "dev tun0" in vpn.ip("-6 route get 2001:db8:100::7")
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        ["default via fe80::1 dev uplink", f"{AROUND} via fe80::1 dev uplink"],  # the uplink's own table
+        ["default via fe80::1 dev tun0"],  # another uplink's
+        ["::/0 dev tun0", "2000::/3 dev tun0 metric 7"],  # a VPN for everything
+        ["unreachable 2001:db8::/32", "throw 2001:db8:100::/48"],
+        ["2001:db8:200::/48 dev tun0"],  # a VPN for something else
+    ],
+)
+def test_what_other_tables_have_is_mostly_no_vpn(daemon: Daemon, vpn: Namespace, routes: list[str]) -> None:
+    write_lease(daemon.runtime, uplink="uplink")
+    daemon.start()
+    for rule in ("from 2001:db8:100::/60 lookup 101", "not fwmark 0xca6c lookup 51820"):
+        vpn.ip(f"-6 rule add {rule}")
+    for route in routes:
+        for table in (101, 51820):
+            vpn.ip(f"-6 route add {route} table {table}")
+    # What comes behind them is heard behind them.
+    vpn.ip("-6 route add 2001:db8:100::/64 dev tun0 table 101")
+    wait_until(lambda: bound(vpn) == {"2001:db8:100:1::/64"})
+    vpn.ip("-6 route delete 2001:db8:100::/64 dev tun0 table 101")
+    daemon.reload()
+    assert (bound(vpn), discarded(vpn)) == ({"2001:db8:100:1::/64"}, True)
+    assert "refused" not in daemon.log.read_text()
+
+
 def test_a_route_by_the_uplink_itself_is_no_vpn(daemon: Daemon, vpn: Namespace) -> None:
     write_lease(daemon.runtime, uplink="uplink")
     daemon.start()

@@ -12,7 +12,7 @@ import pytest
 from anyipd import policy
 from anyipd.decide.ledger import Ledger
 from anyipd.kernel.monitor import Hint, Stale
-from anyipd.model import Assigned, Discard, Prefix
+from anyipd.model import Assigned, Covering, Discard, Prefix
 from anyipd.observations import Observations
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed
@@ -38,6 +38,7 @@ HOPS = [
     "nexthop via fe80::7 dev one nexthop via fe80::9 dev two",
     "dev lo",
 ]
+TABLES = ["main", "main", "77", "51820"]
 PROTOCOLS = ["static", "ra", "kernel", "bird", "redirect"]
 LINKS = ["one", "two"]
 
@@ -61,7 +62,7 @@ class Listener:
         self.hear(Hint(Stale.ALL))
 
     def hear(self, hint: Hint) -> None:
-        """Do what the daemon does with a hint, as far as table main goes."""
+        """Do what the daemon does with a hint, as far as other people's routes go."""
         stale = self.seen_so_far.hear(hint)
         with self.host.entered():  # names of links are the thread's
             if Stale.DISCARDS in stale:
@@ -70,18 +71,19 @@ class Listener:
                 self.looks += 1
                 at_once(self.seen_so_far.look_at_routes(DELEGATED))
 
-    def seen(self) -> tuple[set[Assigned], set[Discard]]:
+    def seen(self) -> tuple[set[Assigned | Covering], set[Discard]]:
         """Look at all of it, with fresh eyes."""
         with self.host.entered():
             routed, discards = Routed(), Discards()
             at_once(routed.look(self.routes, DELEGATED))
             discards.look(self.routes, [DHCP])
-        return routed.assigned, discards.standing
+        return routed.assigned | routed.covering, discards.standing
 
-    def heard(self) -> tuple[set[Assigned], set[Discard]]:
+    def heard(self) -> tuple[set[Assigned | Covering], set[Discard]]:
         with self.host.entered():
             self.hear(self.monitor.read())
-        return self.seen_so_far._routed.assigned, self.seen_so_far._discards.standing  # noqa: SLF001  what a decision is made of
+        routed, discards = self.seen_so_far._routed, self.seen_so_far._discards  # noqa: SLF001  what a decision is made of
+        return routed.assigned | routed.covering, discards.standing
 
 
 @pytest.fixture
@@ -98,11 +100,13 @@ def change(chance: random.Random) -> str:
     if chance.random() < 0.3:
         prefix, metric = chance.choice(["2001:db8::/56", "2001:db8:ff00::/60"]), chance.choice([7, 1024])
         verb, protocol = chance.choice(["add", "replace", "delete"]), chance.choice(["dhcp", "static"])
-        return f"-6 route {verb} unreachable {prefix} proto {protocol} metric {metric}"
+        table = chance.choice(TABLES)
+        return f"-6 route {verb} unreachable {prefix} proto {protocol} metric {metric} table {table}"
     verb = chance.choice(["add", "add", "append", "replace", "delete", "delete"])
     hop = chance.choice(HOPS) if verb != "delete" or chance.random() < 0.7 else ""
     protocol = f"proto {chance.choice(PROTOCOLS)}" if verb != "delete" else ""
-    return f"-6 route {verb} {chance.choice(DESTINATIONS)} {protocol} metric {chance.choice([7, 1024])} {hop}"
+    where = f"metric {chance.choice([7, 1024])} table {chance.choice(TABLES)}"
+    return f"-6 route {verb} {chance.choice(DESTINATIONS)} {protocol} {where} {hop}"
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -126,15 +130,17 @@ def test_single_routes_take_no_look(listener: Listener) -> None:
     assert listener.looks == before
 
 
+def holders(listener: Listener) -> list[str]:
+    return [each.holder for each in listener.heard()[0] if isinstance(each, Assigned)]
+
+
 def test_what_is_left_of_several_next_hops_takes_one(listener: Listener) -> None:
     listener.host.ip("-6 route add 2001:db8:0:1::/64 proto static via fe80::7 dev one")
     listener.host.ip("-6 route append 2001:db8:0:1::/64 proto static via fe80::9 dev two")
-    (routed,) = listener.heard()[0]
-    assert routed.holder == "routed to several links"
+    assert holders(listener) == ["routed to several links"]
     before = listener.looks
     listener.host.ip("-6 route delete 2001:db8:0:1::/64 proto static via fe80::7 dev one")
-    (routed,) = listener.heard()[0]
-    assert routed.holder == "routed to two"
+    assert holders(listener) == ["routed to two"]
     assert listener.looks == before + 1
 
 

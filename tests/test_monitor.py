@@ -69,13 +69,20 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         ("route add unreachable 2001:db8:77::/48 proto static", NOTHING),
         ("route add unreachable 2001:db8::/56 proto static", DISCARD),  # it may replace a client's
         ("route add unreachable 2001:db8:77::/48 proto dhcp table 77", NOTHING),
+        ("route add unreachable 2001:db8:77::/48 proto dhcp table 150", DISCARD),
+        ("route add unreachable 2001:db8:77::/48 proto static table 150", NOTHING),
         # what is assigned
         ("route add 2001:db8:0:1::/64 dev one proto static", ROUTE),
         ("route add 2001:db8:0:ff::/64 via fe80::9 dev one", ROUTE),
         ("route add 2001:db8:0:1::/64 dev one proto dhcp", ROUTE),
         ("route add 2001:db8:ff12::/48 dev one", ROUTE),
         ("route add 2001:db8:0:1::1 dev one", ROUTE),
-        ("route add 2001:db8:0:1::/64 dev one proto static table 77", NOTHING),
+        ("route add 2001:db8:0:1::/64 dev one proto static table 77", ROUTE),
+        ("route add 2001:db8:0:1::/64 dev one proto static table 150", ROUTE),
+        ("route add 2001:db8:0:1::/64 dev one proto 150 table 51820", ROUTE),
+        ("route add unreachable 2001:db8:0:1::/64 proto static table 77", DISCARD),  # it may replace one
+        ("route add 2001:db8:77::/64 dev one proto static table 77", NOTHING),
+        ("route add 2001:db8:77::/64 dev one proto static table 150", NOTHING),
         ("route add 2001:db8:0:100::/64 dev one", NOTHING),
         ("route add 2001:db8:77::/64 dev one proto static", NOTHING),
         ("route add 2001:db8:77::/64 dev one proto dhcp", NOTHING),
@@ -83,13 +90,17 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         # around a delegated prefix, or it may be
         ("route add 2001:db8:fe00::/39 dev one proto static", ROUTE),
         ("route add 2001:db8:ee00::/39 via fe80::9 dev one proto static", ROUTE),
+        ("route add 2001:db8:ee00::/39 via fe80::9 dev one table 77", ROUTE),
         ("route add 2001:db9::/39 dev one proto static", NOTHING),
+        ("route add 2001:db9::/39 dev one proto static table 77", NOTHING),
         ("route add 2001:db8:ee00::/56 dev one proto static", NOTHING),
         ("route add default via fe80::9 dev one", NOTHING),
         # on-link, also where it covers a delegated prefix
         ("route add 2001:db8::/32 dev one proto ra", ROUTE),
         ("route add 2001::/16 dev one proto kernel", ROUTE),
         ("route add default via fe80::9 dev one proto ra", ROUTE),
+        ("route add 2001:db8::/32 dev one proto ra table 77", ROUTE),
+        ("route add default via fe80::9 dev one proto dhcp table 77", NOTHING),
         ("addr add 2001:db8:0:1::1/64 dev one", Hint(Stale.ADDRESSES | Stale.PRESENT, news=[KERNEL_ROUTE])),
         ("addr add 2001:db8:77::1/64 dev one", Hint(Stale.ADDRESSES, news=[KERNEL_ROUTE])),
         ("addr add 2001:db8:77::1/128 dev lo", Hint(Stale.ADDRESSES, news=[KERNEL_ROUTE])),
@@ -305,9 +316,13 @@ def test_lost_events_make_all_stale(host: Namespace, monitor: Monitor) -> None:
     assert heard(monitor.read()) == ROUTE
 
 
-def test_a_flood_of_other_peoples_routes_is_not_even_queued(host: Namespace, monitor: Monitor) -> None:
+@pytest.mark.parametrize("table", ["main", "77"])
+def test_a_flood_of_other_peoples_routes_is_not_even_queued(
+    host: Namespace, monitor: Monitor, table: str
+) -> None:
+    rest = f"dev one proto bird table {table}"
     lines = "".join(
-        f"route {what} {address_text((0x20010DB87700 << 80) + (i << 64))}/64 dev one proto bird\n"
+        f"route {what} {address_text((0x20010DB87700 << 80) + (i << 64))}/64 {rest}\n"
         for what in ("add", "del")
         for i in range(20_000)
     )

@@ -86,7 +86,19 @@ ON_ONE, ON_TWO = "on-link at one", "on-link at two"
         ("route add 2001:db8:0:100::/64 dev one", set()),
         ("route add unreachable 2001:db8:0:1::/64", set()),
         ("route add local 2001:db8:0:1::/64 dev one table main", set()),
-        ("route add 2001:db8:0:1::/64 dev one table 77", set()),
+        (
+            "route add 2001:db8:0:1::/64 dev one table 77",
+            {("2001:db8:0:1::/64", "routed to one in table 77")},
+        ),
+        (
+            "route add 2001:db8:0:1::/64 via fe80::9 dev one table 51820",
+            {("2001:db8:0:1::/64", "routed to one in table 51820")},
+        ),
+        ("route add 2001::/16 dev two proto ra table 77", {("2001::/16", ON_TWO)}),
+        ("route add default dev two proto kernel table 77", set()),
+        ("route add 2001:db8:0:1::/64 dev lo table 77", set()),
+        ("route add unreachable 2001:db8:0:1::/64 table 77", set()),
+        ("route add 2001:db8:0:1::/64 dev one table local", set()),
         ("route add local 2001:db8:0:1::/64 dev lo table local proto 150", set()),
     ],
 )

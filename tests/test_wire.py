@@ -68,8 +68,9 @@ def test_batches_say_what_they_should(
 
 
 def test_requests_ask_for_a_dump() -> None:
-    request = wire.routes_request(wire.TABLE_LOCAL, 150, wire.AF_INET6)
+    request = wire.routes_request(wire.TABLE_LOCAL, 150, wire.AF_INET6, wire.UNICAST)
     [found] = decoded(request)
+    assert found["type"] == wire.UNICAST
     assert found["header"]["length"] == len(request)
     assert (found["header"]["type"], found["header"]["flags"]) == (wire.RTM_GETROUTE, 0x301)
     assert (found["family"], found["proto"], found.get("table")) == (10, 150, 255)

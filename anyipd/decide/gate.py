@@ -83,10 +83,13 @@ def _harm(delegation: Delegation, policy: Policy, host: Host, routed: Iterable[A
     for around in host.covering:
         covers = around.prefix.covers(prefix) and around.prefix.length >= policy.accept.shortest
         if covers and around.link not in delegation.uplinks:
-            return f"{around.prefix} is routed to {around.link}, and this is a part of it"
+            where = f" in table {around.table}" if around.table else ""
+            return f"{around.prefix} is routed to {around.link}{where}, and this is a part of it"
     for address in host.nameservers if policy.unassigned != "none" else ():
         server = Prefix(address, 128)
-        if prefix.covers(server) and not any(each.prefix.covers(server) for each in routed):
+        # What another table routes may be for others than this host itself.
+        reached = any(each.prefix.covers(server) and each.table is None for each in routed)
+        if prefix.covers(server) and not reached:
             return f"holds the nameserver {address_text(address)}, which would be cut off"
     return None
 

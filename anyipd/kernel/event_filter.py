@@ -35,9 +35,9 @@ def event_filter(
     """Pass what may change a decision: struct sock_filter[], as SO_ATTACH_FILTER wants it.
 
     Passed are changes of links and addresses; of routes of ours that we did not make (a notification
-    bears the port of the socket that asked); of discard routes of `protocols`; of on-link routes;
-    of any route inside `prefixes`, the delegated and the static ones, and of those that may be around one,
-    since its first `shortest` bits, or 32, are the same.
+    bears the port of the socket that asked); of discard routes of `protocols` in table main, and the hooks'
+    messages. Of every table: on-link routes, any route inside `prefixes`, the delegated and the static ones,
+    and those that may be around one, since its first `shortest` bits, or 32, are the same.
     Of IPv4 that is table local, and addresses that lo loses.
     """
     everything = [*_not_routes(own_port), bpf.ACCEPT]
@@ -66,27 +66,33 @@ def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *(step for protocol in protocols for step in bpf.accept_if(protocol)),
     ]
-    hooks = [(bpf.LD_BYTE, 0, 0, _PROTOCOL), *bpf.accept_if(wire.DHCP), bpf.DROP]
+    hooks = [(bpf.LD_BYTE, 0, 0, _PROTOCOL), *bpf.accept_if(wire.DHCP)]
     main = [
-        *bpf.unless([wire.TABLE_HOOKS], [(bpf.JUMP, 0, 0, len(hooks))]),
-        *hooks,
-        *bpf.drop_unless(wire.TABLE_MAIN),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
-        *bpf.accept_if(_KERNEL),
-        *bpf.accept_if(_RA),
         (bpf.LD_BYTE, 0, 0, _ROUTE_TYPE),
         *bpf.unless(wire.DISCARDS.values(), [(bpf.JUMP, 0, 0, len(discards))]),
         *discards,
+    ]
+    local = [(bpf.LD_BYTE, 0, 0, _PROTOCOL), *bpf.accept_if(wire.PROTOCOL)]
+    not_local = [
+        *bpf.unless([wire.TABLE_HOOKS], [(bpf.JUMP, 0, 0, len(hooks))]),
+        *hooks,
+        (bpf.LD_BYTE, 0, 0, _TABLE),
+        *bpf.unless([wire.TABLE_MAIN], [(bpf.JUMP, 0, 0, len(main))]),
+        *main,
+        (bpf.LD_BYTE, 0, 0, _PROTOCOL),
+        *bpf.accept_if(_KERNEL),
+        *bpf.accept_if(_RA),
+        (bpf.JUMP, 0, 0, len(local)),
     ]
     program = [
         *_not_routes(own_port),
         (bpf.LD_BYTE, 0, 0, _FAMILY),
         *bpf.unless([wire.AF_INET6], ipv4),
         (bpf.LD_BYTE, 0, 0, _TABLE),
-        *bpf.unless([wire.TABLE_LOCAL], main),
-        (bpf.LD_BYTE, 0, 0, _PROTOCOL),
-        *bpf.accept_if(wire.PROTOCOL),
+        *bpf.unless([wire.TABLE_LOCAL], not_local),
+        *local,
     ]
     return bpf.assemble(program)
 

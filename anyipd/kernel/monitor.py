@@ -2,8 +2,8 @@
 
 A subscription to rtnetlink with a filter of its own, so that floods of other people's routes stay
 in the kernel. A hint says which observation may be out of date; losing events (ENOBUFS) makes all of
-them so. Of single routes in table main it says what became of them: to look for one there takes the
-kernel a walk over all, and there may be a million.
+them so. Of single routes it says what became of them: to look for one takes the kernel a walk over all of its
+table, and there may be a million.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_LOST = 64
 """Routes that are put back one by one; beyond that a look at all of them costs less."""
 
 MOST_NEWS = 4096
-"""Routes of table main that are heard of one by one; beyond that all are looked at."""
+"""Routes that are heard of one by one; beyond that all are looked at."""
 
 
 class Stale(Flag):
@@ -197,10 +197,9 @@ def _of_link(index: int, *, up: bool) -> Hint:
 
 
 def _of_route(route: Route, *, came: bool) -> Hint:
-    if route.protocol == wire.PROTOCOL:
+    if route.protocol == wire.PROTOCOL and route.table in {wire.TABLE_MAIN, wire.TABLE_LOCAL}:
         return Hint(lost={route.prefix}) if is_bound_subnet(route) and not came else Hint(Stale.PRESENT)
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
-    # With a filter too long for the kernel other tables' and IPv4's pass, too.
-    known = route.table in {wire.TABLE_MAIN, wire.TABLE_HOOKS} and route.prefix.width == 128  # noqa: PLR2004  the width of IPv6
-    return Hint(news=[News(route, came)]) if known else Hint()
+    # With a filter too long for the kernel IPv4's pass, too.
+    return Hint(news=[News(route, came)]) if route.prefix.width == 128 else Hint()  # noqa: PLR2004  the width of IPv6

@@ -1,4 +1,4 @@
-"""Whether a dump of table main can be believed: how many routes went meanwhile.
+"""Whether a dump of routes can be believed: how many went meanwhile, of which table.
 
 A dump comes in parts. Where a route came in between, the kernel goes over the table again and skips as many
 nodes as it had seen (fib6_dump_table in net/ipv6/ip6_fib.c): for each that had gone before that place it
@@ -10,27 +10,32 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from collections import Counter
 
 from anyipd.kernel import bpf, wire
 from anyipd.kernel.routes import enlarge
 
 _RTMGRP_IPV6_ROUTE = 0x400
 _RECEIVE_BUFFER = 1 << 20  # what 1,250 events take
-_TYPE, _TABLE, _KEPT = 4, 20, 16  # offsets into nlmsghdr and rtmsg; bytes of each event that are kept
+_TYPE, _TABLE = 4, 20  # offsets into nlmsghdr and rtmsg
+_KEPT = wire.TABLE_OFFSET + 4  # bytes of each event
 
-_REMOVED_FROM_MAIN = bpf.assemble(
+_REMOVED = bpf.assemble(
     [
         (bpf.LD_HALF, 0, 0, _TYPE),
         *bpf.drop_unless(int.from_bytes(wire.RTM_DELROUTE.to_bytes(2, sys.byteorder))),
         (bpf.LD_BYTE, 0, 0, _TABLE),
-        *bpf.drop_unless(wire.TABLE_MAIN),
+        *bpf.drop_if(wire.TABLE_LOCAL),
         (bpf.ACCEPT[0], 0, 0, _KEPT),
     ]
 )
 
 
 class Removals:
-    """Counts the IPv6 routes that leave table main from now on; cannot where no descriptor is left."""
+    """Counts the IPv6 routes that leave tables from now on; cannot where no descriptor is left.
+
+    Table local is left out: nothing that may be missed is in there.
+    """
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -43,7 +48,7 @@ class Removals:
                 raise
             return
         enlarge(self._socket, _RECEIVE_BUFFER)
-        bpf.attach(self._socket, _REMOVED_FROM_MAIN)
+        bpf.attach(self._socket, _REMOVED)
         self._socket.bind((0, _RTMGRP_IPV6_ROUTE))
 
     def close(self) -> None:
@@ -51,12 +56,12 @@ class Removals:
         if self._socket:
             self._socket.close()
 
-    def count(self) -> int | None:
-        """Say how many there were since the last call, None where that was not heard."""
-        count, overrun = 0, False
+    def count(self) -> Counter[int] | None:
+        """Say how many there were since the last call, of each table, None where that was not heard."""
+        count, overrun = Counter[int](), False
         while self._socket:
             try:
-                self._socket.recv(_KEPT)
+                event = self._socket.recv(_KEPT)
             except BlockingIOError:
                 return None if overrun else count
             except OSError as error:
@@ -64,5 +69,5 @@ class Removals:
                     raise
                 overrun = True
             else:
-                count += 1
+                count[wire.first_table(event)] += 1
         return None

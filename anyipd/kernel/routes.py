@@ -72,12 +72,14 @@ class Routes:
         nothing = BOUND_SUBNET._replace(prefix=Prefix(0, 128))
         return all(each.error != errno.EPERM for each in chain.from_iterable(self.remove([nothing])))
 
-    def dump(self, table: int, protocol: int = 0, family: int = wire.AF_INET6) -> Iterator[bytes]:
-        """Read the routes of a table, of one protocol if given: the messages of each recv."""
+    def dump(
+        self, table: int, protocol: int = 0, family: int = wire.AF_INET6, kind: int = 0
+    ) -> Iterator[bytes]:
+        """Read the routes of a table, of one protocol or type if given: the messages of each recv."""
         # A table comes with its first route; until then it cannot be dumped (inet_dump_fib in
         # net/ipv4/fib_frontend.c).
         with contextlib.suppress(FileNotFoundError):
-            yield from self._dump(wire.routes_request(table, protocol, family))
+            yield from self._dump(wire.routes_request(table, protocol, family, kind))
 
     def addresses(self) -> Iterator[tuple[int, Prefix]]:
         """Read the IPv6 addresses of all links: interface index and prefix."""

@@ -32,8 +32,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x02, 0x04, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
-TABLE_HOOKS, TABLE_MAIN, TABLE_LOCAL = 150, 254, 255
-"""No rule looks the first one up: our hooks leave messages there."""
+EVERY_TABLE, TABLE_HOOKS, TABLE_MAIN, TABLE_LOCAL = 0, 150, 254, 255
+"""Our hooks leave messages in the second one; no rule looks it up."""
 UNICAST, LOCAL = 1, 2
 DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
@@ -55,6 +55,9 @@ _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=HHI")
 _FIXED = _HEADER.size + _RTMSG.size
+
+TABLE_OFFSET = _FIXED + _ATTRIBUTE.size
+"""Where the message of an IPv6 route has its table: RTA_TABLE is its first attribute."""
 
 AF_INET, AF_INET6 = 2, 10
 IFF_UP, IFF_LOWER_UP = 1, 0x10000
@@ -107,14 +110,14 @@ PLAIN = struct.Struct(
 """An IPv6 route without gateway, as dumped. Bytes that are the same in routes of one kind are one field."""
 
 
-def routes_request(table: int, protocol: int, family: int) -> bytes:
-    """Ask for the routes of a table, of one protocol unless that is 0.
+def routes_request(table: int, protocol: int, family: int, kind: int = 0) -> bytes:
+    """Ask for the routes of a table or of every one, of one protocol and of one type unless these are 0.
 
     The kernel filters if the socket has NETLINK_GET_STRICT_CHK (ip_valid_fib_dump_req in
     net/ipv4/fib_frontend.c, which IPv6 shares).
     """
     return dump_request(
-        RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0) + _U32.pack(8, RTA_TABLE, table)
+        RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, kind, 0) + _U32.pack(8, RTA_TABLE, table)
     )
 
 
@@ -334,6 +337,12 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         ticks=ticks,
         source=_prefix(source, source_length, AF_INET6),
     )
+
+
+def first_table(buffer: bytes) -> int:
+    """Say which table the first of some IPv6 routes is in."""
+    _need(TABLE_OFFSET + 4, len(buffer))
+    return _unsigned(buffer, TABLE_OFFSET)
 
 
 def is_ipv4(buffer: bytes, start: int) -> bool:

@@ -8,6 +8,7 @@ makes that address a source address (`ip route ... src`).
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
@@ -29,8 +30,9 @@ DUMPS_TO_FORGET = 2
 """Credible dumps in a row that lack a known route until it is taken for gone."""
 
 PARTS_A_REMOVAL = 4
-"""Parts of a dump, each of 200 routes or more, for one removal meanwhile, at least: else what it lacks proves
-nothing. A dump that is credible misses one of a thousand routes at most, two in a row one of a million."""
+"""Parts of a dump, each of 200 routes or more, for one removal meanwhile, at least, in each table by itself:
+else what it lacks proves nothing. A dump that is credible misses one of a thousand routes at most, two in a
+row one of a million."""
 
 MAX_DUMPS = 4
 """Dumps that a look inside a new prefix takes at most, while routes go faster than they can be believed."""
@@ -49,11 +51,12 @@ def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
 
 
 class Routed:
-    """Other people's routes in table main that use up delegated prefixes.
+    """Other people's routes that use up delegated prefixes, in every table but local.
 
-    A route that leads away counts where it lies inside a delegated prefix: one that covers more than
-    that, such as the default route, assigns nothing. An on-link prefix counts wherever it overlaps.
-    A route around a delegated prefix is `covering` it: to a VPN it may be.
+    Whether a rule looks a table up does not matter: one may come later, and whatever packets it is for, table
+    local takes them before. A route that leads away counts where it lies inside a delegated prefix: one that
+    covers more than that, such as the default route, assigns nothing. An on-link prefix counts wherever it
+    overlaps. A route around a delegated prefix is `covering` it: to a VPN it may be.
 
     A dump may miss routes (see `kernel.removals`). So a first look takes the union of two, and what is known
     is forgotten by its event, or when two credible dumps in a row lack it. There may be many: a change of one
@@ -119,17 +122,20 @@ class Routed:
         self, routes: Routes, overlap: wire.Overlap, removals: Removals, seen: set[_Place]
     ) -> Generator[None, None, bool]:
         """Take note of what a dump has; say whether what it lacks is most likely not there."""
-        parts = 0
+        parts = Counter[int]()
         removals.count()
-        for chunk in routes.dump(wire.TABLE_MAIN):
+        for chunk in routes.dump(wire.EVERY_TABLE, kind=wire.UNICAST):
+            if chunk:
+                parts[wire.first_table(chunk)] += 1
             for start, end in overlap.find(chunk):
                 route = wire.route(chunk, start, end)
                 seen.add(_place(route))
                 self._note(route)
-            parts += 1
             yield
         gone = removals.count()
-        return gone is not None and gone * PARTS_A_REMOVAL <= parts
+        return gone is not None and all(
+            count * PARTS_A_REMOVAL <= parts[table] for table, count in gone.items()
+        )
 
     def _forget_lacking(self, seen: AbstractSet[_Place], *, credible: bool) -> None:
         lacked = {place: self._lacked.get(place, 0) + credible for place in self._found.keys() - seen}
@@ -179,26 +185,28 @@ class Routed:
             known.pop(place, None)
 
 
-_Place = tuple[Prefix, int]
+_Place = tuple[int, Prefix, int]
 
 
 def _place(route: Route) -> _Place:
-    """Return what makes a route one: destination and metric."""
-    return route.prefix, route.metric
+    """Return what makes a route one: table, destination and metric."""
+    return route.table, route.prefix, route.metric
 
 
 def _meaning(route: Route, delegated: Sequence[Prefix]) -> Assigned | Covering | None:
     if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
         return None
-    if route.protocol == _REDIRECT:
+    if route.protocol == _REDIRECT or route.table == wire.TABLE_LOCAL:
         return None
+    table = None if route.table == wire.TABLE_MAIN else route.table
     on_link = not route.gateway and route.protocol in _ON_LINK_PROTOCOLS
     if on_link and any(route.prefix.overlaps(each) for each in delegated):
-        return Assigned(route.prefix, f"on-link at {_name(route.interface)}")
+        return Assigned(route.prefix, f"on-link at {_name(route.interface)}", table)
     if not on_link and any(each.covers(route.prefix) for each in delegated):
-        return Assigned(route.prefix, f"routed to {_name(route.interface)}")
+        where = f" in table {table}" if table else ""
+        return Assigned(route.prefix, f"routed to {_name(route.interface)}{where}", table)
     if any(route.prefix.covers(each) for each in delegated):
-        return Covering(route.prefix, _name(route.interface))
+        return Covering(route.prefix, _name(route.interface), table)
     return None
 
 
