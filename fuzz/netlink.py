@@ -26,6 +26,7 @@ def run(data: bytes) -> None:
         local_routes,
         OVERLAP.find,
         lock.members,
+        lambda data: [wire.first_table(data)],
         partial(map_messages, lambda start, end: wire.route(data, start, end)),
         partial(map_messages, lambda start, end: wire.link(data, start, end)),
     ]
