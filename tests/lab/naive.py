@@ -241,7 +241,7 @@ def assigned(facts: Facts, delegated: list[IPv6Network]) -> Iterator[IPv6Network
 def away(facts: Facts) -> Iterator[tuple[IPv6Network, str | None, bool]]:
     """Routes to somebody: where to, by which link, and whether it is on that link."""
     for route in facts.routes:
-        if route["table"] == "main" and route["type"] == "unicast" and route.get("dev") != "lo":
+        if route["table"] != "local" and route["type"] == "unicast" and route.get("dev") != "lo":
             hops = [route, *route.get("nexthops", [])]
             on_link = route["protocol"] in {"kernel", "ra"} and not any("gateway" in hop for hop in hops)
             on_link &= route["dst"] != "default"  # it says where all else is, not what is on the link
