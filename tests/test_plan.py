@@ -221,6 +221,20 @@ def test_verdicts_split_runs_and_keep_their_numbers() -> None:
     assert found[5:] == others
 
 
+def test_what_the_kernel_lacks_may_span_several_entries() -> None:
+    first, second, third = (
+        Subnets(name, FIRST, SubnetState.WANTED, Prefix(FIRST.address + (number << 64), 64), count)
+        for name, number, count in (("web", 0, 1), ("shop", 1, 3), ("lab", 4, 1))
+    )
+    found = verdicts([third, second, first], Plan(add=[Run(FIRST, 3)]))
+    assert [(each.name, each.first and each.first.address, each.count, each.state) for each in found] == [
+        ("lab", FIRST.address + (4 << 64), 1, BOUND),
+        ("shop", FIRST.address + (1 << 64), 2, MISSING),
+        ("shop", FIRST.address + (3 << 64), 1, BOUND),
+        ("web", FIRST.address, 1, MISSING),
+    ]
+
+
 def test_find_and_part() -> None:
     subnets = [
         Subnets("none", None, SubnetState.WITHOUT_ROOM, None),

@@ -22,7 +22,8 @@ def verdicts(subnets: Iterable[Subnets], plan: Plan) -> list[Subnets]:
     result: list[Subnets] = []
     for each in subnets:
         if each.state is SubnetState.WANTED and each.first:
-            begin = bisect_right(starts, each.first.address - 1)
+            # The last one before may span several entries of the policy.
+            begin = max(bisect_right(starts, each.first.address) - 1, 0)
             end = bisect_right(starts, each.first.address + each.count * each.first.size - 1)
             result += _split(each, [(run, state) for _, run, state in exceptions[begin:end]])
         else:
@@ -53,11 +54,14 @@ def _split(subnets: Subnets, exceptions: Sequence[tuple[Run, SubnetState]]) -> I
     assert subnets.first
     done = 0
     for run, state in exceptions:
-        begin = (run.first.address - subnets.first.address) // subnets.first.size
+        offset = (run.first.address - subnets.first.address) // subnets.first.size
+        begin, end = max(offset, 0), min(offset + run.count, subnets.count)
+        if begin >= end or run.first.length != subnets.first.length:
+            continue
         if begin > done:
             yield replace(part(subnets, done, begin - done), state=SubnetState.BOUND)
         reason = TAKEN if state is SubnetState.CONFLICT else None
-        yield replace(part(subnets, begin, run.count), state=state, reason=reason)
-        done = begin + run.count
+        yield replace(part(subnets, begin, end - begin), state=state, reason=reason)
+        done = end
     if done < subnets.count:
         yield replace(part(subnets, done, subnets.count - done), state=SubnetState.BOUND)
