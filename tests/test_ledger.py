@@ -429,6 +429,8 @@ def test_a_mere_route_is_forgotten_too(story: Story) -> None:
     assert story.after(1).ledger.ending(OLD) == ("withdrawn", "forgotten by the operator")
     story.ledger.route_added(Discard(OLD, NETWORKD), story.now)
     assert story.states() == {OLD: GRANTED}
+    assert story.ledger.forget(OLD, story.now)
+    assert story.after(1).states() == {}
 
 
 def test_several_that_report_a_prefix_are_one_delegation(story: Story) -> None:

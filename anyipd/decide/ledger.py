@@ -278,7 +278,7 @@ class Ledger:
                 lease=lease,
                 state=after,
                 began=record.began if record and (goes_on or not granted) else lease.written,
-                since=record.since if record and before is after else since,
+                since=record.since if record and goes_on else since,
                 until=until,
                 instance_since=record.instance_since if record and same_instance else lease.written,
                 superseded_by=by,

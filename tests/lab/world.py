@@ -519,7 +519,7 @@ class World:
         found = sorted(
             (one["name"], one["delegation"], one["prefix"], one["state"]) for one in shown["subnets"]
         )
-        assert found == expected[1]
+        assert found == expected[1], f"shown {found}\nexpected {expected[1]}"
         assert_delegations(shown["delegations"], naive.delegations(facts, until), since, until)
 
 
