@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from anyipd.kernel.routes import Routes
-from anyipd.model import Assigned, Prefix
+from anyipd.model import Assigned, Covering, Prefix
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed, addressed
 from anyipd.slices import at_once
@@ -117,6 +117,21 @@ def test_what_is_in_use_goes(machine: Host) -> None:
 def test_nothing_delegated_nothing_read(machine: Host) -> None:
     machine.ip("addr add 2001:db8:0:1::1/64 dev one")
     assert machine.assigned([]) == set()
+
+
+def test_a_route_to_one_delegated_prefix_is_around_another(machine: Host) -> None:
+    """Else who delegates just what a VPN routes would let through what another delegates inside."""
+    machine.ip("-6 route add 2001:db8::/56 via fe80::9 dev one")
+    around, inside = Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8::/60")
+    with machine.namespace.entered():
+        routed = Routed()
+        for delegated, assigned, covering in (
+            ([inside], set(), {Covering(around, "one")}),
+            ([around, inside], {Assigned(around, "routed to one")}, {Covering(around, "one")}),
+            ([around], {Assigned(around, "routed to one")}, set()),
+        ):
+            at_once(routed.look(machine.routes, delegated))
+            assert (routed.assigned, routed.covering) == (assigned, covering)
 
 
 def test_an_address_brings_its_route_and_both_say_the_same(machine: Host) -> None:

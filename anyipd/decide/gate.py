@@ -81,7 +81,9 @@ def gate_by_host(
 def _harm(delegation: Delegation, policy: Policy, host: Host, routed: Iterable[Assigned]) -> str | None:
     prefix = delegation.prefix
     for around in host.covering:
-        covers = around.prefix.covers(prefix) and around.prefix.length >= policy.accept.shortest
+        covers = policy.accept.shortest <= around.prefix.length < prefix.length and around.prefix.covers(
+            prefix
+        )
         if covers and around.link not in delegation.uplinks:
             where = f" in table {around.table}" if around.table else ""
             return f"{around.prefix} is routed to {around.link}{where}, and this is a part of it"

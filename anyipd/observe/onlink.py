@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 
@@ -66,25 +66,25 @@ class Routed:
     def __init__(self) -> None:
         self._delegated: Sequence[Prefix] = ()
         self._looked_inside: Sequence[Prefix] = ()
-        self._found: dict[_Place, tuple[Route, Assigned | Covering]] = {}
+        self._found: dict[_Place, tuple[Route, Sequence[_Meaning]]] = {}
         self._lacked: dict[_Place, int] = {}  # by how many credible dumps in a row, the last one included
         self._matters: Callable[[Prefix], bool] = lambda _: True
-        self._mattering: dict[_Place, Assigned | Covering] = {}
+        self._mattering: dict[_Place, Sequence[_Meaning]] = {}
 
     @property
     def assigned(self) -> set[Assigned]:
         """What they assign."""
-        return {means for _, means in self._found.values() if isinstance(means, Assigned)}
+        return {each for _, means in self._found.values() for each in means if isinstance(each, Assigned)}
 
     @property
     def mattering(self) -> set[Assigned]:
         """What they assign where that matters: see `attend`."""
-        return {means for means in self._mattering.values() if isinstance(means, Assigned)}
+        return {each for means in self._mattering.values() for each in means if isinstance(each, Assigned)}
 
     @property
     def covering(self) -> set[Covering]:
         """Those around delegated prefixes."""
-        return {means for means in self._mattering.values() if isinstance(means, Covering)}
+        return {each for means in self._mattering.values() for each in means if isinstance(each, Covering)}
 
     @property
     def in_doubt(self) -> bool:
@@ -94,11 +94,9 @@ class Routed:
     def attend(self, matters: Callable[[Prefix], bool]) -> None:
         """Have `mattering` be what `matters` is true of, from now on."""
         self._matters = matters
-        self._mattering = {
-            place: means
-            for place, (_, means) in self._found.items()
-            if isinstance(means, Covering) or matters(means.prefix)
-        }
+        self._mattering = {}
+        for place, (_, means) in self._found.items():
+            self._note_mattering(place, means)
 
     def look(self, routes: Routes, delegated: Sequence[Prefix]) -> Generator[None]:
         """Read all of them, part by part. Raises OSError and MalformedError as `Routes` does."""
@@ -174,11 +172,14 @@ class Routed:
         # Who comes to a place replaces who was there.
         place = _place(route)
         self._forget(place)
-        means = _meaning(route, self._delegated)
+        means = list(_meanings(route, self._delegated))
         if means:
             self._found[place] = route._replace(ticks=0), means
-            if isinstance(means, Covering) or self._matters(means.prefix):
-                self._mattering[place] = means
+            self._note_mattering(place, means)
+
+    def _note_mattering(self, place: _Place, means: Sequence[_Meaning]) -> None:
+        if any(isinstance(each, Covering) or self._matters(each.prefix) for each in means):
+            self._mattering[place] = means
 
     def _forget(self, place: _Place) -> None:
         for known in (self._found, self._mattering, self._lacked):
@@ -186,6 +187,7 @@ class Routed:
 
 
 _Place = tuple[int, Prefix, int]
+_Meaning = Assigned | Covering
 
 
 def _place(route: Route) -> _Place:
@@ -193,21 +195,22 @@ def _place(route: Route) -> _Place:
     return route.table, route.prefix, route.metric
 
 
-def _meaning(route: Route, delegated: Sequence[Prefix]) -> Assigned | Covering | None:
+def _meanings(route: Route, delegated: Sequence[Prefix]) -> Iterator[_Meaning]:
+    """Yield what a route is to delegated prefixes: in one, or just that one, it may be around another."""
     if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
-        return None
+        return
     if route.protocol == _REDIRECT or route.table == wire.TABLE_LOCAL:
-        return None
-    table = None if route.table == wire.TABLE_MAIN else route.table
-    on_link = not route.gateway and route.protocol in _ON_LINK_PROTOCOLS
-    if on_link and any(route.prefix.overlaps(each) for each in delegated):
-        return Assigned(route.prefix, f"on-link at {_name(route.interface)}", table)
-    if not on_link and any(each.covers(route.prefix) for each in delegated):
+        return
+    table, prefix = None if route.table == wire.TABLE_MAIN else route.table, route.prefix
+    if not route.gateway and route.protocol in _ON_LINK_PROTOCOLS:
+        if any(prefix.overlaps(each) for each in delegated):
+            yield Assigned(prefix, f"on-link at {_name(route.interface)}", table)
+        return
+    if any(each.covers(prefix) for each in delegated):
         where = f" in table {table}" if table else ""
-        return Assigned(route.prefix, f"routed to {_name(route.interface)}{where}", table)
-    if any(route.prefix.covers(each) for each in delegated):
-        return Covering(route.prefix, _name(route.interface), table)
-    return None
+        yield Assigned(prefix, f"routed to {_name(route.interface)}{where}", table)
+    if any(prefix.covers(each) and prefix != each for each in delegated):
+        yield Covering(prefix, _name(route.interface), table)
 
 
 def _name(index: int) -> str:
