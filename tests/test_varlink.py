@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anyipd.model import Prefix
@@ -106,6 +106,7 @@ def test_a_reply_is_read_as_it_was_written(parameters: Json) -> None:
 
 
 @given(st.text(), OBJECTS)
+@example("a.b.C", {"name": None, "self": 1})
 def test_an_error_is_read_as_it_was_written(name: str, parameters: Json) -> None:
     error = VarlinkError(name)
     error.parameters = parameters

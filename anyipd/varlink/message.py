@@ -33,7 +33,7 @@ class ProtocolError(ValueError):
 class VarlinkError(Exception):
     """An error as a reply names it, `name` with its interface."""
 
-    def __init__(self, name: str, **parameters: object) -> None:
+    def __init__(self, name: str, /, **parameters: object) -> None:
         super().__init__(name, parameters)
         self.name, self.parameters = name, parameters
 
