@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-WORKERS_PER_CORE = 4
+WORKERS_PER_CORE = 5
 """Most tests wait for a lifetime to end or for a client to act."""
 
 ON_ONE_WORKER = {"test_deb.py", "test_install.py", "test_systemd.py"}
