@@ -55,8 +55,9 @@ def undisturbed(line: Line, *delegated: Prefix) -> Iterator[None]:
     prefixes = [subnet for prefix in delegated for subnet in subnets(prefix)]
     with Pings(line.uplink, prefixes, INTERVAL) as pings:
         yield
+        gone = removed(monitor, *prefixes, *delegated)  # at once: what is over goes a moment later
     lost, sent = pings.lost()
-    assert (lost, removed(monitor, *prefixes, *delegated)) == (0, []), f"of {sent}"
+    assert (lost, gone) == (0, []), f"of {sent}"
 
 
 def removed(monitor: RouteMonitor, *prefixes: Prefix) -> list[str]:
