@@ -11,10 +11,10 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import CHECKOUT, Daemon
-from tests.lab.delegated import bound, delegate, write_lease
+from tests.lab.delegated import bound, delegate
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import Uplink
-from tests.lab.probing import probe
+from tests.lab.probing import probe, start_routed
 
 DELEGATED = "2001:db8:100::/60"
 WEB = "2001:db8:100:3::/64"
@@ -25,13 +25,7 @@ POLICY = "subnets: [{name: web, id: 3}, {name: some, count: 2}]"
 @pytest.fixture
 def probed(daemon: Daemon, uplink: Uplink) -> Daemon:
     """With subnets bound, programs that may bind, and an ISP that forwards and routes the prefix here."""
-    uplink.isp.sysctl("net.ipv6.conf.all.forwarding", 1)
-    uplink.host.sysctl("net.ipv6.ip_nonlocal_bind", 1)
-    uplink.route(Prefix.parse(DELEGATED))
-    daemon.configure(POLICY)
-    write_lease(daemon.runtime, prefix=DELEGATED)
-    daemon.start()
-    return daemon
+    return start_routed(daemon, uplink, DELEGATED, POLICY)
 
 
 def refused(daemon: Daemon, *words: str, code: int = 1) -> str:

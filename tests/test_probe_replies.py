@@ -16,7 +16,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import ISP_LINK_LOCAL, Uplink
-from tests.lab.probing import drop_at, follow_advice, probe
+from tests.lab.probing import drop_at, follow_advice, probe, start_routed
 
 FIRST, SECOND, PRIVATE = "2001:db8:100::/60", "2001:db8:200::/60", "fd00:db8:200::/60"
 RENTED, IPV4 = "2001:db8:5::/64", "192.0.2.0/24"
@@ -29,13 +29,7 @@ ETH_P_IPV6 = 0x86DD
 @pytest.fixture
 def probed(daemon: Daemon, uplink: Uplink) -> Daemon:
     """With one prefix delegated on the one uplink, and programs that may bind."""
-    uplink.isp.sysctl("net.ipv6.conf.all.forwarding", 1)
-    uplink.host.sysctl("net.ipv6.ip_nonlocal_bind", 1)
-    uplink.route(Prefix.parse(FIRST))
-    daemon.configure(POLICY)
-    write_lease(daemon.runtime, prefix=FIRST)
-    daemon.start()
-    return daemon
+    return start_routed(daemon, uplink, FIRST, POLICY)
 
 
 @pytest.fixture

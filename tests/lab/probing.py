@@ -6,9 +6,23 @@ import json
 import re
 from typing import Any
 
+from anyipd.model import Prefix
 from tests.lab import debian
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import write_lease
 from tests.lab.namespace import Namespace
+from tests.lab.network import Uplink
+
+
+def start_routed(daemon: Daemon, uplink: Uplink, prefix: str, policy: str) -> Daemon:
+    """Start it with a prefix that the ISP routes here, where programs may bind to any address."""
+    uplink.isp.sysctl("net.ipv6.conf.all.forwarding", 1)
+    uplink.host.sysctl("net.ipv6.ip_nonlocal_bind", 1)
+    uplink.route(Prefix.parse(prefix))
+    daemon.configure(policy)
+    write_lease(daemon.runtime, prefix=prefix)
+    daemon.start()
+    return daemon
 
 
 def probe(daemon: Daemon, *words: str, code: int) -> list[dict[str, Any]]:
