@@ -36,15 +36,21 @@ def reason(daemon: Daemon) -> str | None:
     return None if delegation["reason"] is None else str(delegation["reason"])
 
 
-@pytest.mark.parametrize("first", ["route", "lease"])
-def test_a_prefix_behind_a_vpn_is_left_to_it(daemon: Daemon, vpn: Namespace, first: str) -> None:
+def start_beside(daemon: Daemon, vpn: Namespace, route: str, first: str) -> None:
+    """Start it with a prefix delegated and a route of the VPN's, which was there `first`, or comes later."""
     if first == "route":
-        vpn.ip(f"-6 route add {AROUND} dev tun0 proto static")
+        vpn.ip(f"-6 route add {route}")
     write_lease(daemon.runtime, uplink="uplink")
     daemon.start()
     if first == "lease":
         assert (bound(vpn), discarded(vpn)) == (BOUND, True)
-        vpn.ip(f"-6 route add {AROUND} dev tun0 proto static")
+        vpn.ip(f"-6 route add {route}")
+
+
+@pytest.mark.parametrize("first", ["route", "lease"])
+def test_a_prefix_behind_a_vpn_is_left_to_it(daemon: Daemon, vpn: Namespace, first: str) -> None:
+    start_beside(daemon, vpn, f"{AROUND} dev tun0 proto static", first)
+    if first == "lease":
         wait_until(lambda: not bound(vpn))
     wait_until(lambda: not discarded(vpn))
     assert bound(vpn) == set()
@@ -74,13 +80,8 @@ def test_a_vpn_may_have_a_table_of_its_own(daemon: Daemon, vpn: Namespace, first
     for rule in RULES[table]:
         vpn.ip(f"-6 rule add {rule}")
     route = f"{AROUND} dev tun0 proto static table {table}"
-    if first == "route":
-        vpn.ip(f"-6 route add {route}")
-    write_lease(daemon.runtime, uplink="uplink")
-    daemon.start()
+    start_beside(daemon, vpn, route, first)
     if first == "lease":
-        assert (bound(vpn), discarded(vpn)) == (BOUND, True)
-        vpn.ip(f"-6 route add {route}")
         wait_until(lambda: not bound(vpn))
     wait_until(lambda: not discarded(vpn))
     assert bound(vpn) == set()
@@ -109,13 +110,7 @@ def test_what_a_vpn_has_of_a_delegated_prefix_is_not_bound(
 ) -> None:
     """Else a server would delegate just that, or a little more."""
     vpn.ip("-6 rule add pref 5270 lookup 52")
-    if first == "route":
-        vpn.ip(f"-6 route add {route} dev tun0 table 52")
-    write_lease(daemon.runtime, uplink="uplink")
-    daemon.start()
-    if first == "lease":
-        assert bound(vpn) == BOUND
-        vpn.ip(f"-6 route add {route} dev tun0 table 52")
+    start_beside(daemon, vpn, f"{route} dev tun0 table 52", first)
     wait_until(lambda: bound(vpn) == free)
     wait_until(lambda: discarded(vpn) == bool(free))
     assert "dev tun0" in vpn.ip("-6 route get 2001:db8:100::7")
