@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from pathlib import Path
 
 import structlog
@@ -42,6 +43,7 @@ def main() -> None:
     if obstacle := confine():
         structlog.get_logger().info("not confined", reason=obstacle)
     daemon = Daemon(options.config, options.runtime_dir, first_policy, listening)
+    gc.freeze()  # what is there stays, and takes longer to search for cycles than many a pass
     with held:
         mainloop.run(daemon.run())
     structlog.get_logger().info("stopped, the routes stay")

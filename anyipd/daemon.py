@@ -6,18 +6,18 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, groupby
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
 import structlog
 
 from anyipd import __version__, clock, here, notify, policy
-from anyipd.apply import Changes, Refused, add_at_once, apply, restore
+from anyipd.apply import Changes, Outcome, apply, restore
+from anyipd.decide.covers import addresses
 from anyipd.decide.decision import Decision
 from anyipd.decide.ledger import Ledger
-from anyipd.decide.plan import Run, runs
 from anyipd.heard import Hearing
 from anyipd.kernel.monitor import Stale
 from anyipd.kernel.wire import MalformedError
@@ -28,7 +28,6 @@ from anyipd.observations import Observations
 from anyipd.observer import Look, Observer, view_of
 from anyipd.policy import Policy, PolicyError
 from anyipd.printable import printable
-from anyipd.slices import in_slices
 from anyipd.summary import awaited, summary
 from anyipd.varlink.listening import Listening
 from anyipd.varlink.publisher import Publisher
@@ -163,15 +162,15 @@ class Daemon:
         self._hearing.follow(observer.seen.policy.listen)
         began = clock.now()
         try:
-            look = await in_slices(observer.look())
+            look = await observer.look()
             self._log_look(look)
             if observer.seen.ledger.fallen:  # no look after a crash could find out that they fell
                 self._remember()
             if look.whole or look.decision != self._decision:
-                await self._make_so(look.decision, whole=look.whole)
+                self._make_so(look.decision, whole=look.whole)
             elif look.lost and self._view:
                 changes = restore(look.decision, look.lost)
-                self._log_changes(self._view, self._view, changes, await self._apply(changes))
+                self._log_changes(self._view, self._view, changes, self._apply(changes))
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             _log.error("pass failed, will be repeated", reason=reason, after=observer.retry_after)
@@ -181,15 +180,15 @@ class Daemon:
         self._hearing.clear_up(began)
         return True
 
-    async def _make_so(self, decision: Decision, *, whole: bool) -> None:
+    def _make_so(self, decision: Decision, *, whole: bool) -> None:
         seen, before = self._observer.seen, self._view
-        came: list[Run] = []
-        if not whole and self._decision:
-            came = await in_slices(add_at_once(seen.routes, self._decision.local, decision.local))
-        changes = await in_slices(seen.compare(decision, whole=whole))
-        refused = await self._apply(changes)
-        changes.local.add += came
-        view = view_of(decision, changes, runs(each.prefix for each in refused.missing))
+        known = self._decision.local if self._decision else {}
+        new = {} if whole else {each: end for each, end in decision.local.items() if each not in known}
+        # Somebody waits for them, and adding them takes no look: what was in the way the comparison finds.
+        seen.routes.add_local(new, clock.now())
+        decision, changes = self._observer.compare(decision, whole=whole)
+        outcome = self._apply(changes)
+        view = view_of(decision, outcome.present)
         _write(
             delegation_lines(
                 before.delegations if before else (),
@@ -203,14 +202,14 @@ class Daemon:
         )
         if before:
             _write(moved_lines(before.subnets, view.subnets))
-        self._log_changes(before, view, changes, refused)
+        self._log_changes(before, view, changes, outcome, new)
         self._decision, self._view = decision, view
 
-    async def _apply(self, changes: Changes) -> Refused:
+    def _apply(self, changes: Changes) -> Outcome:
         seen = self._observer.seen
-        refused = await in_slices(apply(seen.routes, seen.policy, changes))
-        seen.see_applied(changes, refused)
-        return refused
+        outcome = apply(seen.routes, seen.policy, changes)
+        seen.see_applied(changes, outcome)
+        return outcome
 
     # What is told of it.
 
@@ -223,15 +222,25 @@ class Daemon:
             _log.warning("delegations passed over", uplink=uplink or "unknown", reason=reason)
         self._overfull = overfull
 
-    def _log_changes(self, before: View | None, after: View, changes: Changes, refused: Refused) -> None:
-        """Log what was done, and see that what the kernel refused is tried again."""
+    def _log_changes(
+        self,
+        before: View | None,
+        after: View,
+        changes: Changes,
+        outcome: Outcome,
+        new: Collection[Prefix] = (),
+    ) -> None:
+        """Log what was done, and see that what the kernel refused is tried again.
+
+        Of the local routes that were present `new` ones came just before.
+        """
+        was, now = set(changes.present).difference(new), outcome.present
         known = before.subnets if before else ()
-        missing = [each.prefix for each in refused.missing]
-        _write(subnet_lines(known, after.subnets, changes.local, missing))
+        _write(subnet_lines(known, after.subnets, addresses(now, was), addresses(was, now)))
         for stray in changes.strays:
             _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
         # Somebody was faster than we: that brings an event of its own.
-        serious = [each for each in chain.from_iterable(refused) if each.error not in _FASTER]
+        serious = [each for each in outcome.refused if each.error not in _FASTER]
         for error, group in groupby(sorted(serious, key=attrgetter("error")), attrgetter("error")):
             same = list(group)
             _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))

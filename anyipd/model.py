@@ -194,7 +194,7 @@ class Delegation:
     @property
     def deprecated(self) -> bool:
         """Whether existing connections may use it, and new ones should not."""
-        return self.state in {DelegationState.DEPRECATED, DelegationState.SUPERSEDED}
+        return self.state is DelegationState.DEPRECATED or self.state is DelegationState.SUPERSEDED
 
 
 class SubnetState(Enum):

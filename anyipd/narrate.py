@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from anyipd.decide.covers import covers
+from anyipd.decide.gaps import Gaps
 from anyipd.decide.moves import moves, pairs
-from anyipd.decide.plan import Plan, Run
-from anyipd.decide.verdict import part
+from anyipd.decide.verdict import Placed
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
+
+Fields = dict[str, str | int]
 
 
 class Line(NamedTuple):
     """A log line: a word for what happened and what it happened to."""
 
     event: str
-    fields: dict[str, str | int]
+    fields: Fields
     warning: bool = False
 
 
@@ -59,26 +60,27 @@ def delegation_lines(
 
 
 def subnet_lines(
-    before: Sequence[Subnets], after: Sequence[Subnets], plan: Plan, refused: Iterable[Prefix]
+    before: Sequence[Subnets], after: Sequence[Subnets], came: Mapping[int, Gaps], went: Mapping[int, Gaps]
 ) -> Iterator[Line]:
     """Subnets that were bound and unbound, and those that are newly held off.
 
-    `before` and `after` are verdicts, `plan` is what was done in between, `refused` what was not.
+    `before` and `after` are verdicts. Routes of ours `came` to these addresses, and `went` from them.
     """
-    kept_out = sorted(refused)
-    names_after, names_before = _Names(after), _Names(before)
-    for run in plan.add:
-        end = run.first.address + run.count * run.first.size
-        missed = bisect_left(kept_out, (end,)) - bisect_left(kept_out, (run.first.address,))
-        if missed < run.count:
-            for fields in names_after.of(run):
-                yield Line("bound", {**fields, "refused": missed} if missed else fields)
-    for run in plan.remove:
-        yield from (Line("unbound", fields) for fields in names_before.of(run))
+    yield from _subnets_at("bound", after, came)
+    yield from _subnets_at("unbound", before, went)
     known = {_fate(each) for each in before}
     for each in after:
         if each.state in _HELD_OFF and _fate(each) not in known:
             yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
+
+
+def _subnets_at(event: str, subnets: Iterable[Subnets], found: Mapping[int, Gaps]) -> Iterator[Line]:
+    placed = Placed(each for each in subnets if each.state is SubnetState.BOUND)
+    for width, spans in found.items():
+        for span in spans:
+            named = [_named(each) for each in placed.inside(span, width)]
+            unnamed: Iterable[Fields] = ({"prefix": str(prefix)} for prefix in covers(span, width))
+            yield from (Line(event, fields) for fields in named or unnamed)
 
 
 def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:
@@ -101,29 +103,6 @@ def state_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator
             if now.reason:
                 fields["reason"] = now.reason
             yield Line(now.state.value, fields, warning=now.state in _HELD_OFF)
-
-
-class _Names:
-    """Finds the subnets that a run of routes belongs to; it may span several entries of the policy."""
-
-    def __init__(self, subnets: Iterable[Subnets]) -> None:
-        placed = [(each.first.address, each) for each in subnets if each.first]
-        self._placed = sorted(placed, key=itemgetter(0))
-        self._starts = [start for start, _ in self._placed]
-
-    def of(self, run: Run) -> Iterator[dict[str, str | int]]:
-        end = run.first.address + run.count * run.first.size
-        begin = max(bisect_right(self._starts, run.first.address) - 1, 0)
-        named = False
-        for _, each in self._placed[begin : bisect_left(self._starts, end)]:
-            if each.first and each.first.length == run.first.length:
-                offset = (run.first.address - each.first.address) // each.first.size
-                low, high = max(offset, 0), min(offset + run.count, each.count)
-                if low < high:
-                    yield _named(part(each, low, high - low))
-                    named = True
-        if not named:
-            yield {"prefix": str(run.first)} | ({"count": run.count} if run.count > 1 else {})
 
 
 def _lifetime_change(old: Delegation, new: Delegation) -> str | None:

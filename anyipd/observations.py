@@ -6,23 +6,29 @@ again. What must be remembered of the past is in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from anyipd import clock, here
-from anyipd.apply import Changes, Refused
+from anyipd.apply import Changes, Outcome
 from anyipd.decide.decision import Decision, Evidence
 from anyipd.decide.delegations import delegations
 from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.gate import Host, accepts_uplink, gate
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
-from anyipd.decide.plan import Sweep
+from anyipd.decide.plan import plan
 from anyipd.kernel import wire
 from anyipd.kernel.event_filter import MAX_PREFIXES
 from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
-from anyipd.kernel.routes import DISCARD_METRIC, LOCAL_METRIC, Routes, discard_route, hook_message
-from anyipd.kernel.routes import local_routes as read_local_routes
+from anyipd.kernel.routes import (
+    DISCARD_METRIC,
+    LOCAL_METRIC,
+    Routes,
+    discard_route,
+    hook_message,
+    ours_and_others,
+)
 from anyipd.kernel.wire import Route
 from anyipd.model import Assigned, Delegation, Discard, Lease, Link, Places, Prefix
 from anyipd.observe.discard import Discards
@@ -71,6 +77,9 @@ class Observations:
         self._nameservers = Nameservers()
         self._own_discards: set[Prefix] = set()
         self._strays: list[Route] = []  # of table main
+        self._local_strays: list[Route] = []
+        self.taken: set[Prefix] = set()
+        """Where in table local foreign routes are in the way of ours."""
         self.set_filter()
 
     @property
@@ -121,7 +130,7 @@ class Observations:
                 stale |= Stale.ROUTES
         return stale
 
-    def look(self, stale: Stale) -> Generator[None, None, bool]:
+    async def look(self, stale: Stale) -> bool:
         """Make anew the observations that are stale; say whether all lease files could be read.
 
         Where more is delegated than before, events from in there pass the filter before the look inside.
@@ -148,10 +157,9 @@ class Observations:
         if Stale.ADDRESSES in stale:
             self._addressed = set(addressed(self.routes, delegated))
         if Stale.ROUTES in stale:
-            yield from self.look_at_routes(delegated)
+            await self.look_at_routes(delegated)
         if Stale.PRESENT in stale:
             self._look_at_own_discards()
-            yield
         return readable
 
     def _look_at_leases(self) -> bool:
@@ -164,13 +172,13 @@ class Observations:
         return not any(directory.unreadable for directory in self._leases)
 
     def look_at_discards(self) -> None:
-        """Look for the clients' discard routes; the kernel filters, so it takes no slices."""
+        """Look for the clients' discard routes; the kernel filters."""
         self._discards.look(self.routes, self.policy.accept.protocols)
         self.ledger.see_routes(self._discards.standing, clock.now())
 
-    def look_at_routes(self, delegated: Collection[Prefix]) -> Generator[None]:
+    async def look_at_routes(self, delegated: Collection[Prefix]) -> None:
         """Look for other people's routes inside delegated prefixes."""
-        return self._routed.look(self.routes, list(delegated))
+        await self._routed.look(self.routes, list(delegated))
 
     def _look_at_own_discards(self) -> None:
         """Read our routes in table main: the discard routes, and what is like none that we make."""
@@ -211,6 +219,7 @@ class Observations:
             routed=self._routed.assigned if everywhere else self._routed.mattering,
             discards=self._discards.standing,
             own_discards=self._own_discards,
+            taken=self.taken,
             places={
                 prefix: kept
                 for prefix, kept in self.places.items()
@@ -219,8 +228,9 @@ class Observations:
         )
 
     def attends_to(self, hinges: Iterable[Span]) -> bool:
-        """Whether the evidence had all foreign routes at these addresses."""
-        return all(self._hinges.holds(*span) for span in hinges)
+        """Whether the evidence had all foreign routes that there are at these addresses."""
+        known = self._routed
+        return all(self._hinges.holds(*span) for span in hinges) or known.mattering == known.assigned
 
     def follow(self, decision: Decision) -> None:
         """Have the next evidence start from a decision: its places, and the routes that it hinges on."""
@@ -232,30 +242,39 @@ class Observations:
             self._hinges = hinges
             self._routed.attend(lambda prefix: any(hinges.within(prefix.address, prefix.end)))
 
-    def compare(self, decision: Decision, *, whole: bool) -> Generator[None, None, Changes]:
+    def look_at_local(self, *, whole: bool) -> dict[Prefix, int]:
+        """Read table local; return our routes there, and the ticks that each has left.
+
+        IPv4 is read where a static prefix of it is wanted, or where it is to be `whole`, for what is ours and
+        not wanted.
+        """
+        wanted = {wire.AF_INET6, *(wire.AF_INET for each in self.policy.static if each.prefix.width != 128)}  # noqa: PLR2004  the width of IPv6
+        families = wire.WIDTHS if whole else wanted
+        ours, others = ours_and_others(
+            chunk for family in families for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family)
+        )
+        self._local_strays = [route for route in others if route.protocol == wire.PROTOCOL]
+        # Another metric is another place, and where ours is nobody else's is in its way.
+        foreign = {
+            route.prefix
+            for route in others
+            if route.protocol != wire.PROTOCOL and route.metric == LOCAL_METRIC
+        }
+        self.taken = foreign - ours.keys()
+        return ours
+
+    def compare(self, decision: Decision, present: Mapping[Prefix, int]) -> Changes:
         """Find out what must change for a decision.
 
-        IPv6 in table local is looked at always, IPv4 where a static prefix of it is wanted, or where it is to
-        be `whole`, for what is ours and not wanted. Of table main the last look counts: to find our own few
-        routes there the kernel walks over everybody's.
+        Of table main the last look counts: to find our few routes there the kernel walks over everybody's.
         """
-        local, discard = Sweep(decision.local), Sweep(decision.discard)
-        strays: list[Route] = []
-        wanted = {run.first.width for run in decision.local.runs}
-        for family, width in wire.WIDTHS.items():
-            if not whole and family != wire.AF_INET6 and width not in wanted:
-                continue
-            for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family):
-                bound, others = read_local_routes(chunk)
-                local.see_ours(bound, clock.now(), width)
-                for route in others:
-                    if route.protocol == wire.PROTOCOL:
-                        strays.append(route)
-                    elif route.metric == LOCAL_METRIC:  # another metric is another place
-                        local.see_foreign(route.prefix)
-                yield
-        discard.see_ours(((each.address, each.length, 0) for each in self._own_discards), 0)
-        return Changes(local.plan(), discard.plan(), strays + self._strays, self._leftovers())
+        return Changes(
+            present.keys(),
+            plan(decision.local, present, clock.now()),
+            plan(decision.discard, dict.fromkeys(self._own_discards, 0), 0),
+            [*self._local_strays, *self._strays],
+            self._leftovers(),
+        )
 
     def _leftovers(self) -> list[Route]:
         """Return the hooks' messages that say nothing any more, and the discard routes of 0.1.0's hooks."""
@@ -264,14 +283,10 @@ class Observations:
         old = [hook_message(each)._replace(table=wire.TABLE_MAIN) for each in self._discards.leftover]
         return stale + old
 
-    def see_applied(self, changes: Changes, refused: Refused) -> None:
+    def see_applied(self, changes: Changes, outcome: Outcome) -> None:
         """Take note of what we changed: no event tells us."""
-        added, removed = (
-            {prefix for run in runs for prefix in run.prefixes()}
-            for runs in (changes.discard.add, changes.discard.remove)
-        )
-        refused_ones = {each.prefix for each in refused.discards}
-        self._own_discards = (self._own_discards | added) - removed - refused_ones
+        gone = {*changes.discard.remove, *(each.prefix for each in outcome.discards)}
+        self._own_discards = (self._own_discards | changes.discard.add.keys()) - gone
         self._strays = []
         for route in changes.leftovers:
             self._discards.hear(route, self.policy.accept.protocols, came=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -17,9 +17,9 @@ import structlog
 
 from anyipd import clock, mainloop
 from anyipd.apply import Changes
+from anyipd.decide.covers import addresses
 from anyipd.decide.decision import Decision, decide
 from anyipd.decide.ledger import HOOK_METRICS
-from anyipd.decide.plan import Plan, Run
 from anyipd.decide.verdict import verdicts
 from anyipd.kernel.monitor import Hint, Stale
 from anyipd.kernel.wire import MalformedError
@@ -28,7 +28,6 @@ from anyipd.observations import Observations
 from anyipd.observe import networkd
 from anyipd.observe.lease import Complaint
 from anyipd.policy import Policy
-from anyipd.slices import in_slices
 from anyipd.view import View
 
 MAX_REST = 0.05
@@ -224,24 +223,38 @@ class Observer:
 
     # Looking.
 
-    def look(self) -> Generator[None, None, Look]:
+    async def look(self) -> Look:
         """Look where there is reason to, and decide. Raises OSError and MalformedError as `Routes` does."""
         hint, self._hint = self._hint, Hint()
         stale = self.seen.hear(hint)
         if self._broken:
             self.seen.reopen()
             self._broken = False
-        if stale or hint.news or not self._decision or clock.now() >= self._decision.view.deadline:
-            self._unreadable = not (yield from self.seen.look(stale))
-            self._decision = self._decide(clock.now())
+        decision = self._decision
+        if stale or hint.news or not decision or clock.now() >= decision.view.deadline:
+            self._unreadable = not await self.seen.look(stale)
+            decision = self._decide()
         complaints, self.seen.complaints = self.seen.complaints, []
-        return Look(self._decision, Stale.PRESENT in stale, hint.lost, complaints)
+        return Look(decision, Stale.PRESENT in stale, hint.lost, complaints)
 
-    def _decide(self, now: float) -> Decision:
+    def compare(self, decision: Decision, *, whole: bool) -> tuple[Decision, Changes]:
+        """Find out what must change in the kernel for a decision, or for a new one if somebody is in the way.
+
+        Raises OSError and MalformedError as `Routes` does.
+        """
+        taken = self.seen.taken
+        present = self.seen.look_at_local(whole=whole)
+        if self.seen.taken != taken:
+            decision = self._decide()
+        return decision, self.seen.compare(decision, present)
+
+    def _decide(self) -> Decision:
+        now = clock.now()
         decision = decide(self.seen.evidence(), now)
         if not self.seen.attends_to(decision.hinges):
             decision = decide(self.seen.evidence(everywhere=True), now)
         self.seen.follow(decision)
+        self._decision = decision
         return decision
 
 
@@ -252,17 +265,17 @@ async def views(observer: Observer) -> AsyncIterator[View]:
     while True:
         await observer.wait()
         try:
-            look = await in_slices(observer.look())
-            changes = await in_slices(observer.seen.compare(look.decision, whole=look.whole))
+            look = await observer.look()
+            decision, changes = observer.compare(look.decision, whole=look.whole)
         except (OSError, MalformedError) as error:
             _log.error("look failed, will be repeated", reason=str(error), after=observer.retry_after)
             observer.start_over()
         else:
             observer.succeed()
-            yield view_of(look.decision, changes, changes.local.add)
+            yield view_of(decision, changes.present)
 
 
-def view_of(decision: Decision, changes: Changes, missing: Iterable[Run]) -> View:
-    """Return the View of a decision and what is missing in the kernel's table of it."""
-    found = verdicts(decision.view.subnets, Plan(add=list(missing), taken=changes.local.taken))
-    return replace(decision.view, subnets=tuple(found))
+def view_of(decision: Decision, present: Iterable[Prefix]) -> View:
+    """Return the View of a decision where these local routes of ours are present."""
+    missing = addresses(decision.local, present)
+    return replace(decision.view, subnets=tuple(verdicts(decision.view.subnets, missing)))

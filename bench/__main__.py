@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from bench import bulk, crowded, latency, limit, neighbour, resting
+from bench import bulk, crowded, latency, neighbour, resting
 from bench.row import Row
 from tests.lab.namespace import LabError, enter
 
 PARTS = {
     "bulk": bulk,
-    "limit": limit,
     "latency": latency,
     "crowded": crowded,
     "resting": resting,

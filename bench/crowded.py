@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle
 from statistics import median
 
-from anyipd.decide.plan import Run
 from anyipd.kernel import wire
-from anyipd.kernel.routes import Routes, local_routes
+from anyipd.kernel.routes import Routes, local_route, ours_and_others
 from anyipd.model import Prefix
 from bench.rig import Rig, Witness, cpu, rig, subnet, timed
 from bench.row import Row, in_turn
@@ -78,7 +77,7 @@ class _Host:
         time.sleep(2)  # the links settle, and what that wakes
 
     def bound(self) -> int:
-        return sum(len(local_routes(chunk)[0]) for chunk in self.routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL))
+        return len(ours_and_others(self.routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL))[0])
 
     def wait_for(self, count: int) -> None:
         while self.bound() != count:
@@ -86,7 +85,7 @@ class _Host:
 
     def mended(self) -> float:
         lost = subnet(DELEGATED, 1)
-        took, _ = self.witness.until_added(lost, lambda: list(self.routes.remove_local([Run(lost, 1)])))
+        took, _ = self.witness.until_added(lost, lambda: self.routes.remove([local_route(lost)]))
         return took
 
     def renewed(self) -> float:
@@ -168,7 +167,7 @@ def _flood(at: Rig, runs: int) -> Iterator[Row]:
     for _ in range(runs):
         used, begun = cpu(at.daemon.running.pid), time.perf_counter()
         _foreign(at, "add", FLOOD)
-        list(host.routes.remove_local([Run(subnet(DELEGATED, 1), 1)]))
+        host.routes.remove([local_route(subnet(DELEGATED, 1))])
         _foreign(at, "delete", FLOOD)
         ended = time.perf_counter()
         wait_until(lambda: host.bound() == 2)

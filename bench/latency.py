@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from anyipd.decide.plan import Run
-from anyipd.kernel.routes import Routes
+from anyipd.kernel.routes import Routes, local_route
+from anyipd.model import Prefix
 from bench.rig import OLD, WHOLE, Rig, Witness, rig, subnet
 from bench.row import Row, in_turn
+from tests.lab.delegated import holder
 
 MENDED = 200
 """How often a route is removed; a figure is the median of so many."""
@@ -35,21 +36,6 @@ def _from_the_hook(runs: int) -> Iterator[Row]:
         figures, theirs = _against_a_shell_hook(count, script, times * runs, goal)
         name = f"hook's start to answering, {count}"
         yield Row(name, "ms", figures, "shell hook, `ip` each", theirs, goal, 20 if count == 1 else None)
-    with rig("ours") as ours, rig("peer") as peer:
-        ours.start("subnets: [{name: all, count: all}]")
-
-        def bind_all() -> float:
-            took = ours.until_logged(lambda: ours.hook("BOUND6", OLD), "bound")
-            ours.take_back(OLD)
-            return took
-
-        def batch_all() -> float:
-            took = peer.batch("add", OLD, WHOLE)
-            peer.flush()
-            return took
-
-        figures, theirs = in_turn(bind_all, batch_all, runs)
-    yield Row("hook's start to answering, 65,536", "ms", figures, "shell hook, `ip -batch`", theirs)
 
 
 def _against_a_shell_hook(
@@ -96,11 +82,11 @@ def _mending(runs: int) -> Iterator[Row]:
 
 
 def _mend(ours: Rig) -> float:
-    lost = subnet(OLD, 7)
+    lost = Prefix.parse(holder(ours.namespace, subnet(OLD, 7)))
     witness = Witness(ours.namespace)
     with ours.namespace.entered():
         vandal = Routes()
     figures = [
-        witness.until_added(lost, lambda: list(vandal.remove_local([Run(lost, 1)])))[0] for _ in range(MENDED)
+        witness.until_added(lost, lambda: vandal.remove([local_route(lost)]))[0] for _ in range(MENDED)
     ]
     return median(figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from anyipd.varlink.client import Client
 from bench.rig import OLD, WHOLE, Rig, awakenings, cpu, resident, rig, timed
 from bench.row import Row, in_turn
 
@@ -17,6 +19,10 @@ IDLE = 60.0
 
 EVENTS = 100_000
 """Foreign route changes in a flood."""
+
+
+ASKED = 20
+"""How often `anyipctl status` is called."""
 
 
 def rows(runs: int) -> Iterator[Row]:
@@ -67,14 +73,25 @@ def _memory_and_idling(ours: Rig) -> Iterator[Row]:
     slept, used = awakenings(pid), cpu(pid)
     time.sleep(IDLE)
     slept, used = awakenings(pid) - slept, cpu(pid) - used
+    status, view = _asked(ours)
     ours.daemon.configure("subnets: [{name: all, count: all}]")
     ours.daemon.reload()
     ours.settled(WHOLE)
     ours.daemon.reload()
+    status_of_all, view_of_all = _asked(ours)
     yield Row("resident memory, 16 subnets", "MB", [small], "import pyroute2 alone", [pyroute2], limit=40)
-    yield Row("resident memory, 65,536 more than 16", "MB", [ours.memory() - small], limit=16)
+    yield Row("resident memory, 65,536 subnets", "MB", [ours.memory()], "of 16", [small], 1.2)
+    yield Row("anyipctl status, 65,536 subnets", "ms", status_of_all, "of 16", status, 1.2)
+    yield Row("bytes of a View, 65,536 subnets", "", view_of_all, "of 16", view, 1.2)
     yield Row("wake-ups in an idle minute", "", [slept], limit=0)
     yield Row("CPU in an idle minute", "ms", [used], limit=0)
+
+
+def _asked(ours: Rig) -> tuple[list[float], list[float]]:
+    """How long `anyipctl status` takes, and how much is sent to whoever asks."""
+    took = [timed(lambda: ours.daemon.control("status")) for _ in range(ASKED)]
+    with ours.namespace.entered(), Client(ours.daemon.runtime) as client:
+        return took, [float(len(json.dumps(client.describe())))]
 
 
 def _flood(ours: Rig, runs: int) -> Iterator[Row]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from anyipd.kernel import bpf
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import next_second
+from tests.lab.delegated import OURS, next_second
 from tests.lab.dhclient import HOOK
 from tests.lab.namespace import Namespace, wait_until
 
@@ -84,12 +85,12 @@ class Rig:
         return (local - begun) * 1000
 
     def settled(self, count: int) -> None:
-        """Wait until so many of our routes are there."""
+        """Wait until so many /64s have routes of ours."""
         wait_until(lambda: self.count() == count, 30)
 
     def count(self) -> int:
-        """Count our routes in table local."""
-        return self.namespace.ip("-6 route show table local proto 150").count("\n")
+        """Count the /64s that our routes in table local hold."""
+        return sum(1 << 64 - Prefix.parse(route["dst"]).length for route in self.namespace.ip_json(OURS))
 
     def memory(self) -> float:
         """Resident memory of the daemon in MB."""
@@ -99,9 +100,10 @@ class Rig:
         """Call our hook as dhclient-script does."""
         self.start_hook(reason, prefix, valid).wait()
 
-    def take_back(self, prefix: Prefix) -> None:
-        """Have a prefix taken back and its tombstone cleared up: the next lease is a first one again."""
-        self.hook("RELEASE6", prefix)
+    def take_back(self, *prefixes: Prefix) -> None:
+        """Have all prefixes taken back and the tombstones cleared up: the next lease is a first one again."""
+        for prefix in prefixes:
+            self.hook("RELEASE6", prefix)
         self.settled(0)
         for tombstone in (self.daemon.runtime / "leases").iterdir():
             tombstone.unlink()
@@ -130,7 +132,7 @@ class Rig:
 
 
 class Witness:
-    """An event socket that tells when a certain local route came."""
+    """An event socket that tells when a certain subnet has a local route."""
 
     def __init__(self, namespace: Namespace) -> None:
         with namespace.entered():
@@ -139,15 +141,25 @@ class Witness:
         self.socket.bind((0, _RTNLGRP_IPV6_ROUTE))
         self.socket.settimeout(60)
 
+    def hear_of_alone(self, subnet: Prefix) -> None:
+        """Have no event of another destination wake it: of many routes the last one counts."""
+        first, second = (subnet.address >> shift & 0xFFFFFFFF for shift in (96, 64))
+        program = [
+            *((bpf.LD_WORD, 0, 0, 40), *bpf.drop_unless(first)),
+            *((bpf.LD_WORD, 0, 0, 44), *bpf.accept_if(second)),
+            bpf.DROP,
+        ]
+        bpf.attach(self.socket, bpf.assemble(program))
+
     def until_added(self, prefix: Prefix, change: Callable[[], _T]) -> tuple[float, _T]:
-        """Milliseconds from `change` until the route over `prefix` was added to table local; its result."""
-        wanted = prefix.address.to_bytes(16)
+        """Milliseconds from `change` until a route over `prefix` was added to table local; its result."""
         begun = time.perf_counter()
         result = change()
         while True:
             event = self.socket.recv(4096)
             kind = struct.unpack_from("=H", event, 4)[0]
-            if kind == 24 and event[20] == 255 and event[40:56] == wanted:
+            added = Prefix(int.from_bytes(event[40:56]), event[17]) if event[17] else None
+            if kind == 24 and event[20] == 255 and added and added.covers(prefix):
                 return (time.perf_counter() - begun) * 1000, result
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from anyipd import clock
 from anyipd.decide.carve import carve
+from anyipd.decide.covers import local_routes
 from anyipd.decide.delegations import delegations
 from anyipd.decide.gate import gate
 from anyipd.decide.ledger import Ledger
 from anyipd.decide.overlap import without_overlaps
-from anyipd.decide.plan import Sweep, discard_routes, local_routes
+from anyipd.decide.plan import discard_routes, plan
 from anyipd.model import INFINITE, Delegation, Discard, Lease, Link, Places, Prefix, Subnets
 from anyipd.narrate import delegation_lines
 from anyipd.policy import Accept, Policy, SubnetPolicy
@@ -51,7 +52,7 @@ def carry_out(
                 subnets += carved.subnets
                 kept[each.prefix] = carved.places
                 _alarm.set(carved.deadline)
-        Sweep(local_routes(subnets)).plan()
+        plan(local_routes(subnets), {}, now)
         _alarm.set(discard_routes(known, standing, [], now)[1])
         _alarm.set(ledger.next_deadline)
         list(delegation_lines(before, known, now, ledger.ending, [each.prefix for each in before]))

@@ -9,7 +9,7 @@ from functools import partial
 
 from anyipd.kernel import lock, wire
 from anyipd.kernel.monitor import Hint, hint
-from anyipd.kernel.routes import local_routes
+from anyipd.kernel.routes import ours_and_others
 from anyipd.kernel.wire import MalformedError
 from anyipd.model import Prefix
 
@@ -23,7 +23,7 @@ def run(data: bytes) -> None:
     readers: list[Callable[[bytes], Iterable[object]]] = [
         wire.answers,
         wire.addresses,
-        local_routes,
+        lambda data: ours_and_others([data])[1],
         OVERLAP.find,
         lock.members,
         lambda data: [wire.first_table(data)],

@@ -61,9 +61,14 @@ def undisturbed(line: Line, *delegated: Prefix) -> Iterator[None]:
 
 
 def removed(monitor: RouteMonitor, *prefixes: Prefix) -> list[str]:
-    """Give the removals of anyipd's own routes to these prefixes."""
-    starts = tuple(f"Deleted {kind} {each} " for kind in ("local", "unreachable") for each in prefixes)
-    return [each for each in monitor.changes() if each.startswith(starts) and "proto 150" in each]
+    """Give the removals of anyipd's own local routes to any address of these prefixes, and to them."""
+    changes = [each for each in monitor.changes() if each.startswith("Deleted ") and "proto 150" in each]
+    return [
+        each
+        for each in changes
+        for kind, prefix in [(each.split()[1], Prefix.parse(each.split()[2]))]
+        if prefix in prefixes or (kind == "local" and any(map(prefix.overlaps, prefixes)))
+    ]
 
 
 def assert_stays(line: Line, *delegated: Prefix, seconds: float = 2.0) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import delegated
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, delegate, take_back, write_lease
 from tests.lab.monitor import RouteMonitor
@@ -20,7 +21,7 @@ BOUND = [f"2001:db8:100:{number}::/64" if number else "2001:db8:100::/64" for nu
 
 
 def bound(host: Namespace) -> list[str]:
-    return sorted(route["dst"] for route in host.ip_json("-6 route show table local proto 150"))
+    return sorted(delegated.bound(host))
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import closing, suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
 from anyipd.model import Prefix
 from anyipd.observe.onlink import Routed
-from anyipd.slices import at_once
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import bound, delegate, subnets
 from tests.lab.namespace import Namespace, wait_until
@@ -56,7 +56,7 @@ class Table:
 
     def look(self, routed: Routed) -> None:
         with self.host.entered():  # names of links are the thread's
-            at_once(routed.look(self.routes, [DELEGATED]))
+            asyncio.run(routed.look(self.routes, [DELEGATED]))
 
     def crowd_back(self, count: int = GO) -> None:
         self.crowd("delete", 1)
@@ -65,7 +65,7 @@ class Table:
     def look_and_miss(self, routed: Routed, count: int = GO) -> None:
         """Look; the first dump passes over what is there as over what has gone."""
         with self.host.entered():
-            for number, _ in enumerate(routed.look(self.routes, [DELEGATED])):
+            for number, _ in enumerate(steps(routed.look(self.routes, [DELEGATED]))):
                 if number == 0:
                     self.crowd_out(count)
         self.crowd_back(count)
@@ -79,6 +79,13 @@ class Table:
             found += chunk
         self.crowd_back()
         return {each for each in FOREIGN if Prefix.parse(each).address.to_bytes(16) in found}
+
+
+def steps(work: Coroutine[None, None, None]) -> Iterator[None]:
+    """Make one turn after the other of what waits for nothing."""
+    with suppress(StopIteration):
+        while True:
+            yield work.send(None)
 
 
 def assigned(routed: Routed) -> set[str]:
@@ -115,7 +122,7 @@ def test_a_first_look_takes_the_union_of_two_dumps(table: Table) -> None:
 def test_a_first_look_ends_while_routes_go_without_pause(table: Table) -> None:
     routed, turns = Routed(), cycle(["delete", "add"])
     with table.host.entered():
-        for _ in routed.look(table.routes, [DELEGATED]):
+        for _ in steps(routed.look(table.routes, [DELEGATED])):
             table.crowd(next(turns))
     assert assigned(routed) <= FOREIGN
 
@@ -158,9 +165,9 @@ def test_what_is_no_longer_delegated_is_of_no_interest(table: Table) -> None:
     routed = Routed()
     table.look(routed)
     with table.host.entered():
-        at_once(routed.look(table.routes, [DELEGATED._replace(length=60)]))
+        asyncio.run(routed.look(table.routes, [DELEGATED._replace(length=60)]))
         assert assigned(routed) == subnets(str(DELEGATED), 16)
-        at_once(routed.look(table.routes, []))
+        asyncio.run(routed.look(table.routes, []))
     assert (assigned(routed), routed.in_doubt) == (set(), False)
 
 

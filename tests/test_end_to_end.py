@@ -12,6 +12,7 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import OURS, covered
 from tests.lab.dhclient import Dhclient
 from tests.lab.kea import Kea, Offer
 from tests.lab.monitor import RouteMonitor
@@ -33,9 +34,9 @@ def subnet(delegated: Prefix, number: int) -> Prefix:
 
 
 def bound(host: Namespace) -> list[str]:
-    routes = host.ip_json("-6 route show table local proto 150")
+    routes = host.ip_json(OURS)
     assert all((route["type"], route["dev"], route["metric"]) == ("local", "lo", 1024) for route in routes)
-    return sorted(route["dst"] for route in routes)
+    return sorted(map(str, covered(routes)))
 
 
 def expires(host: Namespace) -> list[int]:
@@ -285,8 +286,9 @@ def test_two_uplinks(first: Line, second: Line, daemon: Daemon) -> None:
     second.kea.start(Offer(NEW))
     first.dhclient.start()
     second.dhclient.start()
-    wait_until(lambda: len(bound(host)) == 3, 10)
-    assert bound(host) == ["2001:db8:100::/64", "2001:db8:200:4::/62", "2001:db8:200::/64"]
+    lab = [str(subnet(NEW, number)) for number in range(4, 8)]
+    wait_until(lambda: len(bound(host)) == 6, 10)
+    assert bound(host) == ["2001:db8:100::/64", *lab, "2001:db8:200::/64"]
     assert first.uplink.answers(subnet(OLD, 0)) == 8
     assert {each["uplink"] for each in daemon.status()["delegations"]} == {"uplink", "eth1.7"}
     second.dhclient.release()

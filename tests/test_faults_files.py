@@ -12,7 +12,7 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import PREFIX, bound, delegate, subnets, take_back, write_lease
+from tests.lab.delegated import PREFIX, bound, delegate, subnets, take_away, take_back, write_lease
 from tests.lab.dhclient import HOOK, Dhclient
 from tests.lab.kea import Kea, Offer
 from tests.lab.line import NEW, OLD, Line
@@ -249,7 +249,7 @@ def test_ten_thousand_lease_files(running: Daemon) -> None:
     whole = WANTED.union(*(subnets(str(Prefix(first + (number << 68), 60)), 3) for number in range(15)))
     wait_until(lambda: bound(running.namespace) == whole, 300)
     wait_until(lambda: len(running.status()["delegations"]) == 2 * 16, 300)
-    running.namespace.ip("-6 route delete local 2001:db9::/64 dev lo table local proto 150")
+    take_away(running.namespace, "2001:db9::/64")
     wait_until(lambda: bound(running.namespace) == whole, 30)
     for number in range(MANY):
         take_back(running.runtime, f"many-{number}", prefix=Prefix(first + (number << 68), 60))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import bound, delegate, subnets
+from tests.lab.delegated import bound, delegate, holder, subnets, take_away
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.strace import injected
@@ -59,10 +59,10 @@ def test_a_flood_of_foreign_routes_passes_by(running: Daemon, tmp_path: Path) ->
     since = len(running.lines())
     before = cpu_ticks(running.running.pid)
     adding = host.popen("ip", "-6", "-batch", tmp_path / "add")
-    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    take_away(host, SOME)
     wait_until(lambda: SOME in bound(host))
     assert adding.wait(60) == 0
-    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    take_away(host, SOME)
     host.run("ip", "-6", "-batch", tmp_path / "delete")
     wait_until(lambda: bound(host) == WANTED)
     # 200,000 changes in about two seconds: a quarter of a core would be 50 ticks.
@@ -99,10 +99,10 @@ def test_an_overrun_of_events_is_made_good(running: Daemon, tmp_path: Path) -> N
 def test_a_system_call_that_fails_is_made_good(running: Daemon, tmp_path: Path, fault: str) -> None:
     host = running.namespace
     with injected(running.running.pid, tmp_path, fault):
-        host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+        take_away(host, SOME)
         wait_until(lambda: bound(host) == WANTED, 30)
     # And it goes on as ever.
-    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    take_away(host, SOME)
     wait_until(lambda: bound(host) == WANTED)
     assert not [line for line in running.lines() if "Traceback" in line]
 
@@ -131,7 +131,7 @@ def test_lo_down_and_up(daemon: Daemon, silent: int, count: int) -> None:
 
 
 def count_bound(host: Namespace) -> int:
-    return host.ip("-6 route show table local proto 150").count("\n")
+    return len(bound(host))
 
 
 def replaced(host: Namespace, prefix: str) -> str:
@@ -140,7 +140,16 @@ def replaced(host: Namespace, prefix: str) -> str:
 
 
 def removed(host: Namespace, prefix: str) -> str:
-    host.ip(f"-6 route delete local {prefix} dev lo table local proto 150")
+    host.run(
+        "ip",
+        "-6",
+        "route",
+        "delete",
+        "local",
+        prefix,
+        *["dev", "lo", "table", "local", "proto", "150"],
+        check=False,
+    )
     return ""
 
 
@@ -181,7 +190,7 @@ def test_routes_that_others_touch(running: Daemon, interfere: Callable[[Namespac
     """One at a time, then all at once; what others own is left to them."""
     host = running.namespace
     before = ours(host)
-    for prefixes in ({SOME}, WANTED):
+    for prefixes in ({SOME}, {holder(host, SOME)}, WANTED):
         undo = [interfere(host, prefix) for prefix in prefixes]
         for command in filter(None, undo):
             # Until its owner takes it away it stays, whatever it stands in the way of.
@@ -234,7 +243,7 @@ def test_a_million_foreign_routes(running: Daemon, tmp_path: Path) -> None:
         f"route add 2001:{n >> 16:x}:{n & 0xFFFF:x}::/64 dev uplink proto static" for n in range(1_000_000)
     )
     batch(host, tmp_path / "million", millions)
-    host.ip(f"-6 route delete local {SOME} dev lo table local proto 150")
+    take_away(host, SOME)
     wait_until(lambda: bound(host) == WANTED, 30)
     delegate(host, "2001:db8:b::/48")
     wait_until(lambda: bound(host) == WANTED | subnets("2001:db8:b::/48", 16), 60)

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import PREFIX, bound, delegate, subnets, take_back, write_lease
+from tests.lab.delegated import (
+    PREFIX,
+    bound,
+    delegate,
+    destinations,
+    subnets,
+    take_back,
+    touched,
+    write_lease,
+)
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import wait_until
 
@@ -44,7 +53,7 @@ def changes_of_ours(monitor: RouteMonitor) -> list[str]:
 def test_an_uplink_that_flaps(running: Daemon, tmp_path: Path) -> None:
     """Its lease stays what it was, and the address that it keeps without carrier stays on-link."""
     host = running.namespace
-    monitor = RouteMonitor(host, tmp_path)
+    before, monitor = destinations(host), RouteMonitor(host, tmp_path)
     for _ in range(20):
         host.ip("link set other down")
         host.ip("link set other up")
@@ -56,8 +65,7 @@ def test_an_uplink_that_flaps(running: Daemon, tmp_path: Path) -> None:
     host.ip("link set uplink up")
     host.ip(f"addr add {ADDRESS} dev uplink nodad")
     wait_until(lambda: bound(host) == WANTED - {ON_LINK})
-    touched = {line.split("local ")[1].split()[0] for line in changes_of_ours(monitor)}
-    assert touched == {ON_LINK}
+    assert touched(before, monitor.changes()) == {ON_LINK}
 
 
 def test_an_uplink_that_is_renamed(running: Daemon, tmp_path: Path) -> None:
@@ -75,14 +83,13 @@ def test_an_uplink_that_is_renamed(running: Daemon, tmp_path: Path) -> None:
 
 def test_an_uplink_that_is_removed_and_returns(running: Daemon, tmp_path: Path) -> None:
     host = running.namespace
-    monitor = RouteMonitor(host, tmp_path)
+    before, monitor = destinations(host), RouteMonitor(host, tmp_path)
     for _ in range(3):
         host.ip("link delete uplink")
         wait_until(lambda: bound(host) == WANTED)
         plug_in(running)
         wait_until(lambda: bound(host) == WANTED - {ON_LINK})
-    touched = {line.split("local ")[1].split()[0] for line in changes_of_ours(monitor)}
-    assert touched == {ON_LINK}
+    assert touched(before, monitor.changes()) == {ON_LINK}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from anyipd.observations import Observations
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed
 from anyipd.observer import Observer
-from anyipd.slices import at_once
 from tests.lab.namespace import Namespace
 
 DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]
@@ -69,13 +69,13 @@ class Listener:
                 self.seen_so_far.look_at_discards()
             if Stale.ROUTES in stale:
                 self.looks += 1
-                at_once(self.seen_so_far.look_at_routes(DELEGATED))
+                asyncio.run(self.seen_so_far.look_at_routes(DELEGATED))
 
     def seen(self) -> tuple[set[Assigned | Covering], set[Discard]]:
         """Look at all of it, with fresh eyes."""
         with self.host.entered():
             routed, discards = Routed(), Discards()
-            at_once(routed.look(self.routes, DELEGATED))
+            asyncio.run(routed.look(self.routes, DELEGATED))
             discards.look(self.routes, [DHCP])
         return routed.assigned | routed.covering, discards.standing
 
@@ -158,7 +158,7 @@ def test_a_decision_is_made_of_the_routes_that_it_hinges_on(listener: Listener) 
         with listener.host.entered():
             observer.hear()
             observer.look_again(Stale.LEASES)
-            decision = at_once(observer.look()).decision
+            decision = asyncio.run(observer.look()).decision
         [subnet] = decision.view.subnets
         return str(subnet.first)
 

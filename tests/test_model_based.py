@@ -72,6 +72,16 @@ PLACES = st.sampled_from(
     ]
 )
 """Destinations inside of delegated prefixes, or of what may be one."""
+COVERS = st.sampled_from(
+    [
+        "2001:db8:100::/61",
+        "2001:db8:100::/62",
+        "2001:db8:100:2::/63",
+        "2001:db8:100:4::/62",
+        "2001:db8:200::/62",
+    ]
+)
+"""Destinations of routes that may bind several subnets."""
 
 JUNK = [
     *(b"", b"\0" * 2000, b"client=dhclient\n", b"prefix=2001:db8:100::/61; reboot\n", b"\xff\xfe"),
@@ -335,7 +345,7 @@ class Host(Delegations):
 
     @rule(
         kind=st.sampled_from(["local", "local", "unreachable", "blackhole"]),
-        place=PLACES,
+        place=PLACES | COVERS,
         metric=st.sampled_from([1024, 1024, 1024, 7]),
     )
     def foreign_local_route(self, kind: str, place: str, metric: int) -> None:

@@ -3,14 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 
 import pytest
 
-from anyipd.decide.plan import Run
 from anyipd.kernel import wire
 from anyipd.kernel.monitor import MOST_LOST, MOST_NEWS, Hint, LinkDown, Monitor, News, Stale, hint
-from anyipd.kernel.routes import BOUND_SUBNET, Routes
+from anyipd.kernel.routes import BOUND_SUBNET, Routes, local_route
 from anyipd.model import Prefix, address_text
 from tests.lab.namespace import Namespace, wait_until
 
@@ -152,13 +150,16 @@ def test_what_goes_wakes_us(
     assert heard(monitor.read()) == expected
 
 
+def some(count: int, length: int = 64) -> dict[Prefix, None]:
+    first = Prefix(DELEGATED.address, length)
+    return {first._replace(address=first.address + i * first.size): None for i in range(count)}
+
+
 def test_few_routes_that_are_lost_are_named(host: Namespace, routes: Routes, monitor: Monitor) -> None:
-    every = {Prefix(DELEGATED.address + (i << 64), 64) for i in range(MOST_LOST)}
-    for count, expected in [(MOST_LOST, Hint(lost=every)), (MOST_LOST + 1, PRESENT)]:
-        run = Run(Prefix(DELEGATED.address, 64), count)
-        list(routes.add_local([run], 0))
+    for count, expected in [(MOST_LOST, Hint(lost={*some(MOST_LOST)})), (MOST_LOST + 1, PRESENT)]:
+        routes.add_local(some(count), 0)
         with host.entered(), contextlib.closing(Routes()) as other:
-            list(other.remove_local([run]))
+            other.remove(map(local_route, some(count)))
         assert monitor.read() == expected
 
 
@@ -203,7 +204,7 @@ def test_what_goes_while_lo_is_down_went_with_it(host: Namespace, monitor: Monit
 
 def test_that_lo_came_back_is_known_also_where_its_event_was_lost(host: Namespace, monitor: Monitor) -> None:
     with host.entered(), contextlib.closing(Routes()) as other:
-        list(other.add_local([Run(Prefix(DELEGATED.address, 80), 20_000)], 0))
+        other.add_local(some(20_000, 80), 0)
     monitor.read()
     host.ip("link set lo down")  # all of them go with it, more than the socket holds events
     host.ip("link set lo up")
@@ -220,17 +221,14 @@ def test_a_message_that_is_none_is_dropped_and_all_looked_at(cut: int) -> None:
 
 
 def test_our_own_echo_does_not_wake_us(host: Namespace, routes: Routes, monitor: Monitor) -> None:
-    run = Run(Prefix(DELEGATED.address, 64), 300)
-    for steps in (
-        routes.add_local([run], 0),
-        routes.renew_local([run], 0),
-        routes.add_discard(7, [DELEGATED]),
-        routes.remove_local([run]),
-    ):
-        assert list(chain.from_iterable(steps)) == []
+    many = some(300)
+    assert routes.add_local(many, 0) == []
+    assert routes.renew_local(many, 0) == []
+    assert routes.add_discard(7, [DELEGATED]) == []
+    assert routes.remove(map(local_route, many)) == []
     assert monitor.read() == NOTHING
     with host.entered(), contextlib.closing(Routes()) as other:
-        list(other.add_local([run], 0))
+        other.add_local(many, 0)
     assert monitor.read() == PRESENT
 
 
@@ -306,10 +304,10 @@ def test_a_new_filter_replaces_the_old_at_once(host: Namespace, routes: Routes, 
 
 
 def test_lost_events_make_all_stale(host: Namespace, monitor: Monitor) -> None:
-    run = Run(Prefix(DELEGATED.address, 80), 20_000)
+    many = some(20_000, 80)
     with host.entered(), contextlib.closing(Routes()) as other:
-        list(other.add_local([run], 0))
-        list(other.remove_local([run]))
+        other.add_local(many, 0)
+        other.remove(map(local_route, many))
     assert monitor.read() == ALL
     assert monitor.read() == NOTHING
     host.ip("-6 route add 2001:db8:0:1::/64 dev one")  # and it goes on

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from anyipd.decide.plan import Plan, Run
+from anyipd.decide.covers import addresses
+from anyipd.decide.gaps import Gaps
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
 from anyipd.narrate import Line, delegation_lines, moved_lines, state_lines, subnet_lines
 
@@ -30,11 +31,15 @@ def at(place: int, name: str, state: SubnetState, count: int = 1, reason: str | 
     return Subnets(name, P, state, first, count, 0 if count > 1 else None, reason=reason)
 
 
+def at_places(*places: int) -> dict[int, Gaps]:
+    return addresses(Prefix(FIRST.address + (place << 64), 64) for place in places)
+
+
 def test_nothing_changed_nothing_told() -> None:
     both = [LEASED, replace(REFUSED, prefix=FIRST)]
     assert told(both, both) == []
     subnets = [at(0, "web", SubnetState.BOUND), at(1, "lab", SubnetState.CONFLICT, reason="on-link at eth0")]
-    assert list(subnet_lines(subnets, subnets, Plan(), set())) == []
+    assert list(subnet_lines(subnets, subnets, {}, {})) == []
 
 
 def test_a_delegation_comes_and_goes() -> None:
@@ -83,38 +88,45 @@ def test_what_is_not_carved_is_a_warning_with_its_reason() -> None:
 
 def test_bound_names_subnet_and_count() -> None:
     after = [at(0, "web", SubnetState.BOUND), at(1, "proxies", SubnetState.BOUND, 4)]
-    plan = Plan(add=[Run(FIRST, 1), Run(Prefix(FIRST.end, 64), 4).part(1, 3)])
-    assert list(subnet_lines([], after, plan, set())) == [
+    assert list(subnet_lines([], after, at_places(0, 2, 3), {})) == [
         Line("bound", {"subnet": "web", "prefix": "2001:db8::/64"}),
         Line("bound", {"subnet": "proxies-1", "prefix": "2001:db8:0:2::/64", "count": 2}),
     ]
 
 
 def test_what_the_kernel_refused_is_not_told_as_bound() -> None:
-    plan = Plan(add=[Run(FIRST, 1)])
-    assert list(subnet_lines([], [at(0, "web", SubnetState.MISSING)], plan, {FIRST})) == []
+    after = [at(0, "web", SubnetState.MISSING), at(1, "lab", SubnetState.BOUND)]
+    (line,) = subnet_lines([], after, at_places(1), {})
+    assert line.fields["subnet"] == "lab"
+    # Somebody else's is not named where a static prefix lies over it.
+    static = Subnets("rented", None, SubnetState.BOUND, FIRST)
+    lines = list(
+        subnet_lines([], [at(0, "web", SubnetState.CONFLICT, reason="static"), static], at_places(0), {})
+    )
+    assert [line.event for line in lines] == ["bound", "conflict"]
+    assert lines[0].fields["subnet"] == "rented"
 
 
 def test_unbound_names_every_subnet() -> None:
     before = [at(0, "web", SubnetState.BOUND), at(1, "proxies", SubnetState.BOUND, 4)]
-    assert list(subnet_lines(before, [], Plan(remove=[Run(FIRST, 5)]), set())) == [
+    assert list(subnet_lines(before, [], {}, at_places(*range(5)))) == [
         Line("unbound", {"subnet": "web", "prefix": "2001:db8::/64"}),
         Line("unbound", {"subnet": "proxies-0", "prefix": "2001:db8:0:1::/64", "count": 4}),
     ]
 
 
 def test_unbound_of_what_nobody_wanted_names_the_prefix() -> None:
-    plan = Plan(remove=[Run(FIRST, 1), Run(Prefix(FIRST.address, 65), 2)])
-    assert [line.fields for line in subnet_lines([], [], plan, set())] == [
-        {"prefix": "2001:db8::/64"},
-        {"prefix": "2001:db8::/65", "count": 2},
+    assert [line.fields for line in subnet_lines([], [], {}, at_places(0, 1, 2, 4))] == [
+        {"prefix": "2001:db8::/63"},
+        {"prefix": "2001:db8:0:2::/64"},
+        {"prefix": "2001:db8:0:4::/64"},
     ]
 
 
 def test_what_is_held_off_is_told_once() -> None:
     conflict = at(3, "lab", SubnetState.CONFLICT, reason="on-link at eth0")
     no_room = Subnets("big", P, SubnetState.WITHOUT_ROOM, None, 7, 2, reason="no free /64 left")
-    assert list(subnet_lines([conflict], [conflict, no_room], Plan(), set())) == [
+    assert list(subnet_lines([conflict], [conflict, no_room], {}, {})) == [
         Line(
             "without room",
             {"subnet": "big-2", "delegation": "2001:db8::/56", "count": 7, "reason": "no free /64 left"},
@@ -122,7 +134,7 @@ def test_what_is_held_off_is_told_once() -> None:
         )
     ]
     other = replace(conflict, reason="routed to eth1")
-    [line] = subnet_lines([conflict], [other], Plan(), set())
+    [line] = subnet_lines([conflict], [other], {}, {})
     assert line.fields == {"subnet": "lab", "prefix": "2001:db8:0:3::/64", "reason": "routed to eth1"}
 
 

@@ -22,7 +22,7 @@ from tests.lab.kea import Kea, Offer
 from tests.lab.lan import Lan
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, Uplink
-from tests.lab.networkd import Networkd
+from tests.lab.networkd import Networkd, crowd
 from tests.lab.solicitor import Answer, Solicitor
 from tests.test_neighbour_message import BAD
 
@@ -488,6 +488,7 @@ def test_c16_networkd_describes_more_than_anybody_reads(
     networkd.start()
     networkd.wait_until_bound()
     daemon.start()
+    crowd(uplink.host)
     daemon.wait_for("networkd not understood", 30)
     daemon.wait_for("lifetime unknown", 30)
     end = time.monotonic() + 13  # longer than any lifetime that was told

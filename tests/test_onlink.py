@@ -1,5 +1,6 @@
 """Which prefixes are in use for something else, read from a real kernel."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,6 @@ from anyipd.kernel.routes import Routes
 from anyipd.model import Assigned, Covering, Prefix
 from anyipd.observe.discard import Discards
 from anyipd.observe.onlink import Routed, addressed
-from anyipd.slices import at_once
 from tests.lab.namespace import Namespace
 
 DELEGATED = [Prefix.parse("2001:db8::/56"), Prefix.parse("2001:db8:ff00::/60")]
@@ -29,7 +29,7 @@ class Host:
     def assigned(self, delegated: list[Prefix] = DELEGATED) -> set[tuple[str, str]]:
         with self.namespace.entered():  # names of links are the thread's
             routed = Routed()
-            at_once(routed.look(self.routes, delegated))
+            asyncio.run(routed.look(self.routes, delegated))
             found = {*addressed(self.routes, delegated), *routed.assigned}
         return {(str(each.prefix), each.holder) for each in found}
 
@@ -130,7 +130,7 @@ def test_a_route_to_one_delegated_prefix_is_around_another(machine: Host) -> Non
             ([around, inside], {Assigned(around, "routed to one")}, {Covering(around, "one")}),
             ([around], {Assigned(around, "routed to one")}, set()),
         ):
-            at_once(routed.look(machine.routes, delegated))
+            asyncio.run(routed.look(machine.routes, delegated))
             assert (routed.assigned, routed.covering) == (assigned, covering)
 
 
@@ -138,7 +138,7 @@ def test_an_address_brings_its_route_and_both_say_the_same(machine: Host) -> Non
     machine.ip("addr add 2001:db8:0:1::1/64 dev one")
     with machine.namespace.entered():
         routed = Routed()
-        at_once(routed.look(machine.routes, DELEGATED))
+        asyncio.run(routed.look(machine.routes, DELEGATED))
         found = Assigned(Prefix.parse("2001:db8:0:1::/64"), ON_ONE)
         assert addressed(machine.routes, DELEGATED) == [found]
     assert routed.assigned == {found}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from anyipd.decide.carve import Carved, carve
+from anyipd.decide.covers import addresses, local_routes
 from anyipd.decide.moves import moves
-from anyipd.decide.plan import Sweep, local_routes
 from anyipd.decide.static import STATIC
 from anyipd.decide.verdict import verdicts
 from anyipd.model import INFINITE, Assigned, Delegation, DelegationState, Places, Prefix, SubnetState
@@ -167,12 +167,12 @@ def test_runs_that_are_not_in_the_order_of_their_numbers_are_found_by_address() 
     policy, places = wanting([THREE]), carve(DELEGATION, wanting([THREE]), [], Places(), 0).places
     subnets = carve(DELEGATION, policy, in_use(1), places, 1).subnets
     assert [run.number for run in subnets] == [0, 1, 2]
-    sweep = Sweep(local_routes(subnets))
-    sweep.see_ours([(BASE.address + (each << 64), 64, 0) for each in (0, 2)], 1)
-    plan = sweep.plan()
-    states = [(each.subnet_name(0), each.state) for each in verdicts(subnets, plan)]
+    zero, missing, two = (Prefix(BASE.address + (each << 64), 64) for each in (0, 3, 2))
+    found = list(verdicts(subnets, addresses(local_routes(subnets), [zero, two])))
+    states = [(each.subnet_name(0), each.state) for each in found]
     assert states == [("p-0", SubnetState.BOUND), ("p-1", SubnetState.MISSING), ("p-2", SubnetState.BOUND)]
-    [line] = subnet_lines([], subnets, plan, [])
+    bound = list(verdicts(subnets, {}))
+    [line] = subnet_lines([], bound, addresses([missing]), {})
     assert line.fields == {"subnet": "p-1", "prefix": "2001:db8:0:3::/64"}
     [move] = moves(carve(DELEGATION, policy, [], Places(), 0).subnets, subnets)
     assert move.change == "move"

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyipd.decide.plan import LONGEST, Plan, Run, Sweep, Wanted, discard_routes, local_routes, runs
-from anyipd.decide.verdict import TAKEN, find, part, verdicts
+from anyipd.decide.covers import addresses
+from anyipd.decide.gaps import Gaps, Span
+from anyipd.decide.plan import LONGEST, Plan, discard_routes, plan
+from anyipd.decide.verdict import Placed, part, verdicts
 from anyipd.model import (
     INFINITE,
     Assigned,
@@ -22,40 +24,10 @@ from anyipd.model import (
 NOW = 1000.0
 FIRST = Prefix.parse("2001:db8::/64")
 BOUND, MISSING, CONFLICT = SubnetState.BOUND, SubnetState.MISSING, SubnetState.CONFLICT
-Key = tuple[int, int]
 
 
-# The space is 16 places of a /64; runs are of /64 or of /63.
-@st.composite
-def wanted_runs(draw: st.DrawFn) -> list[Run]:
-    runs = []
-    place = 0
-    while place < 16:
-        if draw(st.booleans()):
-            length = draw(st.sampled_from([64, 63] if place % 2 == 0 else [64]))
-            step = 1 << (64 - length)
-            count = draw(st.integers(1, (16 - place) // step))
-            until = draw(st.sampled_from([None, INFINITE, NOW + 30, NOW - 1]))
-            runs.append(Run(Prefix(FIRST.address + (place << 64), length), count, until))
-            place += count * step
-        else:
-            place += 1
-    return draw(st.permutations(runs))
-
-
-places = st.tuples(st.integers(-2, 17), st.sampled_from([63, 64, 65])).map(
-    lambda place: (FIRST.address + (place[0] << 64) >> (128 - place[1]) << (128 - place[1]), place[1])
-)
-present_routes = st.lists(
-    st.tuples(places, st.sampled_from([0, -5, 2989, 2990, 3000, 3200, 3201])).map(lambda r: (*r[0], r[1])),
-    max_size=20,
-)
-
-
-def swept(run: Run, ticks: int) -> Plan:
-    sweep = Sweep(Wanted.of([run]))
-    sweep.see_ours([(run.first.address, run.first.length, ticks)], NOW)
-    return sweep.plan()
+def nth(place: int, length: int = 64) -> Prefix:
+    return Prefix(FIRST.address + (place << 64), length).masked()
 
 
 @pytest.mark.parametrize(
@@ -80,178 +52,88 @@ def swept(run: Run, ticks: int) -> Plan:
     ],
 )
 def test_a_lifetime_is_renewed_where_it_differs(left: float | None, ticks: int, renewed: bool) -> None:  # noqa: FBT001  a column
-    run = Run(FIRST, 1, None if left is None else NOW + left)
-    assert swept(run, ticks) == Plan(renew=[run] if renewed else [])
+    wanted = {FIRST: None if left is None else NOW + left}
+    assert plan(wanted, {FIRST: ticks}, NOW) == Plan(renew=wanted if renewed else {}, remove=[])
 
 
-def test_a_whole_48_stays_one_run() -> None:
-    run = Run(FIRST, 65536)
-    assert Sweep(Wanted.of([run])).plan() == Plan(add=[run])
-    sweep = Sweep(Wanted.of([run]))
-    sweep.see_ours([(address, 64, 0) for address in run.addresses() if address != FIRST.end], NOW)
-    assert sweep.plan() == Plan(add=[run.part(1, 2)])
-    sweep.see_foreign(Prefix(FIRST.end, 64))
-    assert sweep.plan() == Plan(taken=[run.part(1, 2)])
+destinations = st.tuples(st.integers(0, 15), st.sampled_from([62, 63, 64, 65])).map(lambda place: nth(*place))
 
 
-@pytest.mark.parametrize("inside", ["2001:db8::/61", "2001:db8:0:8::/61"])
-def test_single_routes_may_overlap(inside: str) -> None:
-    runs = [Run(Prefix.parse(text), 1) for text in ("2001:db8::/60", inside)]
-    sweep = Sweep(Wanted.of(reversed(runs)))
-    assert sweep.plan() == Plan(add=runs)
-    sweep.see_ours(((*run.first[:2], 0) for run in runs), NOW)
-    assert sweep.plan() == Plan()
-
-
-def test_what_nobody_wants_any_more_is_few_runs() -> None:
-    sweep = Sweep(Wanted())
-    run, other = Run(FIRST, 65536), Run(Prefix.parse("2001:db9::/63"), 3)
-    for each in (run, other):
-        sweep.see_ours([(address, each.first.length, 5) for address in each.addresses()], NOW)
-    assert sweep.plan() == Plan(remove=[run, other])
-
-
-@given(st.data())
-def test_a_single_wanted_route_is_found(data: st.DataObject) -> None:
-    runs = data.draw(wanted_runs())
-    wanted = Wanted.of(runs)
-    assert wanted.runs == tuple(sorted(runs, key=lambda run: run.first))
-    keys = {(address, run.first.length): run for run in runs for address in run.addresses()}
-    address, length = data.draw(places)
-    prefix, run = Prefix(address, length), keys.get((address, length))
-    assert wanted.single(prefix) == (run and Run(prefix, 1, run.valid_until))
-
-
-def test_a_wanted_route_inside_another_is_told_from_it() -> None:
-    runs = [Run(FIRST._replace(length=length), 1) for length in (56, 60)]
-    sweep = Sweep(Wanted.of(runs))
-    assert sweep.plan().add == runs
-    sweep.see_ours([(FIRST.address, 56, 0), (FIRST.address, 60, 0), (FIRST.address, 58, 0)], NOW)
-    assert sweep.plan() == Plan(remove=[Run(FIRST._replace(length=58), 1)])
-
-
-def test_ours_counts_beside_a_foreign_one_whichever_is_seen_first() -> None:
-    run = Run(FIRST, 1)
-    for first in (True, False):
-        sweep = Sweep(Wanted.of([run]))
-        if first:
-            sweep.see_foreign(FIRST)
-        sweep.see_ours([(FIRST.address, 64, 0)], NOW)
-        sweep.see_foreign(FIRST)
-        assert sweep.plan() == Plan()
-
-
-def expand(runs: list[Run]) -> list[Key]:
-    return [(address, run.first.length) for run in runs for address in run.addresses()]
-
-
-def fine(run: Run, ticks: int) -> bool:
-    if run.valid_until in {None, INFINITE}:
-        return ticks == 0
-    if run.valid_until == NOW + 30:
-        return 2990 <= ticks <= 3200
-    return -110 <= ticks <= 100 and ticks != 0
-
-
-@given(wanted_runs(), present_routes, st.lists(places), st.integers(1, 5), st.booleans())
-def test_like_the_dictionary(
-    wanted: list[Run],
-    present: list[tuple[int, int, int]],
-    foreign: list[Key],
-    chunk: int,
-    foreign_first: bool,  # noqa: FBT001  hypothesis draws it
+@given(
+    st.dictionaries(destinations, st.sampled_from([None, INFINITE, NOW + 30])),
+    st.dictionaries(destinations, st.sampled_from([0, -5, 2989, 2990, 3000, 3200, 3201])),
+)
+def test_every_route_is_added_renewed_removed_or_right(
+    wanted: dict[Prefix, float | None], present: dict[Prefix, int]
 ) -> None:
-    sweep = Sweep(Wanted.of(wanted))
-    for seeing in (foreign_first, not foreign_first):
-        if seeing:
-            for address, length in foreign:
-                sweep.see_foreign(Prefix(address, length))
-        else:
-            for start in range(0, len(present), chunk):
-                sweep.see_ours(present[start : start + chunk], NOW)
-    plan = sweep.plan()
-
-    there = {(address, length): ticks for address, length, ticks in present}  # a dump may repeat itself
-    keys = {(address, run.first.length): run for run in wanted for address in run.addresses()}
-    missing = keys.keys() - there
-    assert set(expand(plan.add)) == missing - set(foreign)
-    assert set(expand(plan.taken)) == missing & set(foreign)
-    assert set(expand(plan.renew)) == {
-        key for key in keys if key in there and not fine(keys[key], there[key])
-    }
-    assert set(expand(plan.remove)) == there.keys() - keys.keys()
-    for run in [*plan.add, *plan.renew]:
-        assert run.valid_until == keys[run.first.address, run.first.length].valid_until
-
-    subnets = [
-        Subnets(f"s{i}", None, SubnetState.WANTED, run.first, run.count) for i, run in enumerate(wanted)
-    ]
-    states = {
-        (address, each.first.length): each.state
-        for each in verdicts(subnets, plan)
-        if each.first
-        for address in Run(each.first, each.count).addresses()
-    }
-    assert states == {
-        key: BOUND if key in there else CONFLICT if key in set(foreign) else MISSING for key in keys
+    found = plan(wanted, present, NOW)
+    assert found.add == {prefix: wanted[prefix] for prefix in wanted.keys() - present}
+    assert set(found.remove) == present.keys() - wanted.keys()
+    assert found.renew == {
+        prefix: wanted[prefix]
+        for prefix in wanted.keys() & present
+        if not (2990 <= present[prefix] <= 3200 if wanted[prefix] == NOW + 30 else present[prefix] == 0)
     }
 
 
 def test_verdicts_split_runs_and_keep_their_numbers() -> None:
-    run = Run(FIRST, 10)
     asked = Subnets("web", FIRST, SubnetState.WANTED, FIRST, 10, number=5, valid_until=9.0)
     others = [
-        Subnets("docker", FIRST, SubnetState.RESERVED, Prefix(FIRST.address + (20 << 64), 64)),
+        Subnets("docker", FIRST, SubnetState.RESERVED, nth(20)),
         Subnets("lab", FIRST, SubnetState.WITHOUT_ROOM, None, reason="no"),
-        Subnets("used", FIRST, CONFLICT, Prefix(FIRST.address + (30 << 64), 64), reason="on-link"),
+        Subnets("used", FIRST, CONFLICT, nth(30), reason="on-link"),
     ]
-    found = verdicts([asked, *others], Plan(add=[run.part(8, 10)], taken=[run.part(0, 1), run.part(3, 4)]))
-    assert [(each.number, each.count, each.state, each.reason) for each in found[:5]] == [
-        (5, 1, CONFLICT, TAKEN),
-        (6, 2, BOUND, None),
-        (8, 1, CONFLICT, TAKEN),
-        (9, 4, BOUND, None),
-        (13, 2, MISSING, None),
+    wanted = [nth(0, 62), nth(4, 62), nth(8, 63)]
+    found = list(verdicts([asked, *others], addresses(wanted, [nth(0), *map(nth, range(2, 8))])))
+    assert [(each.number, each.count, each.state, each.first) for each in found[:4]] == [
+        (5, 1, BOUND, nth(0)),
+        (6, 1, MISSING, nth(1)),
+        (7, 6, BOUND, nth(2)),
+        (13, 2, MISSING, nth(8)),
     ]
-    assert all(
-        each.first and each.first.address == FIRST.address + (each.number - 5 << 64)
-        for each in found[:5]
-        if each.number is not None
-    )
-    assert found[5:] == others
+    assert found[4:] == others
+    # A subnet of which a part lacks its route does not answer everywhere.
+    assert [each.count for each in verdicts([asked], {128: Gaps(nth(3).end - 1, nth(4).address + 1)})] == [
+        *(3, 2, 5)
+    ]
+    assert list(verdicts([asked], {32: Gaps(0, 1 << 32)})) == [replace(asked, state=BOUND)]
 
 
 def test_what_the_kernel_lacks_may_span_several_entries() -> None:
     first, second, third = (
-        Subnets(name, FIRST, SubnetState.WANTED, Prefix(FIRST.address + (number << 64), 64), count)
+        Subnets(name, FIRST, SubnetState.WANTED, nth(number), count)
         for name, number, count in (("web", 0, 1), ("shop", 1, 3), ("lab", 4, 1))
     )
-    found = verdicts([third, second, first], Plan(add=[Run(FIRST, 3)]))
-    assert [(each.name, each.first and each.first.address, each.count, each.state) for each in found] == [
-        ("lab", FIRST.address + (4 << 64), 1, BOUND),
-        ("shop", FIRST.address + (1 << 64), 2, MISSING),
-        ("shop", FIRST.address + (3 << 64), 1, BOUND),
-        ("web", FIRST.address, 1, MISSING),
+    found = verdicts([third, second, first], addresses(map(nth, range(3))))
+    assert [(each.name, each.first, each.count, each.state) for each in found] == [
+        ("lab", nth(4), 1, BOUND),
+        ("shop", nth(1), 2, MISSING),
+        ("shop", nth(3), 1, BOUND),
+        ("web", nth(0), 1, MISSING),
     ]
 
 
-def test_find_and_part() -> None:
-    subnets = [
-        Subnets("none", None, SubnetState.WITHOUT_ROOM, None),
-        Subnets("a", None, SubnetState.WANTED, FIRST, 4, number=0),
-        Subnets("b", None, SubnetState.WANTED, Prefix(FIRST.address + (4 << 64), 64)),
-    ]
-    for place, expected in [(0, ("a", 0)), (3, ("a", 3)), (4, ("b", 0)), (5, None), (-1, None)]:
-        found = find(subnets, Run(Prefix(FIRST.address + (place << 64), 64), 1))
-        assert (found and (found[0].name, found[1])) == expected
-    assert find(subnets, Run(FIRST._replace(length=65), 1)) is None
-    middle = part(subnets[1], 2, 1)
+def test_subnets_are_found_by_addresses() -> None:
+    placed = Placed(
+        [
+            Subnets("none", None, SubnetState.WITHOUT_ROOM, None),
+            Subnets("b", None, BOUND, nth(4)),
+            Subnets("a", None, BOUND, FIRST, 4, number=0),
+            Subnets("v4", None, BOUND, Prefix.parse("192.0.2.0/24")),
+        ]
+    )
+
+    def found(start: int, end: int, width: int = 128) -> list[tuple[str, int]]:
+        return [(each.subnet_name(0), each.count) for each in placed.inside(Span(start, end), width)]
+
+    assert found(FIRST.address, nth(5).address) == [("a-0", 4), ("b", 1)]
+    assert found(nth(1).address, nth(3).address) == [("a-1", 2)]
+    assert found(nth(1).address + 1, nth(4).end - 1) == [("a-2", 2)]
+    assert found(nth(3).address, nth(3).address + 1) == []
+    assert found(0, 1 << 32, 32) == [("v4", 1)]
+    assert found(nth(5).address, nth(9).address) == []
+    middle = part(Subnets("a", None, BOUND, FIRST, 4, number=0), 2, 1)
     assert (str(middle.first), middle.count, middle.subnet_name(0)) == ("2001:db8:0:2::/64", 1, "a-2")
-
-
-def test_only_wanted_subnets_become_local_routes() -> None:
-    subnets = [Subnets("s", None, state, FIRST, 3, valid_until=7.0) for state in SubnetState]
-    assert local_routes(subnets).runs == (Run(FIRST, 3, 7.0),)
 
 
 def test_our_discard_routes_stand_where_the_client_left_none() -> None:
@@ -262,35 +144,24 @@ def test_our_discard_routes_stand_where_the_client_left_none() -> None:
         )
     )
     found = [granted, superseded, refused]
-    both = Wanted((Run(granted.prefix, 1), Run(superseded.prefix, 1)))
+    both = {granted.prefix: None, superseded.prefix: None}
     assert discard_routes(found, [], (), NOW) == (both, INFINITE)
     beside = [Discard(granted.prefix, 1001), Discard(superseded.prefix, 1025)]
-    assert discard_routes(found, beside, (), NOW) == (Wanted((Run(superseded.prefix, 1),)), INFINITE)
+    assert discard_routes(found, beside, (), NOW) == ({superseded.prefix: None}, INFINITE)
 
 
 def test_what_somebody_has_routed_whole_is_not_discarded() -> None:
     """Whatever the metric of his route: the lower one would be ours."""
     found = Delegation(FIRST, "dhclient", DelegationState.GRANTED, began=NOW - 9)
-    wanted = Wanted((Run(FIRST, 1),))
-    for length, expected in ((63, Wanted()), (64, Wanted()), (65, wanted)):
+    for length, expected in ((63, {}), (64, {}), (65, {FIRST: None})):
         routed = [Assigned(FIRST._replace(length=length).masked(), "routed to lan0")]
         assert discard_routes([found], [], {FIRST}, NOW, routed) == (expected, INFINITE)
 
 
 def test_a_client_has_a_moment_to_add_its_own_and_what_stands_of_ours_stays() -> None:
     fresh = Delegation(FIRST, "dhcpcd", DelegationState.GRANTED, began=NOW - 0.4)
-    wanted = Wanted((Run(FIRST, 1),))
-    assert discard_routes([fresh], [], (), NOW) == (Wanted(), NOW + 0.6)
+    wanted = {FIRST: None}
+    assert discard_routes([fresh], [], (), NOW) == ({}, NOW + 0.6)
     assert discard_routes([fresh], [], (), NOW + 0.6) == (wanted, INFINITE)
     assert discard_routes([fresh], [], {FIRST}, NOW) == (wanted, INFINITE)
     assert discard_routes([replace(fresh, source="dhclient")], [], (), NOW) == (wanted, INFINITE)
-
-
-@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 10)))
-def test_adjacent_prefixes_are_one_run(places: set[int], longer: set[int]) -> None:
-    prefixes = {Prefix(FIRST.address + (n << 64), 64) for n in places}
-    prefixes |= {Prefix(FIRST.address + (n << 56), 72) for n in longer}
-    found = runs(prefixes)
-    assert sorted(each for run in found for each in run.prefixes()) == sorted(prefixes)
-    ends = {(run.first.length, run.first.address + run.count * run.first.size) for run in found}
-    assert not ends & {(run.first.length, run.first.address) for run in found}

@@ -2,15 +2,14 @@
 
 import errno
 import sys
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable
 
 import pytest
 
 from anyipd import clock
-from anyipd.decide.plan import LONGEST, Plan, Run, Sweep, Wanted
+from anyipd.decide.plan import LONGEST, Plan, plan
 from anyipd.kernel import wire
-from anyipd.kernel.routes import BATCH, Routes, discard_route, local_routes
+from anyipd.kernel.routes import BATCH, Routes, discard_route, local_route, ours_and_others
 from anyipd.kernel.wire import Refusal
 from anyipd.model import INFINITE, Prefix
 from tests.lab.namespace import Namespace
@@ -19,26 +18,27 @@ FIRST = Prefix.parse("2001:db8::/64")
 MANY = 2 * BATCH + 88
 
 
-def done(steps: Iterator[list[Refusal]]) -> list[Refusal]:
-    return list(chain.from_iterable(steps))
-
-
 def ours(routes: Routes) -> dict[str, int]:
     """Bound subnets and the ticks that they have left."""
-    return {
-        str(Prefix(address, length)): ticks
-        for chunk in routes.dump(wire.TABLE_LOCAL)
-        for address, length, ticks in local_routes(chunk)[0]
-    }
+    found, _ = ours_and_others(routes.dump(wire.TABLE_LOCAL))
+    return {str(prefix): ticks for prefix, ticks in found.items()}
 
 
 def nth(i: int) -> Prefix:
     return Prefix(FIRST.address + (i << 64), 64)
 
 
+def some(count: int, until: float | None = None) -> dict[Prefix, float | None]:
+    return {nth(i): until for i in range(count)}
+
+
+def remove(routes: Routes, prefixes: Iterable[Prefix]) -> list[Refusal]:
+    return routes.remove(map(local_route, prefixes))
+
+
 def test_subnets_are_bound_as_the_contract_says(host: Namespace, routes: Routes) -> None:
     now = clock.now()
-    assert done(routes.add_local([Run(FIRST, 1), Run(nth(1), 1, now + 90)], now)) == []
+    assert routes.add_local({FIRST: None, nth(1): now + 90}, now) == []
     shown = [each for each in host.ip_json("-6 route show table local") if each["protocol"] == "150"]
     contract = {"type": "local", "dev": "lo", "scope": "global", "metric": 1024}
     assert [each["dst"] for each in shown] == [str(FIRST), str(nth(1))]
@@ -49,23 +49,21 @@ def test_subnets_are_bound_as_the_contract_says(host: Namespace, routes: Routes)
 
 
 def test_more_than_a_batch(host: Namespace, routes: Routes) -> None:
-    steps = list(routes.add_local([Run(FIRST, MANY)], 0))
-    assert steps == [[], [], []]
+    assert routes.add_local(some(MANY), 0) == []
     assert ours(routes).keys() == {str(nth(i)) for i in range(MANY)}
     shown = host.ip_json("-6 route show table local proto 150")
     assert [each["dst"] for each in shown] == [str(nth(i)) for i in range(MANY)]
-    assert list(routes.remove_local([Run(FIRST, MANY)])) == [[], [], []]
+    assert remove(routes, some(MANY)) == []
     assert ours(routes) == {}
 
 
-def test_runs_of_many_lengths(routes: Routes) -> None:
+def test_routes_of_many_lengths(routes: Routes) -> None:
     lengths = [128, 65, 64, 63, 48, 127, 64]
     prefixes = [Prefix((0x20020000 + i) << 96, length) for i, length in enumerate(lengths)]
-    runs = [Run(prefix, 2) for prefix in prefixes]
-    assert done(routes.add_local(runs, 0)) == []
     both = [each for prefix in prefixes for each in (prefix, Prefix(prefix.end, prefix.length))]
+    assert routes.add_local(dict.fromkeys(both), 0) == []
     assert ours(routes).keys() == {str(prefix) for prefix in both}
-    assert done(routes.remove_local(runs)) == []
+    assert remove(routes, both) == []
     assert ours(routes) == {}
 
 
@@ -74,21 +72,19 @@ def test_a_place_that_is_taken_is_refused_and_the_others_go_on(host: Namespace, 
         host.ip(f"-6 route add local {nth(i)} dev lo table local proto static metric 1024")
     before = host.ip("-6 route show table local proto static")
     taken = [Refusal(nth(i), errno.EEXIST) for i in (0, BATCH - 1, BATCH, MANY - 1)]
-    assert done(routes.add_local([Run(FIRST, MANY)], 0)) == taken
+    assert routes.add_local(some(MANY), 0) == taken
     assert len(ours(routes)) == MANY - 4
     assert host.ip("-6 route show table local proto static") == before
-    assert done(routes.remove_local([Run(FIRST, MANY)])) == [
-        Refusal(each.prefix, errno.ESRCH) for each in taken
-    ]
+    assert remove(routes, some(MANY)) == [Refusal(each.prefix, errno.ESRCH) for each in taken]
     assert host.ip("-6 route show table local proto static") == before
 
 
 def test_every_message_of_many_batches_is_refused(routes: Routes) -> None:
-    run = Run(FIRST, MANY)
-    assert done(routes.remove_local([run])) == [Refusal(nth(i), errno.ESRCH) for i in range(MANY)]
-    assert done(routes.renew_local([run], 0)) == [Refusal(nth(i), errno.ENOENT) for i in range(MANY)]
-    done(routes.add_local([run], 0))
-    assert done(routes.add_local([run], 0)) == [Refusal(nth(i), errno.EEXIST) for i in range(MANY)]
+    many = some(MANY)
+    assert remove(routes, many) == [Refusal(nth(i), errno.ESRCH) for i in range(MANY)]
+    assert routes.renew_local(many, 0) == [Refusal(nth(i), errno.ENOENT) for i in range(MANY)]
+    routes.add_local(many, 0)
+    assert routes.add_local(many, 0) == [Refusal(nth(i), errno.EEXIST) for i in range(MANY)]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +95,9 @@ def test_a_renewal_changes_the_lifetime_and_nothing_else(
 ) -> None:
     host.ip(f"-6 route add local {FIRST} dev lo table local proto static metric 7")
     now = clock.now()
-    wanted = Run(FIRST, 3, after and now + after)
-    assert done(routes.add_local([Run(FIRST, 2, now + before)], now)) == []
-    assert done(routes.renew_local([wanted], now)) == [Refusal(nth(2), errno.ENOENT)]
+    wanted = some(3, after and now + after)
+    assert routes.add_local(some(2, now + before), now) == []
+    assert routes.renew_local(wanted, now) == [Refusal(nth(2), errno.ENOENT)]
     assert ours(routes).keys() == {str(FIRST), str(nth(1))}
     for ticks in ours(routes).values():
         assert ticks == 0 if after in {INFINITE, None} else abs(ticks - 100 * (after or 0)) < 200
@@ -111,24 +107,22 @@ def test_a_renewal_changes_the_lifetime_and_nothing_else(
 @pytest.mark.parametrize("left", [0.3, 1.0, 59.999, 86400.0, 4294967294.0, INFINITE, None])
 def test_what_was_done_is_what_was_wanted(routes: Routes, left: float | None) -> None:
     now = clock.now()
-    run = Run(FIRST, 300, left and now + left)
-    done(routes.add_local([run], now))
-    sweep = Sweep(Wanted.of([run]))
-    for chunk in routes.dump(wire.TABLE_LOCAL):
-        sweep.see_ours(local_routes(chunk)[0], clock.now())
-    assert sweep.plan() == Plan()
+    wanted = some(300, left and now + left)
+    routes.add_local(wanted, now)
+    present, _ = ours_and_others(routes.dump(wire.TABLE_LOCAL))
+    assert plan(wanted, present, clock.now()) == Plan(remove=[])
 
 
 @pytest.mark.parametrize("left", [-1e6, -2.5, -1.0, -0.5, 0.0])
 def test_a_deadline_just_missed_is_still_one(routes: Routes, left: float) -> None:
-    assert done(routes.add_local([Run(FIRST, 1, 1e7 + left)], 1e7)) == []
+    assert routes.add_local({FIRST: 1e7 + left}, 1e7) == []
     [ticks] = ours(routes).values()
     assert 0 < ticks <= 100
 
 
 @pytest.mark.parametrize("left", [2**31, 2**32 - 2, 2**32 - 1, 2**32, 2**32 + 5])
 def test_a_distant_deadline_is_still_one(routes: Routes, left: int) -> None:
-    assert done(routes.add_local([Run(FIRST, 1, 1000.5 + left)], 1000.0)) == []
+    assert routes.add_local({FIRST: 1000.5 + left}, 1000.0) == []
     assert list(ours(routes).values()) == [LONGEST]
 
 
@@ -142,11 +136,11 @@ def test_deletion_hits_ours_alone(host: Namespace, routes: Routes) -> None:
     for stranger in strangers:
         host.ip(f"-6 route add {stranger}")
     before = host.ip("-6 route show table all")
-    assert done(routes.remove_local([Run(FIRST, 1)])) == [Refusal(FIRST, errno.ESRCH)]
+    assert remove(routes, [FIRST]) == [Refusal(FIRST, errno.ESRCH)]
     assert host.ip("-6 route show table all") == before
-    done(routes.add_local([Run(FIRST, 1)], 0))
+    routes.add_local({FIRST: None}, 0)
     assert host.ip("-6 route show table all") != before
-    assert done(routes.remove_local([Run(FIRST, 1)])) == []
+    assert remove(routes, [FIRST]) == []
     assert host.ip("-6 route show table all") == before
 
 
@@ -157,11 +151,11 @@ def test_discard_routes(host: Namespace, routes: Routes, kind: str) -> None:
     host.ip(f"-6 route add unreachable {taken} dev lo proto dhcp metric 2048")
     before = host.ip("-6 route show table main")
     number = wire.DISCARDS[kind]
-    assert done(routes.add_discard(number, [delegated, taken])) == [Refusal(taken, errno.EEXIST)]
+    assert routes.add_discard(number, [delegated, taken]) == [Refusal(taken, errno.EEXIST)]
     [found] = host.ip_json("-6 route show table main proto 150")
     assert {"type": kind, "dst": str(delegated), "dev": "lo", "metric": 2048}.items() <= found.items()
     both = [discard_route(number, delegated), discard_route(number, taken)]
-    assert done(routes.remove(both)) == [Refusal(taken, errno.ESRCH)]
+    assert routes.remove(both) == [Refusal(taken, errno.ESRCH)]
     assert host.ip("-6 route show table main") == before
 
 
@@ -185,12 +179,12 @@ def test_whatever_bears_our_protocol_can_be_removed(host: Namespace, routes: Rou
         for start, _, end in wire.messages(chunk)
     ]
     assert len(found) == 6
-    assert done(routes.remove(found)) == []
+    assert routes.remove(found) == []
     assert host.ip("-6 route show table all proto 150") == ""
 
 
 def test_a_dump_gives_one_table_and_one_protocol(host: Namespace, routes: Routes) -> None:
-    done(routes.add_local([Run(FIRST, MANY)], 0))
+    routes.add_local(some(MANY), 0)
     host.ip("-6 route add blackhole 2001:db8:5::/64 proto dhcp")
 
     def dumped(table: int, protocol: int = 0) -> int:
@@ -215,10 +209,10 @@ def test_whether_we_may_change_routes(host: Namespace, bounds: str, answer: str)
 
 
 ADD = """
-from anyipd.decide.plan import Run
 from anyipd.kernel.routes import Routes
 from anyipd.model import Prefix
-print(*(each.error for each in sum(Routes().add_local([Run(Prefix(2 << 124, 64), 2)], 0), [])))
+wanted = {Prefix((2 << 124) + (i << 64), 64): None for i in range(2)}
+print(*(each.error for each in Routes().add_local(wanted, 0)))
 """
 
 

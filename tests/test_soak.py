@@ -24,6 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import signal, sys, time
 from tests.lab import namespace, soak, stage
+from tests.lab.delegated import take_away
 from tests.lab.faults import FAULTS, Fault
 soak.LONGEST_REST, stage.RENEW, stage.WHOLE_WITHIN = 0.1, 1, {patience}
 
@@ -32,7 +33,7 @@ def undeclared(stage):
     stage.witness.unbinding.open(lambda _: True)
     with stage.trouble():
         stage.daemon.running.send_signal(signal.SIGSTOP)
-        stage.host.ip(f"-6 route delete local {{place}} dev lo table local proto 150")
+        take_away(stage.host, place)
         stage.prober.wait_until_probed(place)
         stage.daemon.running.send_signal(signal.SIGCONT)
 
@@ -44,7 +45,7 @@ def too_soon(stage):
     place = stage.pick()
     with stage.trouble(lambda _: True):
         stage.daemon.running.send_signal(signal.SIGSTOP)
-        stage.host.ip(f"-6 route delete local {{place}} dev lo table local proto 150")
+        take_away(stage.host, place)
         stage.witness.wait_for_look()
         stage.daemon.running.send_signal(signal.SIGCONT)
 

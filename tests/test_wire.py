@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from anyipd.kernel import wire
-from anyipd.kernel.routes import Routes, discard_route, local_routes
+from anyipd.kernel.routes import Routes, discard_route, ours_and_others
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import Prefix, address_text
 from tests.lab.namespace import Namespace
@@ -47,16 +47,16 @@ def decoded(data: bytes) -> Iterator[rtmsg]:
     st.sampled_from([wire.RTM_NEWROUTE, wire.RTM_DELROUTE]),
     st.sampled_from([0, wire.NLM_F_REPLACE, wire.NLM_F_CREATE | wire.NLM_F_EXCL]),
 )
-def test_batches_say_what_they_should(
+def test_requests_say_what_they_should(
     addresses: list[int], route: Route, expires: int | None, message: int, flags: int
 ) -> None:
-    data = wire.batch(message, flags, route, expires).pack([address.to_bytes(16) for address in addresses])
+    of = (route._replace(prefix=route.prefix._replace(address=address)) for address in addresses)
+    data = b"".join(wire.change_request(message, flags, each, expires) for each in of)
     found = list(decoded(data))
     assert [each.get("dst") for each in found] == [address_text(address) for address in addresses]
     for each in found:
-        acked = wire.NLM_F_ACK if each is found[-1] else 0
         assert each["header"]["type"] == message
-        assert each["header"]["flags"] == wire.NLM_F_REQUEST | flags | acked
+        assert each["header"]["flags"] == wire.NLM_F_REQUEST | flags
         fixed = (each["family"], each["dst_len"], each["src_len"], each["tos"], each["scope"])
         assert fixed == (wire.AF_INET6, route.prefix.length, route.source.length, 0, 0)
         assert each.get("src") == ("::" if route.source.length else None)
@@ -101,7 +101,7 @@ END = struct.Struct("=IHHIIi")
 
 
 def test_the_end_of_a_dump() -> None:
-    route = wire.batch(wire.RTM_NEWROUTE, 0, OURS).pack([P.address.to_bytes(16)])
+    route = wire.change_request(wire.RTM_NEWROUTE, 0, OURS)
     done = END.pack(END.size, wire.NLMSG_DONE, wire.NLM_F_MULTI, 1, 77, 0)
     assert wire.split_end(route) == (route, False)
     assert wire.split_end(route + done) == (route, True)
@@ -125,13 +125,10 @@ def test_an_address_that_looks_like_an_end() -> None:
 
 
 def test_answers_name_what_was_refused() -> None:
-    template = wire.batch(wire.RTM_NEWROUTE, 0, OURS)
-    first, last = template.pack([P.address.to_bytes(16)] * 2)[:64], template.pack([P.end.to_bytes(16)])
-    acknowledged = struct.pack("=IHHIIi", 36, wire.NLMSG_ERROR, 0x100, 1, 77, 0) + last[:16]
-    refused = struct.pack("=IHHIIi", 20 + 64, wire.NLMSG_ERROR, 0, 1, 77, -17) + first
+    request = wire.change_request(wire.RTM_NEWROUTE, 0, OURS)
+    acknowledged = struct.pack("=IHHIIi", 36, wire.NLMSG_ERROR, 0x100, 1, 77, 0) + wire.BARRIER
+    refused = struct.pack("=IHHIIi", 20 + 64, wire.NLMSG_ERROR, 0, 1, 77, -17) + request
     assert list(wire.answers(refused + acknowledged)) == [(Refusal(P, 17), False), (None, True)]
-    refused = struct.pack("=IHHIIi", 20 + 64, wire.NLMSG_ERROR, 0, 1, 77, -3) + last
-    assert list(wire.answers(refused)) == [(Refusal(Prefix(P.end, 64), 3), True)]
 
 
 def as_judged(message: rtmsg) -> Route:
@@ -200,14 +197,9 @@ def test_the_kernels_routes_are_read_as_pyroute2_reads_them(
 
 
 def test_bound_subnets_are_told_from_all_else(router: Namespace, routes: Routes) -> None:
-    bound, others = [], []
-    for chunk in routes.dump(wire.TABLE_LOCAL):
-        some, rest = local_routes(chunk)
-        bound += some
-        others += rest
-    ours = {"2001:db8:8::/64", "2001:db8:9::/64", "2001:db8:d::1/128"}
-    assert {str(Prefix(address, length)) for address, length, _ in bound} == ours
-    ticks = {str(Prefix(address, length)): left for address, length, left in bound}
+    bound, others = ours_and_others(routes.dump(wire.TABLE_LOCAL))
+    ticks = {str(prefix): left for prefix, left in bound.items()}
+    assert ticks.keys() == {"2001:db8:8::/64", "2001:db8:9::/64", "2001:db8:d::1/128"}
     assert ticks["2001:db8:8::/64"] == 0
     assert 7600 < ticks["2001:db8:9::/64"] <= 7700
     assert {str(each.prefix) for each in others if each.protocol == 150} == {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import chain
 
 from anyipd import arguments
 from anyipd.decide.ledger import HOOK_METRICS
@@ -34,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
         for route in [wire.route(chunk, start, end)]
         if route == hook_message(Discard(route.prefix, route.metric)) and route.metric in HOOK_METRICS
     ]
-    refused = list(chain.from_iterable(routes.remove(found)))
+    refused = routes.remove(found)
     if options.json:
         print(json.dumps({"removed": len(found) - len(refused)}))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,6 @@ from anyipd.model import Places, Prefix, Subnets, SubnetState
 from anyipd.observations import Observations
 from anyipd.observer import Observer, ask_networkd, view_of
 from anyipd.policy import Policy, PolicyError
-from anyipd.slices import at_once
 from anyipd.varlink.client import Client, UnansweredError
 from anyipd.view import View
 from anyipd.view_wire import view_from_json
@@ -108,8 +108,7 @@ def _see_alone(options: argparse.Namespace, reason: str) -> Seen:
     view = alone.view
     if errors and not last:  # then nobody knows the names of what is bound
         bound = [
-            Subnets(str(run.first), None, SubnetState.BOUND, run.first, run.count)
-            for run in alone.changes.local.remove
+            Subnets(str(prefix), None, SubnetState.BOUND, prefix) for prefix in alone.changes.local.remove
         ]
         view = replace(view, subnets=(*view.subnets, *bound))
     return Seen(view, remarks, is_good=not errors or bool(lock.holder()))
@@ -136,11 +135,11 @@ def look_by(policy: Policy, options: argparse.Namespace) -> Alone:
     observer = Observer(Observations(options.config, policy, options.runtime_dir, ledger, places))
     answer = ask_networkd()
     observer.take_networkd(answer)
-    seen = at_once(observer.look())
-    changes = at_once(observer.seen.compare(seen.decision, whole=True))
+    seen = asyncio.run(observer.look())
+    decision, changes = observer.compare(seen.decision, whole=True)
     dropped += [f"dropped: {answer}"] if isinstance(answer, Exception) else []
     dropped += [f"dropped: {each}" for each in seen.complaints]
-    return Alone(view_of(seen.decision, changes, changes.local.add), changes, dropped)
+    return Alone(view_of(decision, changes.present), changes, dropped)
 
 
 def read_policy(options: argparse.Namespace) -> Policy:

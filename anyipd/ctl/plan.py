@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from anyipd import arguments
@@ -13,32 +13,28 @@ from anyipd.ctl import subnets
 from anyipd.ctl.look import daemons_view, look_by, read_policy
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import carve
+from anyipd.decide.gaps import Span
 from anyipd.decide.gate import gate
 from anyipd.decide.ledger import KERNEL
 from anyipd.decide.moves import moves
 from anyipd.decide.overlap import without_overlaps
-from anyipd.decide.plan import Run
 from anyipd.decide.static import static_assigned, static_subnets
-from anyipd.decide.verdict import find
-from anyipd.model import Delegation, DelegationState, Places, Prefix, Subnets
+from anyipd.decide.verdict import Placed
+from anyipd.model import Delegation, DelegationState, Places, Prefix, Subnets, SubnetState
 from anyipd.policy import TURN_NEIGHBOURS_ON
 from anyipd.varlink.client import UnansweredError
 
+_BOUND = {SubnetState.BOUND, SubnetState.MISSING}  # or to be
 _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
 
 
 class _Change(NamedTuple):
-    """What would become of a run of routes, and the subnets that it belongs to, with their names."""
+    """What would become of a route, and the runs of subnets in it."""
 
     change: str
     kind: str
-    run: Run
+    prefix: Prefix
     subnets: Sequence[Subnets] = ()
-
-    def name(self, i: int) -> str | None:
-        """Name the subnet of the i-th route."""
-        found = find(self.subnets, self.run.part(i, i + 1))
-        return found[0].subnet_name(found[1]) if found else None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -84,13 +80,15 @@ def _print_changes(options: argparse.Namespace) -> None:
     for dropped in seen.dropped:
         print(dropped, file=sys.stderr)
     local, discard = seen.changes.local, seen.changes.discard
-    changes = [_Change("add", "local", run, after) for run in local.add]
-    changes += [_Change("add", "discard", run) for run in discard.add]
-    changes += [_Change("renew", "local", run, after) for run in local.renew]
-    changes += [_Change("remove", "local", run, before) for run in local.remove]
-    changes += [_Change("remove", "discard", run) for run in discard.remove]
-    changes += [_Change("remove", "stray", Run(route.prefix, 1)) for route in seen.changes.strays]
-    changes += [_Change("remove", "leftover", Run(route.prefix, 1)) for route in seen.changes.leftovers]
+    changes = [
+        *_changes("add", "local", local.add, after),
+        *_changes("add", "discard", discard.add),
+        *_changes("renew", "local", local.renew, after),
+        *_changes("remove", "local", local.remove, before),
+        *_changes("remove", "discard", discard.remove),
+        *_changes("remove", "stray", (route.prefix for route in seen.changes.strays)),
+        *_changes("remove", "leftover", (route.prefix for route in seen.changes.leftovers)),
+    ]
     if options.json:
         found = None if moved is None else [each for move in moved for each in subnets.move_objects(move)]
         routes = [_object(change) for change in changes]
@@ -110,20 +108,25 @@ def _print_changes(options: argparse.Namespace) -> None:
         print("nothing to change")
 
 
+def _changes(
+    change: str, kind: str, prefixes: Iterable[Prefix], subnets: Iterable[Subnets] = ()
+) -> Iterator[_Change]:
+    placed = Placed(each for each in subnets if each.state in _BOUND)
+    for prefix in prefixes:
+        inside = placed.inside(Span(prefix.address, prefix.end), prefix.width)
+        yield _Change(change, kind, prefix, list(inside))
+
+
 def _object(change: _Change) -> dict[str, str | int | None]:
     return {
         "change": change.change,
         "type": change.kind,
-        "prefix": str(change.run.first),
-        "count": change.run.count,
-        "subnet": change.name(0),
+        "prefix": str(change.prefix),
+        "count": sum(each.count for each in change.subnets) or 1,
+        "subnet": change.subnets[0].subnet_name(0) if change.subnets else None,
     }
 
 
 def _row(change: _Change) -> tuple[str, str, str, str]:
-    last = change.run.count - 1
-    prefix, name = str(change.run.first), change.name(0) or "-"
-    if last:
-        prefix += f" ... {change.run.part(last, last + 1).first}"
-        name += f" ... {change.name(last)}" if change.name(last) else ""
-    return change.change, change.kind, prefix, name
+    names = ", ".join(map(subnets.names, change.subnets))
+    return change.change, change.kind, str(change.prefix), names or "-"

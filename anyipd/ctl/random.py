@@ -10,17 +10,25 @@ import secrets
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from anyipd import arguments, clock
 from anyipd.decide.delegations import delegations
 from anyipd.decide.preferred import preferred
-from anyipd.decide.verdict import part
 from anyipd.kernel import lock, wire
-from anyipd.kernel.routes import Routes, local_routes
+from anyipd.kernel.routes import Routes, ours_and_others
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
 
 _FAILED = 1
+
+
+class _Range(NamedTuple):
+    """Bound addresses from `start` up to but not `end`; `width` is as in `Prefix`."""
+
+    start: int
+    end: int
+    width: int
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,12 +40,12 @@ def run(options: argparse.Namespace) -> None:
     if is_name or (options.subnet is None and daemons is None and _is_any_leaving(options)):
         bound = _looked_up(options)
     else:
-        bound = _bound() if daemons is None else _single(daemons)
+        bound = _bound() if daemons is None else _ranges(daemons)
         bound = _inside(bound, options) if options.subnet else bound
     if not bound:
         what = f"{options.subnet} is not" if options.subnet else "no subnet is"
         arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
-    ends = list(accumulate(prefix.size for prefix in bound))
+    ends = list(accumulate(each.end - each.start for each in bound))
     addresses = (_pick(bound, ends) for _ in range(options.number))
     if options.json:
         print(json.dumps(list(addresses), indent=2))
@@ -46,29 +54,31 @@ def run(options: argparse.Namespace) -> None:
             print(address)
 
 
-def _pick(bound: list[Prefix], ends: list[int]) -> str:
+def _pick(bound: list[_Range], ends: list[int]) -> str:
     number = secrets.randbelow(ends[-1])
     position = bisect_right(ends, number)
-    prefix = bound[position]
-    return address_text(prefix.end - ends[position] + number, prefix.width)
+    found = bound[position]
+    return address_text(found.end - ends[position] + number, found.width)
 
 
-def _bound() -> list[Prefix]:
+def _bound() -> list[_Range]:
     routes = Routes()
-    return [
-        Prefix(address, length, width)
-        for family, width in wire.WIDTHS.items()
-        for chunk in routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL, family)
-        for address, length, _ in local_routes(chunk)[0]
-    ]
+    chunks = (
+        chunk for family in wire.WIDTHS for chunk in routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL, family)
+    )
+    return [_Range(each.address, each.end, each.width) for each in ours_and_others(chunks)[0]]
 
 
-def _inside(bound: list[Prefix], options: argparse.Namespace) -> list[Prefix]:
+def _inside(bound: list[_Range], options: argparse.Namespace) -> list[_Range]:
     try:
         outer = Prefix.parse(options.subnet)
     except ValueError as error:
         arguments.fail(arguments.USAGE, f"anyipctl random: {error}")
-    return [prefix for prefix in bound if outer.covers(prefix)]
+    return [
+        _Range(max(start, outer.address), min(end, outer.end), width)
+        for start, end, width in bound
+        if width == outer.width and start < outer.end and outer.address < end
+    ]
 
 
 def _is_any_leaving(options: argparse.Namespace) -> bool:
@@ -96,20 +106,18 @@ def _daemons(options: argparse.Namespace) -> Sequence[Subnets] | None:
     return None
 
 
-def _looked_up(options: argparse.Namespace) -> list[Prefix]:
+def _looked_up(options: argparse.Namespace) -> list[_Range]:
     # They read the policy, which takes longer than all else.
     from anyipd.ctl.look import look  # noqa: PLC0415
     from anyipd.ctl.subnets import named  # noqa: PLC0415
 
     found = look(options).subnets
-    return _single(preferred(found if options.subnet is None else named(found, options.subnet)))
+    return _ranges(preferred(found if options.subnet is None else named(found, options.subnet)))
 
 
-def _single(subnets: Iterable[Subnets]) -> list[Prefix]:
-    """Return the prefix of each subnet."""
+def _ranges(subnets: Iterable[Subnets]) -> list[_Range]:
     return [
-        single.first
+        _Range(each.first.address, each.first.address + each.count * each.first.size, each.first.width)
         for each in subnets
-        for single in (part(each, i, 1) for i in range(each.count))
-        if single.first
+        if each.first
     ]

@@ -15,7 +15,7 @@ MOVE_HEAD = ("SUBNET", "CHANGE", "FROM", "TO", "REASON")
 def rows(subnets: Iterable[Subnets]) -> Iterator[tuple[str, str, str, str]]:
     """Cells under HEAD."""
     for each in subnets:
-        yield _names(each), _prefixes(each), each.state.value, each.reason or ""
+        yield names(each), _prefixes(each), each.state.value, each.reason or ""
 
 
 def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | None]]:
@@ -44,7 +44,7 @@ def move_row(move: Move) -> tuple[str, str, str, str, str]:
     """Cells under MOVE_HEAD."""
     run = move.before or move.after
     assert run
-    return _names(run), move.change, _prefixes(move.before), _prefixes(move.after), move.reason or ""
+    return names(run), move.change, _prefixes(move.before), _prefixes(move.after), move.reason or ""
 
 
 def move_objects(move: Move) -> Iterator[dict[str, str | None]]:
@@ -62,7 +62,8 @@ def move_objects(move: Move) -> Iterator[dict[str, str | None]]:
         }
 
 
-def _names(run: Subnets) -> str:
+def names(run: Subnets) -> str:
+    """Return the name of a run of subnets, or those of its ends."""
     last = f" ... {run.subnet_name(run.count - 1)}" if run.count > 1 else ""
     return run.subnet_name(0) + last
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from structlog.processors import LogfmtRenderer
 
 from anyipd import log, mainloop
-from anyipd.ctl.look import LOOKED_ALONE, NOT_MAINTAINED, apart, see
+from anyipd.ctl.look import LOOKED_ALONE, NOT_MAINTAINED, Seen, apart, see
 from anyipd.decide.carve import unmatched
 from anyipd.decide.ledger import KERNEL
 from anyipd.follow.views import Views
@@ -31,21 +31,21 @@ _render = LogfmtRenderer()
 
 def run(options: argparse.Namespace) -> None:
     """Print all that is, and then what becomes of it, until interrupted or nobody reads on."""
-    asyncio.run(_watch(options))
-
-
-async def _watch(options: argparse.Namespace) -> None:
     log.configure()
+    asyncio.run(_watch(options, see(options)))
+
+
+async def _watch(options: argparse.Namespace, first: Seen) -> None:
     watching = asyncio.current_task()
     assert watching
     with select.epoll() as hung_up, contextlib.suppress(asyncio.CancelledError):
         with contextlib.suppress(PermissionError):  # a file, which is never hung up
             hung_up.register(sys.stdout.fileno(), 0)
         asyncio.get_running_loop().add_reader(hung_up.fileno(), watching.cancel)
-        changes, last = _Changes(options), see(options)
-        changes.remark(last.remarks)
+        changes = _Changes(options)
+        changes.remark(first.remarks)
         mainloop.must_not_end(asyncio.create_task(changes.remark_again_and_again()))
-        async for view in Views(options.runtime_dir, last.view).follow():
+        async for view in Views(options.runtime_dir, first.view).follow():
             if view:
                 changes.show(view)
 

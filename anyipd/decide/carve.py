@@ -47,7 +47,8 @@ def carve(
     empty. Every run is WANTED, CONFLICT, RESERVED or WITHOUT_ROOM.
     """
     prefix = delegation.prefix
-    entries = [entry for entry in policy.subnets if _applies(entry, delegation)]
+    uplinks = {None, delegation.uplink, *delegation.uplinks}
+    entries = [entry for entry in policy.subnets if entry.uplink in uplinks]
     excluded = [Assigned(delegation.exclude, EXCLUDED)] if delegation.exclude else []
     obstacles = sorted(
         (each for each in [*assigned, *excluded] if each.prefix.overlaps(prefix)),
@@ -57,14 +58,15 @@ def carve(
     for each in obstacles:
         free.remove(each.prefix.address, each.prefix.end)
     pieces: dict[str, list[Piece]] = {}
-    pinned: list[Span] = []
+    pinned = Gaps()
     for entry in entries:
         if entry.id is not None:
             pieces[entry.name] = list(_pinned(entry, entry.id, prefix, obstacles if entry.bind else []))
             for begin, end, start, _ in pieces[entry.name]:
                 if start is not None:
-                    pinned.append(Span(start, start + ((end - begin) << (128 - entry.length))))
-                    free.remove(*pinned[-1])
+                    pinned.add(start, start + ((end - begin) << (128 - entry.length)))
+    for span in pinned:
+        free.remove(*span)
     automatic = [entry for entry in entries if entry.id is None]
     held: tuple[HoldDown, ...] = ()
     if any(entry.count == "all" for entry in automatic):
@@ -80,6 +82,7 @@ def carve(
         for begin, end, start, _ in pieces[entry.name]
         if start is not None
     )
+    deprecated = delegation.deprecated
     # Whoever kept his place looked nowhere else.
     searched = kept != places.kept or (
         not keeps_only
@@ -89,7 +92,11 @@ def carve(
         )
     )
     return Carved(
-        [_subnets(entry, delegation, piece) for entry in entries for piece in pieces[entry.name]],
+        [
+            _subnets(entry, delegation, piece, deprecated=deprecated)
+            for entry in entries
+            for piece in pieces[entry.name]
+        ],
         # Where nothing of it is kept any more, it is known all the same that something was begun.
         Places(kept or places.kept if keeps_only else kept, held),
         min((each.until for each in held), default=INFINITE),
@@ -111,11 +118,6 @@ def _span(place: Place) -> Span:
     return Span(place.first.address, place.first.address + place.count * place.first.size)
 
 
-def _applies(entry: SubnetPolicy, delegation: Delegation) -> bool:
-    """Whether an entry is carved out of this delegation."""
-    return entry.uplink in {None, delegation.uplink, *delegation.uplinks}
-
-
 def _pinned(
     entry: SubnetPolicy, subnet_id: int, prefix: Prefix, obstacles: Sequence[Assigned]
 ) -> Iterator[Piece]:
@@ -125,7 +127,7 @@ def _pinned(
     fitting = max(min(count, ids - subnet_id), 0)
     first = Prefix(prefix.address + (subnet_id << (128 - entry.length)), entry.length)
     begin = 0
-    for low, high, holder in _collisions(first, obstacles):
+    for low, high, holder in _collisions(first, obstacles) if obstacles else ():
         if begin == fitting:
             break
         if high < begin or low >= fitting:
@@ -156,7 +158,7 @@ def _lack(entry: SubnetPolicy, delegation: Delegation) -> str:
     return f"no free /{entry.length} left in {delegation.prefix}"
 
 
-def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece) -> Subnets:
+def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece, *, deprecated: bool) -> Subnets:
     reason = piece.reason
     if piece.start is None:
         state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation)
@@ -174,5 +176,5 @@ def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece) -> Subne
         valid_until=delegation.valid_until,
         reason=reason,
         uplink=delegation.uplink,
-        deprecated=delegation.deprecated,
+        deprecated=deprecated,
     )

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anyipd.decide.carve import carve
+from anyipd.decide.covers import Wanted, local_routes
 from anyipd.decide.gaps import Span
 from anyipd.decide.gate import Host, gate_by_host, nameservers_assigned
 from anyipd.decide.overlap import without_overlaps, yielded
-from anyipd.decide.plan import Wanted, discard_routes, local_routes
+from anyipd.decide.plan import discard_routes
 from anyipd.decide.static import static_assigned, static_subnets
+from anyipd.decide.verdict import without_taken
 from anyipd.model import INFINITE, Assigned, Delegation, Discard, Places, Prefix
 from anyipd.view import View
 
@@ -27,7 +29,8 @@ class Evidence:
     `delegations` are as the ledger and the policy's gate have them, and `ledger_deadline` is when that
     changes by itself. `addressed` and `routed` is in use inside of them, by addresses and by foreign routes.
     `discards` are the clients' discard routes and the hooks' messages, `own_discards` our own discard routes.
-    `places` is what the last decision remembered.
+    `taken` are the destinations of foreign routes in table local that are in the way of ours. `places` is
+    what the last decision remembered.
     """
 
     network_namespace: int
@@ -41,6 +44,7 @@ class Evidence:
     routed: AbstractSet[Assigned]
     discards: Collection[Discard]
     own_discards: AbstractSet[Prefix]
+    taken: AbstractSet[Prefix]
     places: Mapping[Prefix, Places]
 
 
@@ -78,6 +82,8 @@ def decide(evidence: Evidence, now: float) -> Decision:
             places[each.prefix] = carved.places
             hinges += carved.hinges
             places_deadline = min(places_deadline, carved.deadline)
+    if evidence.taken:
+        subnets = list(without_taken(subnets, evidence.taken))
     unassigned = delegations if policy.unassigned != "none" else []
     discard, discard_deadline = discard_routes(
         unassigned, evidence.discards, evidence.own_discards, now, evidence.routed
@@ -91,4 +97,4 @@ def decide(evidence: Evidence, now: float) -> Decision:
         subnets=tuple(subnets),
         deadline=min(evidence.ledger_deadline, discard_deadline, places_deadline),
     )
-    return Decision(view, local_routes(subnets), discard, places, hinges)
+    return Decision(view, local_routes(subnets, evidence.taken), discard, places, hinges)

@@ -1,44 +1,41 @@
-"""From wanted subnets and the plan to what they are: bound, missing, or held off by somebody else."""
+"""What wanted subnets are: bound, missing, or held off by somebody else. Pure."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from anyipd.decide.plan import Plan, Run
-from anyipd.model import Subnets, SubnetState
+from anyipd.decide.gaps import Gaps, Span
+from anyipd.model import Prefix, Subnets, SubnetState
 
 TAKEN = "another local route has this destination"
 
 
-def verdicts(subnets: Iterable[Subnets], plan: Plan) -> list[Subnets]:
-    """Replace WANTED by what the comparison with the kernel found; runs are split where it differs."""
-    exceptions = sorted(
-        [(run.first.address, run, SubnetState.MISSING) for run in plan.add]
-        + [(run.first.address, run, SubnetState.CONFLICT) for run in plan.taken]
-    )
-    starts = [start for start, _, _ in exceptions]
-    result: list[Subnets] = []
+def without_taken(subnets: Iterable[Subnets], taken: Collection[Prefix]) -> Iterator[Subnets]:
+    """Put those of the wanted subnets in CONFLICT that a foreign local route has the destination of."""
+    places = sorted(taken)
     for each in subnets:
+        held = Gaps()
         if each.state is SubnetState.WANTED and each.first:
-            # The last one before may span several entries of the policy.
-            begin = max(bisect_right(starts, each.first.address) - 1, 0)
-            end = bisect_right(starts, each.first.address + each.count * each.first.size - 1)
-            result += _split(each, [(run, state) for _, run, state in exceptions[begin:end]])
-        else:
-            result.append(each)
-    return result
+            end = each.first.address + each.count * each.first.size
+            low, high = bisect_left(places, (each.first.address,)), bisect_left(places, (end,))
+            for place in places[low:high]:
+                if place[1:] == each.first[1:]:
+                    held.add(place.address, place.end)
+        yield from _split(each, held, SubnetState.CONFLICT, TAKEN) if held else (each,)
 
 
-def find(subnets: Iterable[Subnets], run: Run) -> tuple[Subnets, int] | None:
-    """The run of subnets that holds a run of routes, and the position of its first in there."""
+def verdicts(subnets: Iterable[Subnets], missing: Mapping[int, Gaps]) -> Iterator[Subnets]:
+    """Replace WANTED by what the kernel has, which lacks routes to `missing`; see `addresses`."""
     for each in subnets:
-        if each.first and each.first.length == run.first.length:
-            position = (run.first.address - each.first.address) // each.first.size
-            if 0 <= position < each.count:
-                return each, position
-    return None
+        if each.state is not SubnetState.WANTED:
+            yield each
+            continue
+        assert each.first
+        bound, lacking = replace(each, state=SubnetState.BOUND), missing.get(each.first.width)
+        yield from _split(bound, lacking, SubnetState.MISSING) if lacking else (bound,)
 
 
 def part(subnets: Subnets, begin: int, count: int) -> Subnets:
@@ -50,18 +47,46 @@ def part(subnets: Subnets, begin: int, count: int) -> Subnets:
     return replace(subnets, first=first, count=count, number=number)
 
 
-def _split(subnets: Subnets, exceptions: Sequence[tuple[Run, SubnetState]]) -> Iterator[Subnets]:
+class Placed:
+    """Finds the subnets at some addresses."""
+
+    def __init__(self, subnets: Iterable[Subnets]) -> None:
+        self._runs: defaultdict[int, list[tuple[int, Subnets]]] = defaultdict(list)
+        for each in subnets:
+            if each.first:
+                self._runs[each.first.width].append((each.first.address, each))
+        for runs in self._runs.values():
+            runs.sort(key=_start)
+
+    def inside(self, span: Span, width: int) -> Iterator[Subnets]:
+        """Yield, in order, those that lie in a span whole."""
+        runs = self._runs[width]
+        low, high = bisect_right(runs, span.start, key=_start) - 1, bisect_left(runs, span.end, key=_start)
+        for start, each in runs[max(low, 0) : high]:
+            assert each.first
+            begin = max(-((start - span.start) // each.first.size), 0)
+            end = min((span.end - start) // each.first.size, each.count)
+            if begin < end:
+                yield part(each, begin, end - begin)
+
+
+def _start(run: tuple[int, Subnets]) -> int:
+    return run[0]
+
+
+def _split(
+    subnets: Subnets, addresses: Gaps, state: SubnetState, reason: str | None = None
+) -> Iterator[Subnets]:
+    """Split a run where some subnets have any of these addresses, and give those another state."""
     assert subnets.first
+    start, size = subnets.first.address, subnets.first.size
+    numbers = Gaps()
+    for low, high in addresses.within(start, start + subnets.count * size):
+        numbers.add((low - start) // size, -((start - high) // size))
     done = 0
-    for run, state in exceptions:
-        offset = (run.first.address - subnets.first.address) // subnets.first.size
-        begin, end = max(offset, 0), min(offset + run.count, subnets.count)
-        if begin >= end or run.first.length != subnets.first.length:
-            continue
-        if begin > done:
-            yield replace(part(subnets, done, begin - done), state=SubnetState.BOUND)
-        reason = TAKEN if state is SubnetState.CONFLICT else None
-        yield replace(part(subnets, begin, end - begin), state=state, reason=reason)
+    for begin, end in (*numbers, Span(subnets.count, subnets.count)):
+        if done < begin:
+            yield part(subnets, done, begin - done)
+        if begin < end:
+            yield replace(part(subnets, begin, end - begin), state=state, reason=reason)
         done = end
-    if done < subnets.count:
-        yield replace(part(subnets, done, subnets.count - done), state=SubnetState.BOUND)

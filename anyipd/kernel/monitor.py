@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from anyipd.kernel import bpf, wire
 from anyipd.kernel.event_filter import event_filter
-from anyipd.kernel.routes import enlarge, is_bound_subnet
+from anyipd.kernel.routes import enlarge, is_local_route
 from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
 
@@ -65,7 +65,7 @@ class LinkDown(NamedTuple):
 
 @dataclass(slots=True)
 class Hint:
-    """Where to look again: at whole observations, and for single bound subnets that were lost.
+    """Where to look again: at whole observations, and for single local routes of ours that were lost.
 
     `news` are in the order of their events, and older than every look that follows. `lo_fell` says
     that lo is down or was meanwhile, and loses all its routes by that; `lo_up` how it was left.
@@ -198,7 +198,7 @@ def _of_link(index: int, *, up: bool) -> Hint:
 
 def _of_route(route: Route, *, came: bool) -> Hint:
     if route.protocol == wire.PROTOCOL and route.table in {wire.TABLE_MAIN, wire.TABLE_LOCAL}:
-        return Hint(lost={route.prefix}) if is_bound_subnet(route) and not came else Hint(Stale.PRESENT)
+        return Hint(lost={route.prefix}) if is_local_route(route) and not came else Hint(Stale.PRESENT)
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
     # With a filter too long for the kernel IPv4's pass, too.

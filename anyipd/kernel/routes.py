@@ -1,8 +1,6 @@
 """The routes of this network namespace: read by dumps, changed by batches. Nothing else writes.
 
-Every method that talks to the kernel is a generator that yields after at most a few milliseconds of
-work, because rtnetlink does its work inside send(2) and recv(2), blocking or not: the daemon lets
-its loop run in between, a tool just goes on.
+rtnetlink does its work inside send(2) and recv(2), blocking or not.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
-from anyipd.decide.plan import Run
+from anyipd.decide.covers import Wanted
 from anyipd.kernel import wire
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Discard, Link, Prefix
@@ -42,9 +40,7 @@ BOUND_SUBNET = Route(
     gateway=False,
     ticks=0,
 )
-"""What every route that binds a subnet is, but for its destination and lifetime."""
-
-_LOCAL_FIELDS = wire.plain_fields(BOUND_SUBNET)
+"""What every route that binds subnets is, but for its destination and lifetime."""
 
 
 class Routes:
@@ -70,7 +66,7 @@ class Routes:
         """Whether the kernel lets us change routes here (CAP_NET_ADMIN in the owning user namespace)."""
         # rtnetlink asks for the right before it looks for the route, and ours never bind ::/128.
         nothing = BOUND_SUBNET._replace(prefix=Prefix(0, 128))
-        return all(each.error != errno.EPERM for each in chain.from_iterable(self.remove([nothing])))
+        return all(each.error != errno.EPERM for each in self.remove([nothing]))
 
     def dump(
         self, table: int, protocol: int = 0, family: int = wire.AF_INET6, kind: int = 0
@@ -89,44 +85,37 @@ class Routes:
         """Read which links there are, by name."""
         return dict(chain.from_iterable(map(wire.links, self._dump(wire.links_request()))))
 
-    def add_local(self, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
+    def add_local(self, routes: Wanted, now: float) -> list[Refusal]:
         """Bind subnets. EEXIST among the refusals is news that somebody else holds that place."""
-        return self._change(wire.RTM_NEWROUTE, wire.NLM_F_CREATE | wire.NLM_F_EXCL, runs, now)
+        return self._change_local(wire.NLM_F_CREATE | wire.NLM_F_EXCL, routes, now)
 
-    def renew_local(self, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
+    def renew_local(self, routes: Wanted, now: float) -> list[Refusal]:
         """Give routes of ours that are there another lifetime. ENOENT: it is not there any more."""
-        return self._change(wire.RTM_NEWROUTE, wire.NLM_F_REPLACE, runs, now)
+        return self._change_local(wire.NLM_F_REPLACE, routes, now)
 
-    def remove_local(self, runs: Iterable[Run]) -> Iterator[list[Refusal]]:
-        """Unbind subnets. ESRCH: it is not there any more."""
-        for run in runs:
-            template = wire.batch(wire.RTM_DELROUTE, 0, BOUND_SUBNET._replace(prefix=run.first))
-            yield from self._send(template, run)
-
-    def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> Iterator[list[Refusal]]:
+    def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> list[Refusal]:
         """Discard what is unassigned of delegated prefixes; `kind` is one of `wire.DISCARDS`."""
         flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
-        for prefix in prefixes:
-            template = wire.batch(wire.RTM_NEWROUTE, flags, discard_route(kind, prefix))
-            yield from self._send(template, Run(prefix, 1))
+        return self._send(
+            wire.change_request(wire.RTM_NEWROUTE, flags, discard_route(kind, prefix)) for prefix in prefixes
+        )
 
-    def remove(self, routes: Iterable[Route]) -> Iterator[list[Refusal]]:
+    def remove(self, routes: Iterable[Route]) -> list[Refusal]:
         """Remove routes of protocol 150, or of our hooks. ESRCH: it is not there any more."""
-        for route in routes:
-            yield from self._send(wire.batch(wire.RTM_DELROUTE, 0, route), Run(route.prefix, 1))
+        return self._send(wire.change_request(wire.RTM_DELROUTE, 0, route) for route in routes)
 
-    def _change(self, message: int, flags: int, runs: Iterable[Run], now: float) -> Iterator[list[Refusal]]:
-        for run in runs:
-            template = wire.batch(
-                message, flags, BOUND_SUBNET._replace(prefix=run.first), _lifetime(run, now)
-            )
-            yield from self._send(template, run)
+    def _change_local(self, flags: int, routes: Wanted, now: float) -> list[Refusal]:
+        return self._send(
+            wire.change_request(wire.RTM_NEWROUTE, flags, local_route(prefix), _lifetime(until, now))
+            for prefix, until in routes.items()
+        )
 
-    def _send(self, template: wire.Batch, run: Run) -> Iterator[list[Refusal]]:
-        rest, size = iter(run.addresses()), run.first.width // 8
-        while destinations := [address.to_bytes(size) for address in islice(rest, BATCH)]:
-            self._socket.send(template.pack(destinations))
-            yield self._refusals()
+    def _send(self, requests: Iterator[bytes]) -> list[Refusal]:
+        refusals: list[Refusal] = []
+        while batch := list(islice(requests, BATCH)):
+            self._socket.send(b"".join((*batch, wire.BARRIER)))
+            refusals += self._refusals()
+        return refusals
 
     def _dump(self, request: bytes) -> Iterator[bytes]:
         self._socket.send(request)
@@ -166,39 +155,28 @@ def hook_message(discard: Discard) -> Route:
     )
 
 
-def is_bound_subnet(route: Route) -> bool:
-    """Whether a route is one of those that bind a subnet, whatever its destination and lifetime."""
+def local_route(prefix: Prefix) -> Route:
+    """Return the route that binds the subnets in a prefix."""
+    return Route(prefix, *BOUND_SUBNET[1:])
+
+
+def is_local_route(route: Route) -> bool:
+    """Whether a route is one of those that bind subnets, whatever its destination and lifetime."""
     return route._replace(prefix=BOUND_SUBNET.prefix, ticks=0) == BOUND_SUBNET
 
 
-def local_routes(chunk: bytes) -> tuple[list[tuple[int, int, int]], list[Route]]:
-    """Sort a part of a dump of table local: bound subnets as address, length and ticks; all else.
-
-    Nearly all that is ever dumped is bound subnets, and each of them costs a third of a microsecond.
-    """
-    if len(chunk) % wire.PLAIN.size == 0:
-        rows = _plain(chunk)
-        if len(rows) * wire.PLAIN.size == len(chunk):
-            return rows, []
-    bound, others = [], []
-    for start, kind, end in wire.messages(chunk):
-        if kind == wire.RTM_NEWROUTE:
-            found = wire.route(chunk, start, end)
-            if is_bound_subnet(found):
-                bound.append((found.prefix.address, found.prefix.length, found.ticks))
-            else:
-                others.append(found)
-    return bound, others
-
-
-def _plain(chunk: bytes) -> list[tuple[int, int, int]]:
-    head, identity, table, rest = _LOCAL_FIELDS
-    number = int.from_bytes
-    return [
-        (number(address), length, ticks)
-        for a, length, b, c, address, d, ticks in wire.PLAIN.iter_unpack(chunk)
-        if b == identity and d == rest and c == table and a == head
-    ]
+def ours_and_others(chunks: Iterable[bytes]) -> tuple[dict[Prefix, int], list[Route]]:
+    """Sort a dump of table local: what binds subnets, with the ticks that each has left, and all else."""
+    ours, others = dict[Prefix, int](), list[Route]()
+    for chunk in chunks:
+        for start, kind, end in wire.messages(chunk):
+            if kind == wire.RTM_NEWROUTE:
+                route = wire.route(chunk, start, end)
+                if is_local_route(route):
+                    ours[route.prefix] = route.ticks
+                else:
+                    others.append(route)
+    return ours, others
 
 
 def enlarge(receiver: socket.socket, size: int) -> None:
@@ -209,12 +187,12 @@ def enlarge(receiver: socket.socket, size: int) -> None:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
-def _lifetime(run: Run, now: float) -> int | None:
+def _lifetime(until: float | None, now: float) -> int | None:
     """Whole seconds, rounded up, so that the kernel never lets go before the delegation ends.
 
     At least one, if that end was just missed; and never what means "for ever" to the kernel
     (addrconf_timeout_fixup in include/net/addrconf.h).
     """
-    if run.valid_until is None or run.valid_until == INFINITE:
+    if until is None or until == INFINITE:
         return None
-    return min(max(int(run.valid_until - now) + 1, 1), 0xFFFFFFFE)
+    return min(max(int(until - now) + 1, 1), 0xFFFFFFFE)

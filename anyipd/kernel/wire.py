@@ -2,8 +2,7 @@
 
 Pure: no socket here. Layouts are those of include/uapi/linux/netlink.h and rtnetlink.h, in the
 byte order of the machine. An IPv6 route as the kernel dumps it (rt6_fill_node in
-net/ipv6/route.c) starts with RTA_TABLE and RTA_DST; one without gateway goes on with
-RTA_PRIORITY, RTA_OIF, RTA_CACHEINFO and RTA_PREF, which `PLAIN` reads in one step.
+net/ipv6/route.c) starts with RTA_TABLE and RTA_DST.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from anyipd.model import Link, Prefix
 
@@ -24,7 +24,7 @@ DHCP = 16  # RTPROT_DHCP
 
 LOOPBACK_INDEX = 1  # LOOPBACK_IFINDEX, the same in every network namespace
 
-NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -100,15 +100,6 @@ _GLANCE = struct.Struct(
 )
 """The beginning of an IPv6 route."""
 
-PLAIN = struct.Struct(
-    "=6s10x"  # length and type of the message; flags, sequence, port
-    "xB10s"  # family, dst_len, the rest of rtmsg
-    "12s16s"  # RTA_TABLE and the header of RTA_DST; destination
-    "20s"  # RTA_PRIORITY, RTA_OIF, the header of RTA_CACHEINFO
-    "8xi20x8x"  # rta_expires; RTA_PREF
-)
-"""An IPv6 route without gateway, as dumped. Bytes that are the same in routes of one kind are one field."""
-
 
 def routes_request(table: int, protocol: int, family: int, kind: int = 0) -> bytes:
     """Ask for the routes of a table or of every one, of one protocol and of one type unless these are 0.
@@ -136,62 +127,40 @@ def dump_request(kind: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, _SEQUENCE, 0) + body
 
 
-def plain_fields(route: Route) -> tuple[bytes, bytes, bytes, bytes]:
-    """The fields of `PLAIN` that all routes like this one have in common."""
-    return (
-        struct.pack("=IH", PLAIN.size, RTM_NEWROUTE),
-        _RTMSG.pack(0, 0, 0, 0, route.table, route.protocol, 0, route.type, 0)[2:],
-        _U32.pack(8, RTA_TABLE, route.table) + _ATTRIBUTE.pack(20, RTA_DST),
-        _U32.pack(8, RTA_PRIORITY, route.metric)
-        + _U32.pack(8, RTA_OIF, route.interface)
-        + _ATTRIBUTE.pack(36, RTA_CACHEINFO),
-    )
+BARRIER = _HEADER.pack(_HEADER.size, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, _SEQUENCE, 0)
+"""What the kernel answers when it worked on all messages before it, whose errors come back unasked."""
 
 
-class Batch(NamedTuple):
-    """Messages that differ in nothing but the destination: bytes before it and bytes after it.
-
-    `head_acked` is `head` with an acknowledgement asked for. It makes the last message of a send
-    tell that all before it were worked on; errors come back unasked.
-    """
-
-    head: bytes
-    head_acked: bytes
-    tail: bytes
-
-    def pack(self, destinations: list[bytes]) -> bytes:
-        """One send: a message for each destination, as bytes, the last one acknowledged."""
-        *rest, last = destinations
-        if not rest:
-            return b"".join((self.head_acked, last, self.tail))
-        body = (self.tail + self.head).join(rest)
-        return b"".join((self.head, body, self.tail, self.head_acked, last, self.tail))
-
-
-def batch(message: int, flags: int, route: Route, expires: int | None = None) -> Batch:
-    """Messages of one type for routes like `route`, whatever its address.
+def change_request(message: int, flags: int, route: Route, expires: int | None = None) -> bytes:
+    """Ask for a change of a route.
 
     `expires` is the lifetime in seconds that the kernel is to keep, None for ever. Everything that
     identifies a route is sent, so that a delete can never hit a stranger's (fib6_del_route takes
     the first that matches what was said).
     """
+    address, length, width = route.prefix
+    head, tail = _around_address(message, flags, length, width, route[1:], expires)
+    return b"".join((head, address.to_bytes(width // 8), tail))
+
+
+@lru_cache
+def _around_address(  # noqa: PLR0913, PLR0917  all that requests for thousands of routes have in common
+    message: int, flags: int, length: int, width: int, rest: tuple[Any, ...], expires: int | None
+) -> tuple[bytes, bytes]:
+    route = Route(Prefix(0, length, width), *rest)
     tail = _U32.pack(8, RTA_OIF, route.interface) + _U32.pack(8, RTA_PRIORITY, route.metric)
     if route.source.length:
         tail += _ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
     if expires is not None:
         tail += _U32.pack(8, RTA_EXPIRES, expires)
-    family, scope = (AF_INET6, 0) if route.prefix.width == 128 else (AF_INET, _RT_SCOPE_HOST)  # noqa: PLR2004  the width of IPv6
+    family, scope = (AF_INET6, 0) if width == 128 else (AF_INET, _RT_SCOPE_HOST)  # noqa: PLR2004  the width of IPv6
     size = _ADDRESS[family]
     body = _RTMSG.pack(
-        *(family, route.prefix.length, route.source.length, 0),
+        *(family, length, route.source.length, 0),
         *(route.table, route.protocol, scope, route.type, 0),
     ) + _ATTRIBUTE.pack(_ATTRIBUTE.size + size, RTA_DST)
-    length = _HEADER.size + len(body) + size + len(tail)
-    head, head_acked = (
-        _HEADER.pack(length, message, NLM_F_REQUEST | flags | ack, _SEQUENCE, 0) + body
-        for ack in (0, NLM_F_ACK)
-    )
-    return Batch(head, head_acked, tail)
+    total = _HEADER.size + len(body) + size + len(tail)
+    return _HEADER.pack(total, message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body, tail
 
 
 class Refusal(NamedTuple):
@@ -202,7 +171,7 @@ class Refusal(NamedTuple):
 
 
 def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
-    """Read what came back for a batch: a refusal or None, and whether it answers the last message.
+    """Read what came back for a batch: a refusal or None, and whether it answers the barrier.
 
     Raises MalformedError, as all that reads here does.
     """

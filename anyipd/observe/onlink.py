@@ -7,9 +7,10 @@ makes that address a source address (`ip route ... src`).
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 
@@ -98,7 +99,7 @@ class Routed:
         for place, (_, means) in self._found.items():
             self._note_mattering(place, means)
 
-    def look(self, routes: Routes, delegated: Sequence[Prefix]) -> Generator[None]:
+    async def look(self, routes: Routes, delegated: Sequence[Prefix]) -> None:
         """Read all of them, part by part. Raises OSError and MalformedError as `Routes` does."""
         anew = not set(delegated) <= set(self._looked_inside)
         if delegated != self._delegated:
@@ -108,28 +109,27 @@ class Routed:
         if delegated:
             overlap, seen = wire.Overlap(delegated), set[_Place]()
             with closing(Removals()) as removals:
-                credible = yield from self._dump(routes, overlap, removals, seen)
+                credible = await self._dump(routes, overlap, removals, seen)
                 for _ in range(MAX_DUMPS - 1 if anew else 0):
-                    credible = yield from self._dump(routes, overlap, removals, seen)
+                    credible = await self._dump(routes, overlap, removals, seen)
                     if credible:
                         break
             self._forget_lacking(seen, credible=credible)
         self._looked_inside = delegated
 
-    def _dump(
+    async def _dump(
         self, routes: Routes, overlap: wire.Overlap, removals: Removals, seen: set[_Place]
-    ) -> Generator[None, None, bool]:
+    ) -> bool:
         """Take note of what a dump has; say whether what it lacks is most likely not there."""
         parts = Counter[int]()
         removals.count()
-        for chunk in routes.dump(wire.EVERY_TABLE, kind=wire.UNICAST):
-            if chunk:
-                parts[wire.first_table(chunk)] += 1
+        for chunk in filter(None, routes.dump(wire.EVERY_TABLE, kind=wire.UNICAST)):
+            parts[wire.first_table(chunk)] += 1
             for start, end in overlap.find(chunk):
                 route = wire.route(chunk, start, end)
                 seen.add(_place(route))
                 self._note(route)
-            yield
+            await asyncio.sleep(0)  # the kernel works for us in each part, and there may be thousands
         gone = removals.count()
         return gone is not None and all(
             count * PARTS_A_REMOVAL <= parts[table] for table, count in gone.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,76 @@ from tests.lab.namespace import Namespace
 PREFIX = "2001:db8:100::/60"
 
 
+OURS = "-6 route show table local proto 150"
+"""The words for `ip` that show the local routes of anyipd's."""
+
+
 def delegate(host: Namespace, prefix: str = PREFIX) -> None:
     """Do what systemd-networkd does with a delegated prefix."""
     host.ip(f"-6 route add unreachable {prefix} dev lo proto dhcp metric 1024")
 
 
-def bound(host: Namespace) -> set[str]:
-    """Give the destinations of all local routes of anyipd's."""
-    return {route["dst"] for route in host.ip_json("-6 route show table local proto 150")}
+def bound(host: Namespace, length: int = 64) -> set[str]:
+    """Give every prefix of a length that local routes of anyipd's hold; a route that is longer is itself.
+
+    Which routes these are is anyipd's own business.
+    """
+    return set(map(str, covered(host.ip_json(OURS), length)))
+
+
+def destinations(host: Namespace) -> list[str]:
+    """Give those of anyipd's local routes, in order."""
+    return [route["dst"] for route in host.ip_json(OURS)]
+
+
+def covered(routes: Iterable[Mapping[str, Any]], length: int = 64) -> Iterator[Prefix]:
+    """Give the same of routes as `ip --json` shows them, in their order."""
+    for route in routes:
+        prefix = Prefix.parse(route["dst"])
+        step = 1 << prefix.width - max(length, prefix.length)
+        for address in range(prefix.address, prefix.end, step):
+            yield Prefix(address, max(length, prefix.length), prefix.width)
+
+
+def touched(before: Iterable[str], changes: Iterable[str]) -> set[str]:
+    """Give the prefixes that were bound at one time and not at another.
+
+    `before` are the destinations of anyipd's local routes then, `changes` as `ip monitor` tells them. A
+    subnet is bound all the time where another route holds it before one goes.
+    """
+    table, found = set(map(Prefix.parse, before)), set[Prefix]()
+    for change in changes:
+        gone, kind, destination = change.startswith("Deleted "), *change.removeprefix("Deleted ").split()[:2]
+        if kind == "local" and "table local proto 150" in change:
+            prefix = Prefix.parse(destination)
+            if gone or prefix not in table:
+                found |= set(lacking(prefix, table - {prefix}))
+            table = table - {prefix} if gone else table | {prefix}
+    return set(map(str, found))
+
+
+def lacking(prefix: Prefix, table: Collection[Prefix]) -> Iterator[Prefix]:
+    """Give the parts of a prefix that no route of a table holds."""
+    inside = [each for each in table if prefix.covers(each)]
+    if any(each.covers(prefix) for each in table):
+        return
+    if inside:
+        low = prefix._replace(length=prefix.length + 1)
+        for half in (low, low._replace(address=low.end)):
+            yield from lacking(half, inside)
+    else:
+        yield prefix
+
+
+def holder(host: Namespace, subnet: str | Prefix) -> str:
+    """Give the destination of the route that a subnet is bound by, maybe with others."""
+    [route] = host.ip_json(f"{OURS} match {subnet}")
+    return str(route["dst"])
+
+
+def take_away(host: Namespace, subnet: str | Prefix) -> None:
+    """Remove the route that a subnet is bound by."""
+    host.ip(f"-6 route delete local {holder(host, subnet)} dev lo table local proto 150")
 
 
 def subnets(delegated: str, count: int) -> set[str]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from anyipd.model import Prefix, address_text
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import OURS, bound
 from tests.lab.dhclient import Dhclient
 from tests.lab.kea import Kea, Offer
 from tests.lab.monitor import RouteMonitor
@@ -105,7 +106,7 @@ class Demo:
             begun = time.monotonic()
             self.daemon.start()
             step.figure = seconds(time.monotonic() - begun)
-            step.expect("no routes", not self.routes(), str(self.routes()))
+            step.expect("no routes", not bound(self.host), str(bound(self.host)))
 
     def delegate(self, pings: Pings) -> None:
         with self.story.step("ISP", f"delegates {OLD} to the host's dhclient") as step:
@@ -138,14 +139,11 @@ class Demo:
     def show_status(self, expected: int) -> None:
         """See `expected` subnets bound, and show what an administrator would look at."""
         with self.story.step("kernel", "holds local routes with anyipd's protocol number") as step:
-            step.figure = f"{len(self.routes())} routes"
-            step.expect(f"{expected} routes", len(self.routes()) == expected, step.figure)
+            subnets, routes = len(bound(self.host)), len(self.host.ip_json(OURS))
+            step.figure = f"{subnets} /64s, {routes} routes"
+            step.expect(f"routes over {expected} /64s", subnets == expected, step.figure)
             status = self.daemon.control("status").stdout
         self.story.show(f"$ anyipctl status\n{status}")
-
-    def routes(self) -> list[str]:
-        """Give what is bound."""
-        return [route["dst"] for route in self.host.ip_json("-6 route show table local proto 150")]
 
     def use(self) -> None:
         self.ping(OLD, f"answers on {MANY} random addresses of each /64")
@@ -234,8 +232,8 @@ class Demo:
             step.figure = f"{abs(late):.2f} s {'late' if late > 0 else 'early'}"
             step.expect(f"the last answer within {TOLERANCE} s of that", abs(late) < TOLERANCE, step.figure)
             # The kernel lets them expire, too, but lists them for a while longer.
-            left = self.routes()
-            step.expect("the new prefix's routes alone", len(left) == SUBNETS, ", ".join(left))
+            left = bound(self.host)
+            step.expect("routes over the new prefix's /64s alone", len(left) == SUBNETS, ", ".join(left))
         with self.story.step("kernel", "answered in the old one up to then, every 10 ms") as step:
             lost, sent = pings.lost_before_the_last_answer()
             step.figure = f"{lost} of {sent} lost"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from anyipd.model import Prefix
 from tests.lab import faults_delegation as delegation
+from tests.lab.delegated import holder, take_away
 from tests.lab.namespace import wait_until
 from tests.lab.stage import OPTIONAL, OPTIONAL_LINE, POLICY, RESERVED, WHOLE_WITHIN, Stage
 from tests.lab.windows import Covers
@@ -104,8 +105,8 @@ def drop_a_subnet(stage: Stage) -> None:
 
 def remove_a_route(stage: Stage) -> None:
     place = stage.pick()
-    with stage.trouble(unbinds=only(place)):
-        stage.host.ip(f"-6 route delete local {place} dev lo table local proto 150")
+    with stage.trouble(unbinds=Prefix.parse(holder(stage.host, place)).covers):
+        take_away(stage.host, place)
 
 
 def flush(stage: Stage) -> None:
@@ -157,11 +158,11 @@ def overrun(stage: Stage) -> None:
     """What it could not hear while it stood still it must see by looking: a route of ours that went last."""
     crowded, place = stage.pick((RESERVED,)), stage.pick()
     network = str(crowded).removesuffix("::/64")
-    with stage.trouble(unbinds=only(place)) as trouble:
+    with stage.trouble(unbinds=Prefix.parse(holder(stage.host, place)).covers) as trouble:
         stage.daemon.running.send_signal(signal.SIGSTOP)
         for verb in ("add", "delete"):
             batch(stage, (f"route {verb} {network}::{n:x} dev lo proto static" for n in range(OVERRUN)))
-        stage.host.ip(f"-6 route delete local {place} dev lo table local proto 150")
+        take_away(stage.host, place)
         trouble.lifted()
         stage.daemon.running.send_signal(signal.SIGCONT)
 

@@ -10,6 +10,7 @@ from typing import Any
 from anyipd.model import Prefix
 from tests.lab import debian13
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import OURS, bound
 from tests.lab.dhclient import Dhclient
 from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea
@@ -54,8 +55,7 @@ class Line:
 
     def bound(self) -> list[str]:
         """Give the subnets that are bound."""
-        routes = self.uplink.host.ip_json("-6 route show table local proto 150")
-        return sorted(route["dst"] for route in routes)
+        return sorted(bound(self.uplink.host))
 
     def routes(self) -> list[str]:
         """Give all routes of the host, but for what is left of their lifetimes."""
@@ -98,7 +98,7 @@ class Line:
     def expires(self, prefix: Prefix) -> float | None:
         """Give when the kernel lets a bound subnet go, in seconds of `time.monotonic`."""
         now = time.monotonic()
-        [route] = self.uplink.host.ip_json(f"-6 route show table local proto 150 {prefix}")
+        [route] = self.uplink.host.ip_json(f"{OURS} match {prefix}")
         return now + route["expires"] if "expires" in route else None
 
     def connect(self) -> None:

@@ -47,6 +47,7 @@ class Delegation:
 @dataclass(frozen=True)
 class Subnet:
     name: str
+    entry: str
     delegation: IPv6Network
     prefix: IPv6Network | None
     state: str
@@ -284,7 +285,7 @@ def carve(facts: Facts, delegation: Delegation, now: float) -> list[Subnet]:
             state = "without room" if not place else "conflict" if clash else "wanted"
             state = "reserved" if place and not entry.get("bind", True) else state
             name = member[0] if member[1] is None else f"{member[0]}-{member[1]}"
-            result.append(Subnet(name, delegation.prefix, place, state, delegation.valid_until))
+            result.append(Subnet(name, member[0], delegation.prefix, place, state, delegation.valid_until))
     return result
 
 
@@ -298,10 +299,15 @@ def wanted_routes(facts: Facts, now: float) -> list[tuple[Shown, float | None]]:
         }
         for table in ("local", "main")
     )
+    taken = {prefix for prefix, metric in local if metric == 1024}
+    bound: dict[tuple[str, IPv6Network, float | None], set[IPv6Network]] = {}
+    for subnet in subnets(facts, now):
+        if subnet.state == "wanted" and subnet.prefix and facts.lo_up and subnet.prefix not in taken:
+            bound.setdefault((subnet.entry, subnet.delegation, subnet.valid_until), set()).add(subnet.prefix)
     routes = [
-        (show("local", subnet.prefix, "local", 1024), subnet.valid_until)
-        for subnet in subnets(facts, now)
-        if subnet.state == "wanted" and subnet.prefix and facts.lo_up and (subnet.prefix, 1024) not in local
+        (show("local", cover, "local", 1024), valid_until)
+        for (_, _, valid_until), together in bound.items()
+        for cover in covers(together, taken)
     ]
     kind = facts.policy.get("unassigned", "unreachable")
     delegated = [each for each in delegations(facts, now) if is_delegated(each)]
@@ -320,6 +326,21 @@ def wanted_routes(facts: Facts, now: float) -> list[tuple[Shown, float | None]]:
         and not any(each.prefix.subnet_of(prefix) for prefix in routed)
     ]
     return routes
+
+
+def covers(subnets: set[IPv6Network], taken: set[IPv6Network]) -> set[IPv6Network]:
+    """Put two halves together for as long as there are such, and no foreign route is there or in both."""
+    longest = max(each.prefixlen for each in subnets)
+    shorter = [each for each in taken if each.prefixlen < longest]
+    found = set(subnets)
+    while True:
+        for each in found:
+            whole = each.supernet() if each.prefixlen else each
+            if set(whole.subnets()) <= found and not any(foreign.subnet_of(whole) for foreign in shorter):
+                found = found - set(whole.subnets()) | {whole}
+                break
+        else:
+            return found
 
 
 def show(kind: str, prefix: IPv6Network, table: str, metric: int) -> Shown:

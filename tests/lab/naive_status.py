@@ -11,20 +11,18 @@ from tests.lab.naive_ledger import NEVER
 
 def subnets_shown(facts: Facts, routes: list[Shown], when: float) -> list[tuple[Any, ...]]:
     """Give what is to be shown of each subnet, where these routes are present."""
-    present = {
-        (route["dst"], route["protocol"], route["type"]): None
-        for route in routes
-        if route["table"] == "local" and route["metric"] == 1024
-    }
+    present = [route for route in routes if route["table"] == "local" and route["metric"] == 1024]
+    local = [route for route in naive.ours(present) if route["type"] == "local"]
+    ours, foreign = (
+        {naive.network(route["dst"]) for route in some} for some in (local, naive.foreign(present))
+    )
 
     def state(subnet: naive.Subnet) -> str:
-        if subnet.state != "wanted":
+        if subnet.state != "wanted" or not subnet.prefix:
             return subnet.state
-        shown = naive.show("local", subnet.prefix, "local", 1024)["dst"] if subnet.prefix else ""
-        if (shown, "150", "local") in present:
-            return "bound"
-        foreign = any(dst == shown and protocol != "150" for dst, protocol, _ in present)
-        return "conflict" if foreign else "missing"
+        if subnet.prefix in foreign - ours:
+            return "conflict"
+        return "bound" if any(subnet.prefix.subnet_of(cover) for cover in ours) else "missing"
 
     return sorted(
         (each.name, str(each.delegation), str(each.prefix) if each.prefix else None, state(each))

@@ -50,6 +50,13 @@ TELLS_ALL = 255
 """The version of systemd from which on networkd tells of every delegated prefix, uplink and all."""
 
 
+def crowd(host: Namespace) -> None:
+    """Add so many routes of somebody's that a networkd which sees them says more than anybody reads."""
+    prefixes = (f"2001:db8:c000:{number:x}::/64" for number in range(4096))
+    routes = (f"route add local {each} dev lo table local proto static" for each in prefixes)
+    host.run("ip", "-6", "-batch", "-", input="\n".join(routes))
+
+
 class Networkd:
     """systemd-networkd, minding `interface` of `namespace` alone, with its files in `folder`.
 

@@ -15,6 +15,7 @@ import pytest
 from anyipd.model import Prefix
 from tests.lab import machine as machines
 from tests.lab import namespace
+from tests.lab.delegated import OURS, covered
 from tests.lab.machine import Entry, Machine
 from tests.lab.namespace import LabError, Namespace, wait_until
 from tests.lab.network import Uplink
@@ -115,8 +116,7 @@ class Service:
         return float(found[1])
 
     def bound(self) -> list[str]:
-        routes = self.machine.namespace.ip_json("-6 route show table local proto 150")
-        return sorted((route["dst"] for route in routes), key=lambda text: Prefix.parse(text).address)
+        return list(map(str, sorted(covered(self.machine.namespace.ip_json(OURS)))))
 
     def status(self) -> dict[str, str]:
         """Give what the kernel says of the daemon: proc_pid_status(5)."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
+from tests.lab.delegated import OURS, covered
 from tests.lab.dhclient import Dhclient
 from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea, Offer
@@ -154,7 +155,7 @@ class Siege:
 
     def bound(self) -> set[Prefix]:
         """Give what is bound."""
-        return self.prefixes("table local proto 150")
+        return set(covered(self.host.ip_json(OURS)))
 
     def discarded(self) -> set[Prefix]:
         """Give what anyipd discards."""

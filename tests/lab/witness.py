@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from anyipd.model import Prefix
 from tests.lab.background import Background
+from tests.lab.delegated import OURS, covered
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.windows import Windows
 
@@ -41,16 +42,8 @@ def bound(host: Namespace) -> dict[Prefix, float]:
     That is in whole seconds. The kernel lists a route for up to 30 s after it lets nothing by it any more.
     """
     return {
-        subnet: route.get("expires", math.inf)
-        for route in host.ip_json("-6 route show table local proto 150")
-        for subnet in subnets(Prefix.parse(route["dst"]))
+        subnet: route.get("expires", math.inf) for route in host.ip_json(OURS) for subnet in covered([route])
     }
-
-
-def subnets(prefix: Prefix) -> Iterator[Prefix]:
-    """Give the /64s of a prefix; a longer one is itself."""
-    length = max(prefix.length, 64)
-    return (Prefix(address, length) for address in range(prefix.address, prefix.end, 1 << 128 - length))
 
 
 def options(octets: bytes) -> Iterator[tuple[int, bytes]]:
