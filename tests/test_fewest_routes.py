@@ -260,7 +260,7 @@ def test_65536_subnets_cost_what_16_cost(uplink: Uplink, daemon: Daemon) -> None
     def costs() -> dict[str, int]:
         with daemon.namespace.entered(), Client(daemon.runtime) as client:
             view = len(json.dumps(client.describe()))
-        status = {"status": len(daemon.control("status").stdout)}
+        status = {words: len(daemon.control("status", *words.split()).stdout) for words in ("", "--json")}
         fields = Path(f"/proc/{daemon.running.pid}/status").read_text()
         return {"view": view, "resident": int(fields.split("VmRSS:")[1].split()[0]), **status}
 

@@ -90,7 +90,7 @@ def _print_changes(options: argparse.Namespace) -> None:
         *_changes("remove", "leftover", (route.prefix for route in seen.changes.leftovers)),
     ]
     if options.json:
-        found = None if moved is None else [each for move in moved for each in subnets.move_objects(move)]
+        found = None if moved is None else [subnets.move_object(move) for move in moved]
         routes = [_object(change) for change in changes]
         print(json.dumps({"subnets": found, "routes": routes}, indent=2))
         return

@@ -1,4 +1,4 @@
-"""Runs of subnets, and their moves, as output: a row a run for people, an object a subnet for programs."""
+"""Runs of subnets, and their moves, as output: a row a run for people, an object for programs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def rows(subnets: Iterable[Subnets]) -> Iterator[tuple[str, str, str, str]]:
         yield names(each), _prefixes(each), each.state.value, each.reason or ""
 
 
-def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | None]]:
-    """`subnets` of `status --json`."""
+def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | None]]:
+    """`subnets` of `status --json`: a run, by the name and the prefix of its first."""
     for each in subnets:
-        for i in range(each.count):
-            yield {
-                "name": each.subnet_name(i),
-                "prefix": str(_prefix(each, i)) if each.first else None,
-                "delegation": str(each.delegation) if each.delegation else None,
-                "state": each.state.value,
-                "reason": each.reason,
-            }
+        yield {
+            "name": each.subnet_name(0),
+            "prefix": str(each.first) if each.first else None,
+            "count": each.count,
+            "delegation": str(each.delegation) if each.delegation else None,
+            "state": each.state.value,
+            "reason": each.reason,
+        }
 
 
 def named(subnets: Iterable[Subnets], name: str) -> Iterator[Subnets]:
@@ -47,19 +47,19 @@ def move_row(move: Move) -> tuple[str, str, str, str, str]:
     return names(run), move.change, _prefixes(move.before), _prefixes(move.after), move.reason or ""
 
 
-def move_objects(move: Move) -> Iterator[dict[str, str | None]]:
-    """`subnets` of `plan --json`."""
+def move_object(move: Move) -> dict[str, str | int | None]:
+    """One of `subnets` of `plan --json`: a run, by the name and the prefixes of its first."""
     run = move.before or move.after
     assert run
-    for i in range(run.count):
-        yield {
-            "name": run.subnet_name(i),
-            "delegation": str(run.delegation) if run.delegation else None,
-            "change": move.change,
-            "from": str(_prefix(move.before, i)) if move.before else None,
-            "to": str(_prefix(move.after, i)) if move.after else None,
-            "reason": move.reason,
-        }
+    return {
+        "name": run.subnet_name(0),
+        "count": run.count,
+        "delegation": str(run.delegation) if run.delegation else None,
+        "change": move.change,
+        "from": str(move.before.first) if move.before else None,
+        "to": str(move.after.first) if move.after else None,
+        "reason": move.reason,
+    }
 
 
 def names(run: Subnets) -> str:

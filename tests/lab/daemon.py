@@ -9,15 +9,27 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Self
 
+from anyipd.model import Prefix
 from tests.lab import debian
 from tests.lab.forked import Forked, anyipctl
 from tests.lab.namespace import Namespace, Process, stop, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def singly(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give what is said of a run of subnets as if it were said of each."""
+    base, dash, number = run["name"].rpartition("-")
+    first = Prefix.parse(run["prefix"]) if run["prefix"] else None
+    for i in range(run["count"]):
+        prefix = str(first._replace(address=first.address + i * first.size)) if first else None
+        name = f"{base}{dash}{int(number) + i}" if i else run["name"]
+        yield run | {"name": name, "prefix": prefix, "count": 1}
 
 
 class Daemon:
@@ -159,6 +171,6 @@ class Daemon:
         return done
 
     def status(self) -> dict[str, Any]:
-        """Give what `anyipctl status --json` says."""
+        """Give what `anyipctl status --json` says, of each subnet by itself."""
         seen: dict[str, Any] = json.loads(self.control("status", "--json").stdout)
-        return seen
+        return seen | {"subnets": [each for run in seen["subnets"] for each in singly(run)]}
