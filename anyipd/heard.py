@@ -10,8 +10,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from hashlib import sha256
-from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -19,7 +19,7 @@ from anyipd import clock, here, runtime_file
 from anyipd.model import INFINITE, Prefix
 from anyipd.observe.dhcpv6 import DelegatedPrefix
 from anyipd.observe.exchange import Told
-from anyipd.observe.lease import MOST_BYTES, Leases, compose
+from anyipd.observe.lease import INFINITE_LIFETIME, MOST_BYTES, Leases, compose
 from anyipd.observe.listen import DeafError, Listener
 
 CLIENT = "listen"
@@ -31,34 +31,43 @@ MAX_LEASES = 1000
 _log = structlog.get_logger()
 
 
+class _File(NamedTuple):
+    """What counts of a lease file; times as in `Lease`."""
+
+    uplink: str
+    written: float
+    valid_until: float
+
+
 class HeardLeases:
     """The lease files in a directory, which is made where it is missing."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._leases = Leases(directory)
+        self._files: dict[str, _File] = {}
         self._first_end = -INFINITE  # when one of them is over; what an earlier daemon left may be already
 
     def take(self, told: Iterable[Told], now: float) -> None:
         """Write a lease file each, also of what was taken back; `now` is CLOCK_BOOTTIME.
 
-        Those of prefixes whose lifetime is over go before, and the oldest of too many. Nobody takes back but
-        the client, by its DUID, that was granted it: where ordinary users may send from port 546, they send
-        a Release, too. Raises OSError.
+        Those of prefixes whose lifetime is over go before, and the oldest of too many after. Nobody takes
+        back but the client, by its DUID, that was granted it: where ordinary users may send from port 546,
+        they send a Release, too. Raises OSError.
         """
         self._clear_up(now)
         for uplink, delegated, client in told:
             duid = sha256(client).hexdigest()  # not itself: everybody may read it here
-            path = self._path(delegated.prefix, uplink)
-            if delegated.valid or _was_granted_to(duid, path):
-                self._write(path, uplink, delegated, duid, now)
+            name = _name(delegated.prefix, uplink)
+            if delegated.valid or _was_granted_to(duid, self._directory / name):
+                self._write(name, uplink, delegated, duid, now)
+        self._remove_oldest(now)
 
     def clear_up(self, now: float) -> None:
         """Remove the files of what is over at `now`. Raises OSError."""
         if now >= self._first_end:
             self._clear_up(now)
 
-    def _write(self, path: Path, uplink: str, delegated: DelegatedPrefix, duid: str, now: float) -> None:
+    def _write(self, name: str, uplink: str, delegated: DelegatedPrefix, duid: str, now: float) -> None:
         fields = {
             "client": CLIENT,
             "prefix": delegated.prefix,
@@ -73,23 +82,42 @@ class HeardLeases:
         }
         if delegated.exclude:
             fields["exclude"] = delegated.exclude
-        self._first_end = min(self._first_end, now + delegated.valid)
-        runtime_file.write(path, [compose(fields)])
-
-    def _path(self, prefix: Prefix, uplink: str) -> Path:
-        # A slash is no part of a name.
-        return self._directory / f"{prefix}@{uplink}".replace("/", "_", 1)
+        until = INFINITE if delegated.valid == INFINITE_LIFETIME else now + delegated.valid
+        self._first_end = min(self._first_end, until)
+        runtime_file.write(self._directory / name, [compose(fields)])
+        self._files[name] = _File(uplink, now, until)
 
     def _clear_up(self, now: float) -> None:
-        leases, _ = self._leases.read(lambda: now)
-        self._first_end = min(
-            (each.valid_until for each in leases if each.valid_until > now), default=INFINITE
-        )
-        kept = Counter[str | None]()
-        for lease in sorted(leases, key=attrgetter("written"), reverse=True):
-            kept[lease.uplink] += lease.valid_until > now
-            if lease.uplink and (lease.valid_until <= now or kept[lease.uplink] > MAX_LEASES):
-                self._path(lease.prefix, lease.uplink).unlink(missing_ok=True)
+        if self._first_end == -INFINITE:
+            leases, _ = Leases(self._directory).read(lambda: now)
+            self._files = {
+                _name(lease.prefix, lease.uplink): _File(lease.uplink, lease.written, lease.valid_until)
+                for lease in leases
+                if lease.uplink
+            }
+        for name in [name for name, file in self._files.items() if file.valid_until <= now]:
+            self._remove(name)
+        self._first_end = min((file.valid_until for file in self._files.values()), default=INFINITE)
+
+    def _remove_oldest(self, now: float) -> None:
+        kept = Counter[str]()
+        for name, file in sorted(self._files.items(), key=_written, reverse=True):
+            kept[file.uplink] += file.valid_until > now
+            if kept[file.uplink] > MAX_LEASES:
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        (self._directory / name).unlink(missing_ok=True)
+        del self._files[name]
+
+
+def _name(prefix: Prefix, uplink: str) -> str:
+    # A slash is no part of a name.
+    return f"{prefix}@{uplink}".replace("/", "_", 1)
+
+
+def _written(named: tuple[str, _File]) -> float:
+    return named[1].written
 
 
 class Hearing:

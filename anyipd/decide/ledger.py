@@ -131,7 +131,7 @@ class Ledger:
         for record in records:
             self._put(record)
         self._routes = dict(routes or {})
-        self._fallen = set(fallen)
+        self._fallen = self._routes.keys() & fallen
         self._links: Mapping[str, Link] = {}
         self._carriers = dict(carriers or {})
         self._seen_routes = routes is not None
@@ -148,7 +148,10 @@ class Ledger:
 
     @property
     def routes(self) -> Mapping[Discard, float]:
-        """Return the known discard routes, and when each was added: -INFINITE where that was not seen."""
+        """Return the known discard routes, and when each was added: -INFINITE where that was not seen.
+
+        Of a message beside a lease file nothing is kept: it says nothing that the lease does not.
+        """
         return self._routes
 
     @property
@@ -200,7 +203,7 @@ class Ledger:
         self._due = -INFINITE
         self.pass_time(now, silent=silent)
         self._pass_over(max_live)
-        standing = {route.prefix for route in self._routes if route.metric != HOOK_METRIC} - self._keys.keys()
+        standing = {route.prefix for route in self._routes} - self._keys.keys()
         self._unrecorded = {each.prefix: each for each in reported if each.prefix in standing}
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
@@ -301,13 +304,15 @@ class Ledger:
         # What was not there at the last reading was added since; at the first, nobody knows when.
         added = now if self._seen_routes else -INFINITE
         self._seen_routes = True
-        prefixes = {each.prefix for each in standing}
+        routes = {each: self._routes.get(each, added) for each in standing if each.metric != HOOK_METRIC}
+        prefixes = {each.prefix for each in routes}
         self._fallen = {each for each in self._fallen if each.prefix not in prefixes}
-        kept = {each: when for each, when in self._routes.items() if each in standing or each in self._fallen}
-        self._routes = dict.fromkeys(standing, added) | kept
+        self._routes = routes | {each: self._routes[each] for each in self._fallen}
 
     def route_added(self, route: Discard, now: float) -> None:
         """Take note that a client added a discard route, or replaced it by the same."""
+        if route.metric == HOOK_METRIC:
+            return
         self.version += 1
         again = {each for each in self._fallen if each.prefix == route.prefix}
         self._fallen -= again
@@ -334,8 +339,6 @@ class Ledger:
 
     def speaks(self, route: Discard) -> bool:
         """Whether a route is evidence by itself."""
-        if route.metric == HOOK_METRIC:
-            return False
         added = self._routes[route]
         unrecorded = self._unrecorded.get(route.prefix)
         if unrecorded and added <= (

@@ -204,7 +204,7 @@ def parse(text: bytes, modified: float, now: float, where: Where) -> Lease | Non
         clock=0.0 if life_starts is None else modified - uptime,
         instance=intern(fields.get("pid", "")) or None,
         anew=fields.get("reason") == "BOUND6",
-        duid=fields.get("duid_sha256"),
+        duid=intern(fields.get("duid_sha256", "")) or None,
     )
 
 
