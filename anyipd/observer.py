@@ -122,10 +122,10 @@ class Observer:
 
     def forget(self, prefix: Prefix) -> bool:
         """End a delegation until it is granted again; return whether there was one."""
-        known = self.seen.ledger.forget(prefix, clock.now())
-        if known:
-            self.look_again(Stale.LEASES)
-        return known
+        self.hear()  # what a route that stands by now has told of is forgotten as well
+        hint, self._hint = self._hint, Hint()
+        self._wake(Hint(self.seen.hear(hint) | Stale.LEASES, hint.lost))
+        return self.seen.ledger.forget(prefix, clock.now())
 
     def retry_later(self, stale: Stale = Stale.NOTHING) -> None:
         """Give a reason to look in a while, a longer one each time until `succeed`."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from anyipd import policy
+from anyipd import clock, policy
+from anyipd.decide.delegations import delegations
 from anyipd.decide.ledger import Ledger
 from anyipd.kernel.monitor import Hint, Stale
 from anyipd.model import Assigned, Covering, Discard, Prefix
@@ -207,3 +208,11 @@ def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener)
         listener.host.ip(f"-6 route delete {client}")
         listener.heard()
         assert ledger.routes == {}
+
+
+def test_what_an_event_has_yet_to_tell_of_is_forgotten_as_well(listener: Listener) -> None:
+    prefix, ledger = DELEGATED[0], listener.observer.seen.ledger
+    listener.host.ip(f"-6 route add unreachable {prefix} proto dhcp metric 1024")
+    assert listener.observer.forget(prefix)
+    listener.heard()
+    assert delegations(ledger, clock.now()) == []
