@@ -13,9 +13,9 @@ from anyipd import clock
 from anyipd.decide.decision import Decision
 from anyipd.decide.plan import Plan
 from anyipd.kernel import wire
-from anyipd.kernel.routes import Routes, discard_route, local_route
+from anyipd.kernel.routes import Routes, discard_route, hook_message, hooks_discard_route, local_route
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import Prefix
+from anyipd.model import Discard, Prefix
 from anyipd.policy import Policy
 
 
@@ -23,21 +23,22 @@ from anyipd.policy import Policy
 class Changes:
     """What must change, and which local routes of ours are `present`.
 
-    `strays` are of protocol 150 but like no route that we make. `leftovers` are of our hooks, and mean
-    nothing any more.
+    `strays` are of protocol 150 but like no route that we make. `messages` of our hooks say nothing any more,
+    and `leftovers` are the discard routes of 0.1.0's: there may be thousands.
     """
 
     present: Collection[Prefix]
     local: Plan
     discard: Plan = field(default_factory=Plan)
     strays: Collection[Route] = ()
-    leftovers: Collection[Route] = ()
+    messages: Collection[Discard] = ()
+    leftovers: Collection[Discard] = ()
 
 
-def restore(decision: Decision, lost: Collection[Prefix]) -> Changes:
-    """Put back single routes that somebody removed, without reading what else is there."""
+def restore(decision: Decision, lost: Collection[Prefix], messages: Collection[Discard]) -> Changes:
+    """Put back single routes that somebody removed, and remove messages, without reading all else."""
     add = {prefix: decision.local[prefix] for prefix in sorted(lost) if prefix in decision.local}
-    return Changes(decision.local.keys() - lost, Plan(add=add))
+    return Changes(decision.local.keys() - lost, Plan(add=add), messages=messages)
 
 
 class Outcome(NamedTuple):
@@ -67,6 +68,8 @@ def apply(routes: Routes, policy: Policy, changes: Changes) -> Outcome:
     removed = [each for each in local.remove if not any(each.overlaps(other) for other in kept_out)]
     others += routes.remove(map(local_route, removed))
     discards += routes.remove(discard_route(kind, prefix) for prefix in discard.remove)
-    others += routes.remove((*changes.strays, *changes.leftovers))
+    others += routes.remove(changes.strays)
+    others += routes.remove(map(hook_message, changes.messages))
+    others += routes.remove(map(hooks_discard_route, changes.leftovers))
     present = {*changes.present, *local.add}.difference(kept_out, removed)
     return Outcome(missing, discards, others, present)

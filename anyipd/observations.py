@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from anyipd import clock, here
@@ -26,11 +27,10 @@ from anyipd.kernel.routes import (
     LOCAL_METRIC,
     Routes,
     discard_route,
-    hook_message,
     ours_and_others,
 )
 from anyipd.kernel.wire import Route
-from anyipd.model import Assigned, Delegation, Discard, Lease, Link, Places, Prefix
+from anyipd.model import Assigned, Delegation, Discard, Link, Places, Prefix
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.lease_monitor import LeaseMonitor
@@ -66,7 +66,6 @@ class Observations:
         self._configuration, self._network_namespace = str(configuration.absolute()), here.network_namespace()
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
-        self._leased: list[Lease] = []
         self._links: dict[str, Link] = {}
         self._discards = Discards()
         self._delegations: list[Delegation] = []
@@ -115,8 +114,7 @@ class Observations:
             else:
                 route, came = news
                 known = self._routed.hear(route, came=came)
-                if self._discards.hear(route, protocols, came=came):
-                    place = Discard(route.prefix, route.metric)
+                if place := self._discards.hear(route, protocols, came=came):
                     if place in self._discards.standing:
                         self.ledger.route_added(place, now)
                     else:
@@ -142,9 +140,14 @@ class Observations:
             self.ledger.see_links(self._links, clock.now())
         if Stale.DISCARDS in stale:
             self.look_at_discards()
+        overfull = set(self.ledger.overfull)
+        self._take_leases()
+        if overfull.difference(self.ledger.overfull):  # what was passed over may have its turn
+            for directory in self._leases:
+                directory.read_anew()
+            self._look_at_leases()
+            self._take_leases()
         now = clock.now()
-        silent = () if self.networkd.understood else ("networkd",)
-        self.ledger.take(self._leased + self.networkd.leases, now, silent=silent, max_live=self._max_known)
         known = delegations(self.ledger, now, partial(accepts_uplink, self.policy), self._max_known)
         self._delegations = gate(known, self.policy)
         delegated = [each.prefix for each in self._delegations if each.is_usable]
@@ -162,12 +165,18 @@ class Observations:
             self._look_at_own_discards()
         return readable
 
+    def _take_leases(self) -> None:
+        """Have the ledger take in all reports; what it does not, of thousands, is let go of."""
+        silent = () if self.networkd.understood else ("networkd",)
+        reports = chain(*(directory.held for directory in self._leases), self.networkd.leases)
+        self.ledger.take(reports, clock.now(), silent=silent, max_live=self._max_known)
+        for directory in self._leases:
+            directory.keep(self.ledger.holds)
+
     def _look_at_leases(self) -> bool:
         self.lease_monitor.watch()
-        self._leased = []
         for directory in self._leases:
-            leased, complaints = directory.read(clock.now, self.lease_monitor.written)
-            self._leased += leased
+            _, complaints = directory.read(clock.now, self.lease_monitor.written)
             self.complaints += complaints
         return not any(directory.unreadable for directory in self._leases)
 
@@ -273,21 +282,21 @@ class Observations:
             plan(decision.local, present, clock.now()),
             plan(decision.discard, dict.fromkeys(self._own_discards, 0), 0),
             [*self._local_strays, *self._strays],
-            self._leftovers(),
+            self.stale_messages(),
+            self._discards.leftover,
         )
 
-    def _leftovers(self) -> list[Route]:
-        """Return the hooks' messages that say nothing any more, and the discard routes of 0.1.0's hooks."""
-        messages = [each for each in self._discards.standing if each.metric in HOOK_METRICS]
-        stale = [hook_message(each) for each in messages if self.ledger.is_stale(each)]
-        old = [hook_message(each)._replace(table=wire.TABLE_MAIN) for each in self._discards.leftover]
-        return stale + old
+    def stale_messages(self) -> list[Discard]:
+        """Return the messages of our hooks in the kernel that say nothing any more."""
+        messages = (each for each in self._discards.standing if each.metric in HOOK_METRICS)
+        return [each for each in messages if self.ledger.is_stale(each)]
 
     def see_applied(self, changes: Changes, outcome: Outcome) -> None:
         """Take note of what we changed: no event tells us."""
         gone = {*changes.discard.remove, *(each.prefix for each in outcome.discards)}
         self._own_discards = (self._own_discards | changes.discard.add.keys()) - gone
         self._strays = []
-        for route in changes.leftovers:
-            self._discards.hear(route, self.policy.accept.protocols, came=False)
-            self.ledger.route_removed(Discard(route.prefix, route.metric))
+        for place in changes.messages:
+            self._discards.standing.pop(place)
+            self.ledger.route_removed(place)
+        self._discards.leftover = self._discards.leftover.difference(changes.leftovers)

@@ -78,13 +78,13 @@ class Listener:
             routed, discards = Routed(), Discards()
             asyncio.run(routed.look(self.routes, DELEGATED))
             discards.look(self.routes, [DHCP])
-        return routed.assigned | routed.covering, discards.standing
+        return routed.assigned | routed.covering, set(discards.standing)
 
     def heard(self) -> tuple[set[Assigned | Covering], set[Discard]]:
         with self.host.entered():
             self.hear(self.monitor.read())
         routed, discards = self.seen_so_far._routed, self.seen_so_far._discards  # noqa: SLF001  what a decision is made of
-        return routed.assigned | routed.covering, discards.standing
+        return routed.assigned | routed.covering, set(discards.standing)
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_what_fell_with_lo_counts_until_its_client_says_more(listener: Listener)
         listener.heard()
         listener.host.ip("link set lo up")
         listener.heard()
-        assert (standing.standing, set(ledger.routes)) == (set(), {Discard(prefix, 1024)})
+        assert (set(standing.standing), set(ledger.routes)) == (set(), {Discard(prefix, 1024)})
         listener.host.ip(f"-6 route add {client}")
         listener.heard()
         listener.host.ip(f"-6 route delete {client}")

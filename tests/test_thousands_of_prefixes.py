@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import bound, next_second, subnets, write_lease
 from tests.lab.namespace import wait_until
@@ -20,23 +22,33 @@ def resident(daemon: Daemon) -> int:
     return int(status.split("\nVmRSS:")[1].split()[0])
 
 
+def batched(lines: list[str], size: int) -> list[list[str]]:
+    return [lines[start : start + size] for start in range(0, len(lines), size)]
+
+
 def ticks(daemon: Daemon) -> int:
     """Give the processor time that it took so far, in hundredths of a second."""
     fields = Path(f"/proc/{daemon.running.pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 
 
-def test_thousands_of_prefixes_cost_little(daemon: Daemon) -> None:
+@pytest.mark.parametrize("routes", [["table 150 metric 1025"], ["table 150 metric 1025", "metric 1024"]])
+def test_thousands_of_prefixes_cost_little(daemon: Daemon, tmp_path: Path, routes: list[str]) -> None:
+    """`routes` are those that a client leaves over each of them, and its hook."""
     host = daemon.namespace
     for link in ("good", "bad"):
         host.ip(f"link add {link} up type veth peer {link}-far")
     daemon.configure("subnets: [{name: web}]")
     write_lease(daemon.runtime, uplink="good", prefix=GOOD)
     daemon.start()
-    before, reply = resident(daemon), next_second()
+    before, reply, lines = resident(daemon), next_second(), list[str]()
     for number in range(THOUSANDS):
         prefix = f"2001:db8:{0x1000 + number:x}::/60"
         write_lease(daemon.runtime, f"bad{number}", uplink="bad", prefix=prefix, life_starts=reply)
+        lines += [f"route add unreachable {prefix} dev lo proto dhcp {each}" for each in routes]
+    for some in batched(lines, 50):  # clients add them one by one
+        (tmp_path / "routes").write_text("\n".join(some))
+        host.ip(f"-6 -batch {tmp_path / 'routes'}")
     daemon.wait_for("delegations passed over", 60)
     wait_until(lambda: len(bound(host)) == 17, 60)
     assert subnets(GOOD, 1) <= bound(host)
@@ -46,7 +58,13 @@ def test_thousands_of_prefixes_cost_little(daemon: Daemon) -> None:
     time.sleep(2)
     assert ticks(daemon) - used < 10
     assert len(daemon.status()["delegations"]) == 1 + 2 * 16
+    # Of what is passed over no message is left, and nothing of it is forgotten.
+    wait_until(lambda: host.ip("-6 route show table 150").count("unreachable") <= 2 * 16)
+    daemon.configure("{subnets: [{name: web}], accept: {at_most: 20}}")
+    daemon.reload()
+    wait_until(lambda: len(bound(host)) == 21)
+    assert len(daemon.status()["delegations"]) == 1 + 2 * 20
     # He left: what the uplink is delegated next is bound, though his prefixes last.
     right = "2001:db8:f000::/60"
     write_lease(daemon.runtime, "right", uplink="bad", prefix=right)
-    wait_until(lambda: subnets(GOOD, 1) | subnets(right, 1) <= bound(host) and len(bound(host)) == 17)
+    wait_until(lambda: subnets(GOOD, 1) | subnets(right, 1) <= bound(host) and len(bound(host)) == 21)

@@ -87,7 +87,9 @@ def _print_changes(options: argparse.Namespace) -> None:
         *_changes("remove", "local", local.remove, before),
         *_changes("remove", "discard", discard.remove),
         *_changes("remove", "stray", (route.prefix for route in seen.changes.strays)),
-        *_changes("remove", "leftover", (route.prefix for route in seen.changes.leftovers)),
+        *_changes(
+            "remove", "leftover", (each.prefix for each in (*seen.changes.messages, *seen.changes.leftovers))
+        ),
     ]
     if options.json:
         found = None if moved is None else [subnets.move_object(move) for move in moved]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
+from heapq import nsmallest
 
 from anyipd.decide.ledger import KERNEL, LIVE, Ledger, Record, State
 from anyipd.model import INFINITE, Delegation, DelegationState, Prefix
@@ -29,7 +30,9 @@ def delegations(
     for route, added in ledger.routes.items():
         if ledger.speaks(route):
             bare[route.prefix] = max(added, bare.get(route.prefix, -INFINITE))
-    alone = sorted(bare.keys() - reports.keys(), key=lambda prefix: (bare[prefix], prefix))[:max_bare]
+    alone = [prefix for prefix in bare if prefix not in reports]
+    if max_bare is not None and len(alone) > max_bare:
+        alone = nsmallest(max_bare, alone, key=lambda prefix: (bare[prefix], prefix))
     return [
         _merged(
             ledger,

@@ -132,6 +132,7 @@ class Ledger:
             self._put(record)
         self._routes = dict(routes or {})
         self._fallen = self._routes.keys() & fallen
+        self._metrics = {each.metric for each in self._routes}
         self._links: Mapping[str, Link] = {}
         self._carriers = dict(carriers or {})
         self._seen_routes = routes is not None
@@ -139,7 +140,7 @@ class Ledger:
         self._to_judge: set[Key] = set()
         self._passed_over: dict[str | None, float] = {}
         self._dropped: set[Prefix] = set()  # by the last look
-        self._unrecorded: dict[Prefix, Lease] = {}  # what is reported of standing routes all the same
+        self._explained: dict[Prefix, float] = {}  # reported until then, though there is no record of it
 
     @property
     def records(self) -> Collection[Record]:
@@ -203,8 +204,14 @@ class Ledger:
         self._due = -INFINITE
         self.pass_time(now, silent=silent)
         self._pass_over(max_live)
-        standing = {route.prefix for route in self._routes} - self._keys.keys()
-        self._unrecorded = {each.prefix: each for each in reported if each.prefix in standing}
+        self._explain(reported, now)
+
+    def _explain(self, reported: Iterable[Lease], now: float) -> None:
+        """Keep of the reports that there is no room for how long they explain a route."""
+        self._explained |= {each.prefix: each.valid_until for each in reported}
+        for prefix, until in list(self._explained.items()):
+            if prefix in self._keys or (until <= now and not self._stands(prefix)):
+                del self._explained[prefix]
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
         """Take in a report; say whether it began a record."""
@@ -305,9 +312,10 @@ class Ledger:
         added = now if self._seen_routes else -INFINITE
         self._seen_routes = True
         routes = {each: self._routes.get(each, added) for each in standing if each.metric != HOOK_METRIC}
-        prefixes = {each.prefix for each in routes}
-        self._fallen = {each for each in self._fallen if each.prefix not in prefixes}
-        self._routes = routes | {each: self._routes[each] for each in self._fallen}
+        before, self._routes, self._metrics = self._routes, routes, {each.metric for each in routes}
+        self._fallen = {each for each in self._fallen if not self._stands(each.prefix)}
+        self._routes |= {each: before[each] for each in self._fallen}
+        self._metrics |= {each.metric for each in self._fallen}
 
     def route_added(self, route: Discard, now: float) -> None:
         """Take note that a client added a discard route, or replaced it by the same."""
@@ -319,6 +327,7 @@ class Ledger:
         for each in again:  # one of another metric is not there any more
             self._routes.pop(each, None)
         self._routes[route] = now
+        self._metrics.add(route.metric)
 
     def route_removed(self, route: Discard) -> None:
         """Take note that a discard route went, unless it went with lo."""
@@ -337,13 +346,14 @@ class Ledger:
             return not self.speaks(route)
         return not any(record.state in LIVE for record in self._of(route.prefix))
 
+    def _stands(self, prefix: Prefix) -> bool:
+        """Whether a discard route over a prefix is known."""
+        return any(Discard(prefix, metric) in self._routes for metric in self._metrics)
+
     def speaks(self, route: Discard) -> bool:
         """Whether a route is evidence by itself."""
         added = self._routes[route]
-        unrecorded = self._unrecorded.get(route.prefix)
-        if unrecorded and added <= (
-            unrecorded.written if route.metric == ALONE_METRIC else unrecorded.valid_until
-        ):
+        if route.prefix in self._explained and added <= self._explained[route.prefix]:
             return False
         for record in self._around(route.prefix):
             if record.lease.client == KERNEL and record.lease.prefix != route.prefix:
@@ -363,9 +373,8 @@ class Ledger:
         self._do_what_is_due(now, silent)
 
     def _do_what_is_due(self, now: float, silent: Collection[str]) -> None:
-        standing = {each.prefix for each in self._routes}
         for record in list(self._records.values()):
-            held = record.lease.client in silent and record.lease.prefix in standing
+            held = record.lease.client in silent and self._stands(record.lease.prefix)
             if record.until <= now and not held:
                 self._change(record, Event.END, record.lease, now)
         judge_at, self._to_judge = INFINITE, set()
@@ -418,6 +427,10 @@ class Ledger:
     def is_to_judge(self, record: Record) -> bool:
         """Whether a later Reply left it out so far."""
         return record.key in self._to_judge
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether there is a record of what this lease is a report of."""
+        return (lease.prefix, lease.client, lease.uplink) in self._records
 
     def remembers(self, prefix: Prefix) -> bool:
         """Whether anything was reported of a prefix, though it may be over."""

@@ -76,8 +76,11 @@ def discard_routes(
     of `ours` stays meanwhile. Second comes when the first of those has waited enough, in CLOCK_BOOTTIME;
     INFINITE if none waits.
     """
-    covered = {discard.prefix for discard in discards if discard.metric not in HOOK_METRICS}
-    bare = [each for each in delegations if each.is_usable and each.prefix not in covered]
+    usable = {each.prefix: each for each in delegations if each.is_usable}
+    for discard in discards:  # thousands, maybe
+        if discard.metric not in HOOK_METRICS:
+            usable.pop(discard.prefix, None)
+    bare = list(usable.values())
     longest = max((each.prefix.length for each in bare), default=0)
     whole = [each.prefix for each in routed if each.prefix.length <= longest]
     bare = [each for each in bare if not any(prefix.covers(each.prefix) for prefix in whole)]

@@ -155,6 +155,11 @@ def hook_message(discard: Discard) -> Route:
     )
 
 
+def hooks_discard_route(discard: Discard) -> Route:
+    """Return the discard route that a hook of 0.1.0 left."""
+    return hook_message(discard)._replace(table=wire.TABLE_MAIN)
+
+
 def local_route(prefix: Prefix) -> Route:
     """Return the route that binds the subnets in a prefix."""
     return Route(prefix, *BOUND_SUBNET[1:])

@@ -22,12 +22,13 @@ class Discards:
     """The discard routes that stand. `leftover` are those in table main that the hooks of 0.1.0 made."""
 
     def __init__(self) -> None:
-        self.standing: set[Discard] = set()
+        # Each by itself: a set of thousands takes four times the memory, and a look keeps what it knows.
+        self.standing: dict[Discard, Discard] = {}
         self.leftover: set[Discard] = set()
 
     def look(self, routes: Routes, protocols: Collection[int]) -> None:
         """Read those that stand. Raises OSError and MalformedError as `Routes` does."""
-        self.standing, self.leftover = set(), set()
+        known, self.standing, self.leftover = self.standing, {}, set()
         tables = [(wire.TABLE_MAIN, protocol) for protocol in {*protocols, wire.DHCP}]
         for table, protocol in [*tables, (wire.TABLE_HOOKS, wire.DHCP)]:
             for chunk in routes.dump(table, protocol):
@@ -35,23 +36,26 @@ class Discards:
                     found = wire.route(chunk, start, end)
                     place = Discard(found.prefix, found.metric)
                     if is_evidence(found, protocols):
-                        self.standing.add(place)
+                        same = known.get(place, place)
+                        self.standing[same] = same
                     elif _is_leftover(found):
                         self.leftover.add(place)
 
-    def hear(self, route: Route, protocols: Collection[int], *, came: bool) -> bool:
-        """Take note of a route that came or went; say whether it was evidence, or stands where that did."""
+    def hear(self, route: Route, protocols: Collection[int], *, came: bool) -> Discard | None:
+        """Take note of a route that came or went; return its place where it was evidence, or replaced one."""
         place = Discard(route.prefix, route.metric)
         if _is_leftover(route):
             (self.leftover.add if came else self.leftover.discard)(place)
         evidence = is_evidence(route, protocols)
         if evidence and came:
-            self.standing.add(place)
-        elif evidence or (came and place in self.standing and route.table == wire.TABLE_MAIN):
-            # Who comes to a place replaces who was there, and nothing else tells.
-            self.standing.discard(place)
-            return True
-        return evidence
+            self.standing[place] = place
+            return place
+        # Who comes to a place replaces who was there, and nothing else tells.
+        replaces = came and place in self.standing and route.table == wire.TABLE_MAIN
+        if evidence or replaces:
+            self.standing.pop(place, None)
+            return place
+        return None
 
 
 def is_evidence(route: Route, protocols: Collection[int]) -> bool:

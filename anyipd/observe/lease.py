@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from sys import intern
@@ -74,17 +74,20 @@ class Where(NamedTuple):
     booted: float
 
 
-_Known = tuple[int, Lease | Complaint | None]
-
-
 class Leases:
     """The lease files of one directory; a file that did not change is not read again."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._network_namespace = here.network_namespace()
-        self._known: dict[str, _Known] = {}
+        self._versions: dict[str, int] = {}
+        self._leases: dict[str, Lease] = {}
         self._unreadable: Complaint | None = None
+
+    @property
+    def held(self) -> Collection[Lease]:
+        """Return the leases that were read and are wanted."""
+        return self._leases.values()
 
     @property
     def unreadable(self) -> bool:
@@ -100,34 +103,49 @@ class Leases:
         are names of files that are whole, though not in their places yet. A directory that is not there holds
         no leases. One that cannot be read holds those that it held.
         """
+        complaints: list[Complaint] = []
         try:
-            self._known, complaints = self._read_all(now, arriving)
+            self._read_all(now, arriving, complaints)
         except OSError as error:
             complaint = Complaint(str(self._directory), os.strerror(error.errno or 0))
-            complaints = [complaint] if complaint != self._unreadable else []
+            complaints += [complaint] if complaint != self._unreadable else []
             self._unreadable = complaint
         else:
             self._unreadable = None
-        return self._leases(), complaints
+        return list(self._leases.values()), complaints
+
+    def keep(self, is_wanted: Callable[[Lease], bool]) -> None:
+        """Hold those leases alone that are wanted: the others are read no more until their files change."""
+        self._leases = {name: lease for name, lease in self._leases.items() if is_wanted(lease)}
+
+    def read_anew(self) -> None:
+        """Have all files read that are not held."""
+        self._versions = {name: self._versions[name] for name in self._leases}
 
     def _read_all(
-        self, now: Callable[[], float], arriving: AbstractSet[str]
-    ) -> tuple[dict[str, _Known], list[Complaint]]:
-        found: dict[str, _Known] = {}
-        complaints = []
+        self, now: Callable[[], float], arriving: AbstractSet[str], complaints: list[Complaint]
+    ) -> None:
+        known, still_there = len(self._versions), 0
         for name in self._names(arriving):
             path = f"{self._directory}/{name}"
             try:
                 version = _version(os.lstat(path))
-                known = self._known.get(name)
-                if known is None or known[0] != version:
-                    known = version, self._read(path, now)
-                    if isinstance(known[1], Complaint):
-                        complaints.append(known[1])
+                before = self._versions.get(name)
+                if version != before:
+                    found = self._read(path, now)
+                    self._versions[name] = version
+                    self._leases.pop(name, None)
+                    if isinstance(found, Lease):
+                        self._leases[name] = found
+                    elif found:
+                        complaints.append(found)
             except FileNotFoundError:
                 continue  # the hook was faster
-            found[name] = known
-        return found, complaints
+            still_there += before is not None
+        if still_there < known:
+            for name in self._versions.keys() - set(self._names(arriving)):
+                del self._versions[name]
+                self._leases.pop(name, None)
 
     def _read(self, path: str, now: Callable[[], float]) -> Lease | Complaint | None:
         try:
@@ -144,16 +162,15 @@ class Leases:
         except ValueError as error:
             return Complaint(path, str(error))
 
-    def _leases(self) -> list[Lease]:
-        return [lease for _, lease in self._known.values() if isinstance(lease, Lease)]
-
-    def _names(self, arriving: AbstractSet[str]) -> list[str]:
+    def _names(self, arriving: AbstractSet[str]) -> Iterator[str]:
         try:
-            # The hook writes under a name with a dot in front, then puts it in place.
-            names = os.listdir(self._directory)  # noqa: PTH208  there may be thousands
-            return [name for name in names if not name.startswith(".") or name in arriving]
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    # The hook writes under a name with a dot in front, then puts it in place.
+                    if not entry.name.startswith(".") or entry.name in arriving:
+                        yield entry.name
         except FileNotFoundError:
-            return []
+            return
 
 
 def _version(status: os.stat_result) -> int:
