@@ -149,6 +149,7 @@ def test_the_routes_of_what_is_passed_over_say_nothing(server: Server) -> None:
             server.look()
             found = delegations(server.ledger, server.now)
             assert (len(found), {each.source for each in found} - {"dhclient"}) == (known, set())
+        assert server.ledger.ending(attack[-1])[0] == "passed over"
         server.now += 100
     # One that is added again since is evidence as ever.
     server.ledger.route_added(Discard(attack[-1], 1001), server.now)

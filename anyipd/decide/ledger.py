@@ -439,7 +439,7 @@ class Ledger:
     def ending(self, prefix: Prefix) -> tuple[str, str]:
         """Return what became of a prefix that is not delegated any more, and why."""
         ended = max(self._of(prefix), key=lambda record: record.since, default=None)
-        if ended is None and prefix in self._dropped:
+        if ended is None and (prefix in self._dropped or prefix in self._explained):
             return "passed over", "more is delegated on its uplink than is kept"
         if ended is None or ended.state in LIVE:
             return State.WITHDRAWN.value, "its discard route is gone"
