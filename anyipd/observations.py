@@ -17,7 +17,7 @@ from anyipd.decide.decision import Decision, Evidence
 from anyipd.decide.delegations import delegations
 from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.gate import Host, accepts_uplink, gate
-from anyipd.decide.ledger import HOOK_METRICS, Ledger
+from anyipd.decide.ledger import HOOK_METRICS, KERNEL, Ledger
 from anyipd.decide.plan import plan
 from anyipd.kernel import wire
 from anyipd.kernel.event_filter import MAX_PREFIXES
@@ -140,6 +140,27 @@ class Observations:
             self.ledger.see_links(self._links, clock.now())
         if Stale.DISCARDS in stale:
             self.look_at_discards()
+        known = self._delegated
+        self._delegate()
+        reported = {each.prefix for each in self._delegations if each.source != KERNEL}
+        new = reported.intersection(self._delegated).difference(known)
+        if Stale.DISCARDS not in stale and self._discards.stand_over(new):
+            # Who took the place of a discard route while its prefix was not delegated no event has told.
+            self.look_at_discards()
+            self._delegate()
+        self._nameservers.look()
+        if not set(self._delegated) <= set(known):
+            stale |= Stale.ADDRESSES | Stale.ROUTES
+        if Stale.ADDRESSES in stale:
+            self._addressed = set(addressed(self.routes, self._delegated))
+        if Stale.ROUTES in stale:
+            await self.look_at_routes(self._delegated)
+        if Stale.PRESENT in stale:
+            self._look_at_own_discards()
+        return readable
+
+    def _delegate(self) -> None:
+        """Take in all reports and routes at hand, and hear from then on of what is delegated by them."""
         overfull = set(self.ledger.overfull)
         self._take_leases()
         if overfull.difference(self.ledger.overfull):  # what was passed over may have its turn
@@ -151,19 +172,9 @@ class Observations:
         known = delegations(self.ledger, now, partial(accepts_uplink, self.policy), self._max_known)
         self._delegations = gate(known, self.policy)
         delegated = [each.prefix for each in self._delegations if each.is_usable]
-        self._nameservers.look()
         if delegated != self._delegated:
-            if not set(delegated) <= set(self._delegated):
-                stale |= Stale.ADDRESSES | Stale.ROUTES
             self._delegated = delegated
             self.set_filter()
-        if Stale.ADDRESSES in stale:
-            self._addressed = set(addressed(self.routes, delegated))
-        if Stale.ROUTES in stale:
-            await self.look_at_routes(delegated)
-        if Stale.PRESENT in stale:
-            self._look_at_own_discards()
-        return readable
 
     def _take_leases(self) -> None:
         """Have the ledger take in all reports; what it does not, of thousands, is let go of."""

@@ -250,6 +250,21 @@ def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:
     wait_until(lambda: daemon.namespace.ip("-6 route show table all proto 150") == "", 1)
 
 
+def test_who_takes_a_discard_routes_place_while_nothing_is_delegated_is_seen(daemon: Daemon) -> None:
+    (daemon.runtime / "leases").mkdir()
+    daemon.configure(POLICY)
+    daemon.start()
+    write_lease(daemon.runtime)
+    delegate(daemon.namespace)
+    wait_until(lambda: bound(daemon.namespace) == sorted(BOUND))
+    take_back(daemon.runtime)
+    wait_until(lambda: bound(daemon.namespace) == [])
+    daemon.namespace.ip(f"-6 route replace unreachable {PREFIX} dev lo proto static metric 1024")
+    write_lease(daemon.runtime)
+    ours = f"-6 route show type unreachable proto 150 {PREFIX}"
+    wait_until(lambda: "metric 2048" in daemon.namespace.ip(ours), 3)
+
+
 def test_a_lease_file_counts_before_it_is_in_its_place(daemon: Daemon) -> None:
     """The hook has to start a program for that; what it wrote is whole before."""
     leases = daemon.runtime / "leases"

@@ -13,7 +13,7 @@ from anyipd.decide.ledger import HOOK_METRICS
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes
 from anyipd.kernel.wire import Route
-from anyipd.model import Discard
+from anyipd.model import Discard, Prefix
 
 _DISCARDS = set(wire.DISCARDS.values())
 
@@ -56,6 +56,12 @@ class Discards:
             self.standing.pop(place, None)
             return place
         return None
+
+    def stand_over(self, prefixes: Collection[Prefix]) -> bool:
+        """Whether a client's discard route stands over one of these prefixes."""
+        return bool(prefixes) and any(
+            each.prefix in prefixes and each.metric not in HOOK_METRICS for each in self.standing
+        )
 
 
 def is_evidence(route: Route, protocols: Collection[int]) -> bool:

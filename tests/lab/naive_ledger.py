@@ -120,8 +120,7 @@ class Book:
         key = (report.client, report.prefix, report.uplink)
         own = self.accounts.setdefault(key, Account(report, "over", report.written, when, report.written))
         own.report = report
-        if own.state != "taken back":
-            own.state, own.since = "taken back", when
+        own.state, own.since = "taken back", when
         for each in self.of(report.prefix):
             if each.lives and each.report.client == report.client and each.report.uplink not in self.links:
                 each.state, each.since = "taken back", when

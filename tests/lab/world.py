@@ -252,7 +252,7 @@ class World:
             report = self.reports.call_hook(reason, prefix, uplink, lifetimes, again=again)
         self.messages = naive.messages(self.routes())
         if report:
-            self.again |= self.messages & {Discard(prefix, MESSAGE), Discard(prefix, ALONE)}
+            self.again |= self.messages & {Discard(prefix, MESSAGE)}
             self.note_lease(report)
         else:
             self.changed("routes")
