@@ -34,8 +34,8 @@ SETTLED = 20.0
 REST = 0.1
 """Seconds for which they must stay so: longer than the daemon's rest between two passes."""
 
-LATE = 3.0
-"""Seconds after which the daemon must show what it was told."""
+LATE = 8.0
+"""Seconds after which the daemon must show what it was told, and a flood is doubted as long again."""
 
 KEEP_OFF = 0.15
 """Seconds around a deadline in which nobody could say whether it came before a change."""
