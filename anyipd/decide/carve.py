@@ -125,20 +125,20 @@ def _pinned(
     count = entry.count if isinstance(entry.count, int) else 1
     ids = 1 << (entry.length - prefix.length) if entry.length >= prefix.length else 0
     fitting = max(min(count, ids - subnet_id), 0)
-    first = Prefix(prefix.address + (subnet_id << (128 - entry.length)), entry.length)
+    start, shift = prefix.address + (subnet_id << (128 - entry.length)), 128 - entry.length
     begin = 0
-    for low, high, holder in _collisions(first, obstacles) if obstacles else ():
+    for low, high, holder in _collisions(Prefix(start, entry.length), obstacles) if obstacles else ():
         if begin == fitting:
             break
         if high < begin or low >= fitting:
             continue
         if begin < low:
-            yield Piece(begin, low, first.address + begin * first.size)
+            yield Piece(begin, low, start + (begin << shift))
         begin, end = max(begin, low), min(high + 1, fitting)
-        yield Piece(begin, end, first.address + begin * first.size, holder)
+        yield Piece(begin, end, start + (begin << shift), holder)
         begin = end
     if begin < fitting:
-        yield Piece(begin, fitting, first.address + begin * first.size)
+        yield Piece(begin, fitting, start + (begin << shift))
     if fitting < count:
         reason = f"ID {subnet_id + fitting:#x} does not fit into a /{prefix.length}"
         yield Piece(fitting, count, None, reason)

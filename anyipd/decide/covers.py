@@ -50,8 +50,9 @@ def _ranges(subnets: Iterable[Subnets]) -> Iterator[tuple[Span, Subnets]]:
 
 
 def _share_a_fate(one: Subnets, other: Subnets) -> bool:
-    same_entry = (one.name, one.delegation) == (other.name, other.delegation)
-    return same_entry and one.valid_until == other.valid_until
+    return (
+        one.name == other.name and one.delegation == other.delegation and one.valid_until == other.valid_until
+    )
 
 
 def covers(span: Span, width: int, taken: Sequence[Prefix] = ()) -> Iterator[Prefix]:

@@ -41,6 +41,7 @@ BOUND_SUBNET = Route(
     ticks=0,
 )
 """What every route that binds subnets is, but for its destination and lifetime."""
+_ALIKE = BOUND_SUBNET[1:]
 
 
 class Routes:
@@ -106,7 +107,8 @@ class Routes:
 
     def _change_local(self, flags: int, routes: Wanted, now: float) -> list[Refusal]:
         return self._send(
-            wire.change_request(wire.RTM_NEWROUTE, flags, local_route(prefix), _lifetime(until, now))
+            # In few steps: there may be a route for each of thousands of names.
+            wire.request_about(prefix, wire.RTM_NEWROUTE, flags, _ALIKE, _lifetime(until, now))
             for prefix, until in routes.items()
         )
 
@@ -162,7 +164,7 @@ def hooks_discard_route(discard: Discard) -> Route:
 
 def local_route(prefix: Prefix) -> Route:
     """Return the route that binds the subnets in a prefix."""
-    return Route(prefix, *BOUND_SUBNET[1:])
+    return Route(prefix, *_ALIKE)
 
 
 def is_local_route(route: Route) -> bool:

@@ -138,8 +138,15 @@ def change_request(message: int, flags: int, route: Route, expires: int | None =
     identifies a route is sent, so that a delete can never hit a stranger's (fib6_del_route takes
     the first that matches what was said).
     """
-    address, length, width = route.prefix
-    head, tail = _around_address(message, flags, length, width, route[1:], expires)
+    return request_about(route.prefix, message, flags, route[1:], expires)
+
+
+def request_about(
+    prefix: Prefix, message: int, flags: int, rest: tuple[Any, ...], expires: int | None
+) -> bytes:
+    """Ask likewise for a change of the route to a prefix; `rest` is all else of a `Route`."""
+    address, length, width = prefix
+    head, tail = _around_address(message, flags, length, width, rest, expires)
     return b"".join((head, address.to_bytes(width // 8), tail))
 
 
