@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,12 +15,15 @@ from typing import NamedTuple
 from anyipd.model import Prefix
 from anyipd.neighbour.message import Advertiser
 from bench.rig import resident
-from bench.row import Row
+from bench.row import Row, wants_more
 from tests.lab import debian
 from tests.lab.daemon import Daemon
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
 from tests.lab.solicitor import Solicitor
+
+GOAL = 1
+"""The largest ratio to ndppd's figures."""
 
 RATES = {1_000: 2.0, 20_000: 1.0, 50_000: 1.0}
 """Solicitations a second, and for how many seconds."""
@@ -49,18 +52,25 @@ def rows(runs: int) -> Iterator[Row]:
         ours = stack.enter_context(_ours(Path(folder)))
         peer = stack.enter_context(_ndppd(Path(folder)))
         for rate, seconds in RATES.items():
-            pairs = [(_ask(*ours, rate, seconds), _ask(*peer, rate, seconds)) for _ in range(runs + 1)][1:]
+            pairs = list[tuple[Figures, Figures]]()
+            _ask(*ours, rate, seconds), _ask(*peer, rate, seconds)
+            while any(wants_more(*_sides(pairs, field), runs, GOAL) for field in Figures._fields):
+                pairs.append((_ask(*ours, rate, seconds), _ask(*peer, rate, seconds)))
             for field, name, unit in (
                 ("asked", "solicitations for an answer", "1"),
                 ("latency", "solicitation to answer", "ms"),
                 ("work", "processor time of 1,000 answers", "ms"),
             ):
-                figures, theirs = (
-                    [getattr(each, field) for each in side] for side in zip(*pairs, strict=True)
-                )
-                yield Row(f"{name}, {rate:,}/s", unit, figures, "ndppd", theirs, goal=1)
+                figures, theirs = _sides(pairs, field)
+                yield Row(f"{name}, {rate:,}/s", unit, figures, "ndppd", theirs, GOAL)
         yield Row(f"memory that {ASKERS:,} askers take", "MB", [_grown(*ours)], limit=1)
     yield Row("delegated to first answer", "ms", list(_renumbered(runs)), limit=50)
+
+
+def _sides(pairs: Sequence[tuple[Figures, Figures]], field: str) -> tuple[list[float], list[float]]:
+    """Give one figure of each run, ours and the peer's."""
+    ours, theirs = ([getattr(pair[side], field) for pair in pairs] for side in (0, 1))
+    return ours, theirs
 
 
 def _ask(router: Solicitor, pid: int, rate: int, seconds: float) -> Figures:

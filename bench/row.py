@@ -47,17 +47,22 @@ def in_turn(
 ) -> tuple[list[float], list[float]]:
     """Measure A B A B ...; the first of each warms up and does not count.
 
-    There are more than `runs` pairs while it is open on which side of the goal the median of their ratios is.
+    There are more than `runs` pairs where `wants_more` says so.
     """
     ours(), theirs()
     figures: list[float] = []
     peers: list[float] = []
-    while len(figures) < runs or (
-        goal is not None and len(figures) < MAX_PAIRS * runs and not is_settled(ratios(figures, peers), goal)
-    ):
+    while wants_more(figures, peers, runs, goal):
         figures.append(ours())
         peers.append(theirs())
     return figures, peers
+
+
+def wants_more(ours: Sequence[float], theirs: Sequence[float], runs: int, goal: float | None) -> bool:
+    """Whether so many pairs are too few, or leave open on which side of the goal their ratios' median is."""
+    if len(ours) < runs or goal is None:
+        return len(ours) < runs
+    return len(ours) < MAX_PAIRS * runs and not is_settled(ratios(ours, theirs), goal)
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
