@@ -140,7 +140,7 @@ class Book:
 
     def see_routes(self, standing: set[Discard], again: set[Discard], when: float) -> None:
         """`again` are those that were added, or replaced by the same, since the last time."""
-        told = {each.prefix for each in standing}
+        told = {each.prefix for each in standing if each.metric != MESSAGE}
         self.fallen = {each for each in self.fallen if each.prefix not in told}
         self.routes = {
             each: when if each in again or each not in self.routes else self.routes[each]
