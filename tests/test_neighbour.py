@@ -98,6 +98,7 @@ def stays_silent(router: Solicitor, target: int) -> bool:
     return not any(router.ask([target], 0.3) for _ in range(3))
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("running")
 def test_ten_thousand_addresses(router: Solicitor, uplink: Uplink) -> None:
     """Asked for as a router does: what is lost on a busy machine, twice more (RFC 4861, 7.2.2)."""
