@@ -166,12 +166,13 @@ class Daemon:
             self._log_look(look)
             if observer.seen.ledger.fallen:  # no look after a crash could find out that they fell
                 self._remember()
-            messages = observer.seen.stale_messages()
             if look.whole or look.decision != self._decision:
                 self._make_so(look.decision, whole=look.whole)
-            elif self._view and (look.lost or messages):
-                changes = restore(look.decision, look.lost, messages)
-                self._log_changes(self._view, self._view, changes, self._apply(changes))
+            elif self._view:
+                messages = observer.seen.stale_messages()
+                if look.lost or messages:
+                    changes = restore(look.decision, look.lost, messages)
+                    self._log_changes(self._view, self._view, changes, self._apply(changes))
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             _log.error("pass failed, will be repeated", reason=reason, after=observer.retry_after)
