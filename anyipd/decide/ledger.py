@@ -105,7 +105,7 @@ class Record:
     @property
     def key(self) -> Key:
         """Return what identifies the record."""
-        return self.lease.prefix, self.lease.client, self.lease.uplink
+        return _key(self.lease)
 
     @property
     def ended(self) -> float:
@@ -191,7 +191,7 @@ class Ledger:
         # A withdrawal may end what was reported on another uplink: before it, but not since.
         reported = sorted(leases, key=attrgetter("written", "prefix"))
         for lease in reported:
-            known = self._records.get((lease.prefix, lease.client, lease.uplink))
+            known = self._records.get(_key(lease))
             if known and known.lease == lease:
                 continue
             if self._due <= lease.written:  # it may be read late
@@ -215,7 +215,7 @@ class Ledger:
 
     def _report(self, lease: Lease, now: float, *, has_room: bool) -> bool:
         """Take in a report; say whether it began a record."""
-        record = self._records.get((lease.prefix, lease.client, lease.uplink))
+        record = self._records.get(_key(lease))
         if lease.lifetime == 0:
             if record is None or lease.written >= record.lease.written:
                 self._withdraw(lease, now)
@@ -253,7 +253,7 @@ class Ledger:
 
     def _withdraw(self, lease: Lease, now: float) -> None:
         """End what this client reported on this uplink, and under the names of links that are gone."""
-        key = lease.prefix, lease.client, lease.uplink
+        key = _key(lease)
         self._change(self._records.get(key), Event.WITHDRAWAL, lease, now)
         for record in list(self._of(lease.prefix)):
             same = record.lease.client == lease.client and record.key != key
@@ -430,7 +430,7 @@ class Ledger:
 
     def holds(self, lease: Lease) -> bool:
         """Whether there is a record of what this lease is a report of."""
-        return (lease.prefix, lease.client, lease.uplink) in self._records
+        return _key(lease) in self._records
 
     def remembers(self, prefix: Prefix) -> bool:
         """Whether anything was reported of a prefix, though it may be over."""
@@ -479,6 +479,10 @@ class Ledger:
     def exists(self, uplink: str | None) -> bool:
         """Whether a link is there, as far as is known."""
         return uplink is None or not self._links or uplink in self._links
+
+
+def _key(lease: Lease) -> Key:
+    return lease.prefix, lease.client, lease.uplink
 
 
 def seniority(prefix: Prefix, began: float, superseded_since: float | None) -> tuple[bool, float, Prefix]:
