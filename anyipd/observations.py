@@ -17,7 +17,7 @@ from anyipd.decide.decision import Decision, Evidence
 from anyipd.decide.delegations import delegations
 from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.gate import Host, accepts_uplink, gate
-from anyipd.decide.ledger import HOOK_METRICS, KERNEL, Ledger
+from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.plan import plan
 from anyipd.kernel import wire
 from anyipd.kernel.event_filter import MAX_PREFIXES
@@ -70,6 +70,7 @@ class Observations:
         self._discards = Discards()
         self._delegations: list[Delegation] = []
         self._delegated: list[Prefix] = []
+        self._places: set[Prefix] = set()  # of clients' discard routes, also those of what is not delegated
         self._addressed: set[Assigned] = set()
         self._routed = Routed()
         self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
@@ -91,7 +92,7 @@ class Observations:
         accept, watched = self.policy.accept, self._delegated
         if len(watched) <= MAX_PREFIXES:
             watched = sorted({*watched, *(each.prefix for each in self.policy.static)})
-        self.monitor.watch(self.routes.port, accept.protocols, watched, accept.shortest)
+        self.monitor.watch(self.routes.port, accept.protocols, watched, accept.shortest, self._places)
 
     def reopen(self) -> None:
         """Go on with another socket after a pass that failed: this one may hold answers to the past.
@@ -140,12 +141,9 @@ class Observations:
             self.ledger.see_links(self._links, clock.now())
         if Stale.DISCARDS in stale:
             self.look_at_discards()
-        known = self._delegated
+        known, watched = self._delegated, self._places
         self._delegate()
-        reported = {each.prefix for each in self._delegations if each.source != KERNEL}
-        new = reported.intersection(self._delegated).difference(known)
-        if Stale.DISCARDS not in stale and self._discards.stand_over(new):
-            # Who took the place of a discard route while its prefix was not delegated no event has told.
+        if not self._places <= watched:  # who took such a place before its events pass no event has told
             self.look_at_discards()
             self._delegate()
         self._nameservers.look()
@@ -172,8 +170,9 @@ class Observations:
         known = delegations(self.ledger, now, partial(accepts_uplink, self.policy), self._max_known)
         self._delegations = gate(known, self.policy)
         delegated = [each.prefix for each in self._delegations if each.is_usable]
-        if delegated != self._delegated:
-            self._delegated = delegated
+        places = self._discards.places(MAX_PREFIXES)
+        if (delegated, places) != (self._delegated, self._places):
+            self._delegated, self._places = delegated, places
             self.set_filter()
 
     def _take_leases(self) -> None:

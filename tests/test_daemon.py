@@ -265,6 +265,15 @@ def test_who_takes_a_discard_routes_place_while_nothing_is_delegated_is_seen(dae
     wait_until(lambda: "metric 2048" in daemon.namespace.ip(ours), 3)
 
 
+def test_who_takes_the_place_of_a_refused_prefixs_discard_route_is_seen(daemon: Daemon) -> None:
+    daemon.configure("accept: {uplinks: [up0]}")
+    daemon.start()
+    delegate(daemon.namespace)
+    wait_until(lambda: [each["state"] for each in daemon.status()["delegations"]] == ["refused"])
+    daemon.namespace.ip(f"-6 route replace unreachable {PREFIX} dev lo proto static metric 1024")
+    wait_until(lambda: daemon.status()["delegations"] == [], 3)
+
+
 def test_a_lease_file_counts_before_it_is_in_its_place(daemon: Daemon) -> None:
     """The hook has to start a program for that; what it wrote is whole before."""
     leases = daemon.runtime / "leases"

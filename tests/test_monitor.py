@@ -1,6 +1,7 @@
 """What wakes the daemon and what does not: real events of the kernel, through the real filter."""
 
 import contextlib
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -247,6 +248,32 @@ def test_the_edges_of_a_prefix(host: Namespace, routes: Routes, monitor: Monitor
         if 1 << 120 < address < 0xFE80 << 112:  # no address at all beyond
             host.ip(f"-6 route replace {address_text(address)} dev one proto static")
             assert heard(monitor.read()) == (ROUTE if inside else NOTHING), address_text(address)
+
+
+@pytest.mark.parametrize(
+    "place", ["2001:db8:77::/64", "2001:db8:76::/60", "2001:d00::/24", "2001:db8:77::1/128"]
+)
+def test_a_place_of_its_own_is_watched(host: Namespace, routes: Routes, monitor: Monitor, place: str) -> None:
+    places = [Prefix.parse("fd00::/64"), Prefix.parse(place), Prefix.parse("fd01::/80")]
+    monitor.watch(routes.port, [DHCP], [DELEGATED], places=places)
+    for kind in ("", "unreachable", "blackhole"):
+        host.ip(f"-6 route replace {kind} {place} dev one proto static metric 77")
+        assert heard(monitor.read()) == [kind or "unicast"]
+    inside = ipaddress.ip_network(place)
+    for other in (inside.supernet(), *([] if inside.prefixlen == 128 else inside.subnets())):
+        host.ip(f"-6 route replace {other} dev one proto static")
+        assert monitor.read() == NOTHING
+
+
+def test_places_are_passed_over_where_there_are_too_many(
+    host: Namespace, routes: Routes, monitor: Monitor
+) -> None:
+    places = [Prefix((0x20020000 + i) << 96, 64) for i in range(60)]
+    monitor.watch(routes.port, [DHCP], [DELEGATED], places=places)
+    host.ip(f"-6 route add {places[0]} dev one proto static")
+    assert monitor.read() == NOTHING
+    host.ip("-6 route add 2001:db8:0:1::/64 dev one proto static")
+    assert heard(monitor.read()) == ROUTE
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 3000])

@@ -30,26 +30,35 @@ MAX_PREFIXES = _MOST_INSTRUCTIONS // 4
 
 
 def event_filter(
-    own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix], shortest: int = 32
+    own_port: int,
+    protocols: Iterable[int],
+    prefixes: Sequence[Prefix],
+    shortest: int = 32,
+    places: Iterable[Prefix] = (),
 ) -> bytes:
     """Pass what may change a decision: struct sock_filter[], as SO_ATTACH_FILTER wants it.
 
     Passed are changes of links and addresses; of routes of ours that we did not make (a notification
     bears the port of the socket that asked); of discard routes of `protocols` in table main, and the hooks'
     messages. Of every table: on-link routes, any route inside `prefixes`, the delegated and the static ones,
-    and those that may be around one, since its first `shortest` bits, or 32, are the same.
-    Of IPv4 that is table local, and addresses that lo loses.
+    and those that may be around one, since its first `shortest` bits, or 32, are the same; and those to
+    `places`, as long as these are few. Of IPv4 that is table local, and addresses that lo loses.
     """
     everything = [*_not_routes(own_port), bpf.ACCEPT]
     if len(prefixes) > MAX_PREFIXES:
         return bpf.assemble(everything)
     static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
     ipv6 = [prefix for prefix in prefixes if prefix.width != 32]  # noqa: PLR2004
-    ours = bpf.assemble(_around(ipv6, shortest) + _inside(ipv6))
-    program = _before_ours(own_port, tuple(protocols), static_ipv4) + ours
-    if len(program) > _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:
-        program = bpf.assemble(everything)
-    return program
+    before, around, inside = (
+        _before_ours(own_port, tuple(protocols), static_ipv4),
+        _around(ipv6, shortest),
+        _inside(ipv6),
+    )
+    for at in (_at(sorted({*places} - {*ipv6})), []):
+        program = before + bpf.assemble(around + at + inside)
+        if len(program) <= _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:
+            return program
+    return bpf.assemble(everything)
 
 
 @lru_cache(maxsize=1)
@@ -145,22 +154,35 @@ def _around(prefixes: Sequence[Prefix], shortest: int) -> list[bpf.Instruction]:
 
 def _inside(prefixes: Iterable[Prefix]) -> list[bpf.Instruction]:
     """Accept a destination that starts in one of the prefixes, drop all else."""
+    steps = [step for prefix in prefixes for step in [*_starts_in(prefix), bpf.ACCEPT]]
+    return [*steps, bpf.DROP]
+
+
+def _at(prefixes: Iterable[Prefix]) -> list[bpf.Instruction]:
+    """Accept a destination that is one of the prefixes, go on with all else."""
     steps: list[bpf.Instruction] = []
     for prefix in prefixes:
-        checks: list[bpf.Instruction] = []
-        for word in reversed(range(-(-prefix.length // 32))):
-            mask = _mask(min(prefix.length - 32 * word, 32))
-            value = (prefix.address >> (prefix.width - 32 - 32 * word)) & mask
-            # What comes after is skipped where this word differs.
-            skip = len(checks) + 1
-            checks = [
-                (bpf.LD_WORD, 0, 0, _DST + 4 * word),
-                (bpf.AND, 0, 0, mask),
-                (bpf.JUMP_IF_EQUAL, 0, skip, value),
-                *checks,
-            ]
-        steps += [*checks, bpf.ACCEPT]
-    return [*steps, bpf.DROP]
+        checks = _starts_in(prefix)
+        length = [(bpf.LD_BYTE, 0, 0, _LENGTH), (bpf.JUMP_IF_EQUAL, 0, len(checks) + 1, prefix.length)]
+        steps += [*length, *checks, bpf.ACCEPT]
+    return steps
+
+
+def _starts_in(prefix: Prefix) -> list[bpf.Instruction]:
+    """Skip the one instruction behind these where a destination does not start in the prefix."""
+    checks: list[bpf.Instruction] = []
+    for word in reversed(range(-(-prefix.length // 32))):
+        mask = _mask(min(prefix.length - 32 * word, 32))
+        value = (prefix.address >> (prefix.width - 32 - 32 * word)) & mask
+        # What comes after is skipped where this word differs.
+        skip = len(checks) + 1
+        checks = [
+            (bpf.LD_WORD, 0, 0, _DST + 4 * word),
+            (bpf.AND, 0, 0, mask),
+            (bpf.JUMP_IF_EQUAL, 0, skip, value),
+            *checks,
+        ]
+    return checks
 
 
 def _mask(bits: int) -> int:

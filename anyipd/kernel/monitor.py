@@ -129,10 +129,15 @@ class Monitor:
         self._socket.close()
 
     def watch(
-        self, own_port: int, protocols: Iterable[int], prefixes: Sequence[Prefix], shortest: int = 32
+        self,
+        own_port: int,
+        protocols: Iterable[int],
+        prefixes: Sequence[Prefix],
+        shortest: int = 32,
+        places: Iterable[Prefix] = (),
     ) -> None:
         """Filter by what matters now, see `event_filter`. To be called before looking, not after."""
-        wanted = event_filter(own_port, protocols, prefixes, shortest)
+        wanted = event_filter(own_port, protocols, prefixes, shortest, places)
         if wanted != self._filter:
             bpf.attach(self._socket, wanted)
             self._filter = wanted

@@ -57,11 +57,11 @@ class Discards:
             return place
         return None
 
-    def stand_over(self, prefixes: Collection[Prefix]) -> bool:
-        """Whether a client's discard route stands over one of these prefixes."""
-        return bool(prefixes) and any(
-            each.prefix in prefixes and each.metric not in HOOK_METRICS for each in self.standing
-        )
+    def places(self, at_most: int) -> set[Prefix]:
+        """Return where clients' discard routes stand, which somebody may take; nothing if there are more."""
+        if len(self.standing) > at_most:
+            return set()
+        return {each.prefix for each in self.standing if each.metric not in HOOK_METRICS}
 
 
 def is_evidence(route: Route, protocols: Collection[int]) -> bool:
