@@ -374,8 +374,10 @@ class Host(Delegations):
         place=PLACES | st.just("2001:db8:900::/64") | PREFIXES.map(str),
     )
     def stray(self, stray: str, place: str) -> None:
-        """Somebody plays us."""
-        self.world.ip(f"-6 route replace {stray.format(place)}")
+        """Somebody plays us, maybe in the place of somebody else."""
+        shown = place.removesuffix("/128")
+        with self.world.routing(), self.world.touching(lambda route: route["dst"] == shown):
+            self.world.ip(f"-6 route replace {stray.format(place)}")
 
     @rule(
         place=PLACES | st.just("2001:db8:900::/64") | PREFIXES.map(str) | st.just("default"),
