@@ -53,5 +53,8 @@ def assert_delegations(
             elif end == NEVER:
                 assert one[key] == "infinite"
             else:
-                told_right = max(end - until, 0) - 1 <= one[key] <= max(end - since, 0)
+                left = one[key]
+                told_right = left not in {None, "infinite"} and max(end - until, 0) - 1 <= left <= max(
+                    end - since, 0
+                )
                 assert told_right, f"shown {one}\nexpected {each}\nfrom {since} to {until}"
