@@ -52,6 +52,7 @@ def too_soon(stage):
 def too_long(stage):
     line = stage.pick_line()
     with stage.trouble(unbinds=line.covers):
+        line.wait_for_renewal()
         stage.daemon.running.send_signal(signal.SIGSTOP)
         line.client.release()
         given_back = line.current
