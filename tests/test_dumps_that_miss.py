@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import cycle
@@ -25,6 +27,7 @@ FOREIGN = subnets(str(DELEGATED), 20)
 CROWD, GO = 1000, 800
 """Routes before those in a dump, which comes in parts of some 200; and those of them that go meanwhile."""
 MAIN, OTHER = 254, 77
+RTMGRP_IPV6_ROUTE = 0x400  # linux/rtnetlink.h
 
 
 class Table:
@@ -241,3 +244,15 @@ def test_a_route_whose_end_was_not_heard_of_is_looked_for_twice(daemon: Daemon, 
     table.host.ip(f"-6 route delete {table.to(min(FOREIGN))}")
     daemon.running.send_signal(signal.SIGCONT)
     wait_until(lambda: bound(table.host) == {min(FOREIGN)})
+
+
+def test_whoever_else_listens_hears_all_of_it(linked: Namespace) -> None:
+    """What the filter of one listener cuts off the kernel cuts off for those behind it, whose they be."""
+    with linked.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as other:
+        other.bind((0, RTMGRP_IPV6_ROUTE))
+        with closing(Removals()) as removals:
+            for verb in ("add", "delete"):
+                linked.ip(f"-6 route {verb} 2001:db8::/64 dev one")
+            assert removals.count() == {MAIN: 1}
+        heard = [other.recv(4096, socket.MSG_DONTWAIT) for _ in range(2)]
+    assert [len(each) for each in heard] == [int.from_bytes(each[:4], sys.byteorder) for each in heard]

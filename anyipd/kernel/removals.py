@@ -18,15 +18,17 @@ from anyipd.kernel.routes import enlarge
 _RTMGRP_IPV6_ROUTE = 0x400
 _RECEIVE_BUFFER = 1 << 20  # what 1,250 events take
 _TYPE, _TABLE = 4, 20  # offsets into nlmsghdr and rtmsg
-_KEPT = wire.TABLE_OFFSET + 4  # bytes of each event
+_READ = wire.TABLE_OFFSET + 4  # bytes of each event
 
+# It accepts whole events: all listeners share one message, and what a filter cuts off the kernel cuts off for
+# those behind it, whosever they are (do_one_broadcast in net/netlink/af_netlink.c).
 _REMOVED = bpf.assemble(
     [
         (bpf.LD_HALF, 0, 0, _TYPE),
         *bpf.drop_unless(int.from_bytes(wire.RTM_DELROUTE.to_bytes(2, sys.byteorder))),
         (bpf.LD_BYTE, 0, 0, _TABLE),
         *bpf.drop_if(wire.TABLE_LOCAL),
-        (bpf.ACCEPT[0], 0, 0, _KEPT),
+        bpf.ACCEPT,
     ]
 )
 
@@ -61,7 +63,7 @@ class Removals:
         count, overrun = Counter[int](), False
         while self._socket:
             try:
-                event = self._socket.recv(_KEPT)
+                event = self._socket.recv(_READ)
             except BlockingIOError:
                 return None if overrun else count
             except OSError as error:
