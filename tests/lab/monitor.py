@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from tests.lab.namespace import Namespace, Process, wait_until
+from tests.lab.namespace import Namespace, wait_until
 
 
 class RouteMonitor:
@@ -14,23 +14,15 @@ class RouteMonitor:
     def __init__(self, namespace: Namespace, folder: Path) -> None:
         self.namespace, self.log = namespace, folder / "monitor.log"
         self.marks = (f"2001:db8:dead:{number:x}::/64" for number in count(1))
-        self.process = self.start()
-        self.begun = False
-        self.changes()
-        self.begun = True
-
-    def start(self) -> Process:
         with self.log.open("w") as log:
-            return self.namespace.popen("ip", "-6", "-oneline", "monitor", "route", stdout=log)
+            namespace.popen("ip", "-6", "-oneline", "monitor", "route", stdout=log)
+        self.changes()
 
     def changes(self) -> list[str]:
         """Give all changes up to now, a line each; a removal starts with `Deleted`."""
         mark = next(self.marks)
 
         def marked() -> bool:
-            # Now and then iproute2 6.1 ends with "malformed message" as it starts beside others.
-            if not self.begun and self.process.poll() is not None:
-                self.process = self.start()
             self.namespace.ip(f"-6 route add unreachable {mark}")
             self.namespace.ip(f"-6 route delete unreachable {mark}")
             return mark in self.log.read_text()
