@@ -49,11 +49,8 @@ def event_filter(
         return bpf.assemble(everything)
     static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
     ipv6 = [prefix for prefix in prefixes if prefix.width != 32]  # noqa: PLR2004
-    before, around, inside = (
-        _before_ours(own_port, tuple(protocols), static_ipv4),
-        _around(ipv6, shortest),
-        _inside(ipv6),
-    )
+    before = _before_ours(own_port, tuple(protocols), static_ipv4)
+    around, inside = _around(ipv6, shortest), _inside(ipv6)
     for at in (_at(sorted({*places} - {*ipv6})), []):
         program = before + bpf.assemble(around + at + inside)
         if len(program) <= _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:

@@ -53,8 +53,6 @@ def assert_delegations(
             elif end == NEVER:
                 assert one[key] == "infinite"
             else:
-                left = one[key]
-                told_right = left not in {None, "infinite"} and max(end - until, 0) - 1 <= left <= max(
-                    end - since, 0
-                )
+                least, most = max(end - until, 0) - 1, max(end - since, 0)
+                told_right = one[key] not in {None, "infinite"} and least <= one[key] <= most
                 assert told_right, f"shown {one}\nexpected {each}\nfrom {since} to {until}"
