@@ -68,6 +68,12 @@ def test_a_stray_route_of_ours_goes(running: Daemon) -> None:
     wait_until(lambda: bound(running.namespace) == sorted(BOUND), 1)
 
 
+def test_a_stray_in_the_place_of_a_clients_discard_route_ends_what_that_said(running: Daemon) -> None:
+    running.namespace.ip(f"-6 route replace {PREFIX} dev lo proto 150 metric 1024")
+    wait_until(lambda: not running.status()["delegations"], 2)
+    assert bound(running.namespace) == []
+
+
 def test_a_foreign_route_in_our_place_is_left_alone(running: Daemon, tmp_path: Path) -> None:
     host = running.namespace
     since = len(running.lines())

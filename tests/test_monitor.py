@@ -57,7 +57,7 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         ("route add local 2001:db8:0:1::/64 dev lo table local proto 150", PRESENT),
         ("route add local 2001:db8:77::/64 dev lo table local proto 150", PRESENT),
         ("route add blackhole 2001:db8:77::/64 table 77 proto 150", NOTHING),
-        ("route add unreachable 2001:db8:77::/48 proto 150", PRESENT),
+        ("route add unreachable 2001:db8:77::/48 proto 150", Hint(Stale.PRESENT | Stale.DISCARDS)),
         # who else stands in the place of ours
         ("route add local 2001:db8:0:1::/64 dev lo table local proto static", PRESENT),
         ("route add local 2001:db8:77::/64 dev lo table local proto static", NOTHING),

@@ -203,7 +203,12 @@ def _of_link(index: int, *, up: bool) -> Hint:
 
 def _of_route(route: Route, *, came: bool) -> Hint:
     if route.protocol == wire.PROTOCOL and route.table in {wire.TABLE_MAIN, wire.TABLE_LOCAL}:
-        return Hint(lost={route.prefix}) if is_local_route(route) and not came else Hint(Stale.PRESENT)
+        if is_local_route(route) and not came:
+            return Hint(lost={route.prefix})
+        # By somebody else's hand, since our own are filtered out: in table main it may have replaced the
+        # discard route of a client, of which no other event tells.
+        took_a_place = came and route.table == wire.TABLE_MAIN
+        return Hint(Stale.PRESENT | Stale.DISCARDS if took_a_place else Stale.PRESENT)
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
     # With a filter too long for the kernel IPv4's pass, too.
