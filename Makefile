@@ -19,7 +19,7 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest
 
 # Only root can lay out another Debian, as only root can boot it.
 DEBIAN13 := $(if $(filter 0,$(shell id -u)),.cache/debian13)
-test: check .cache/debian .cache/wheels .cache/lintian $(DEBIAN13) ## run every check and every test, with real DHCPv6 server and client
+test: check .cache/debian .cache/wheels .cache/lintian .cache/services $(DEBIAN13) ## run every check and every test, with real DHCPv6 server and client
 	$(PYTEST) --numprocesses=auto
 
 quick: lint ## ruff, mypy, shellcheck, and the tests that start no other program: an answer within a minute

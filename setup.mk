@@ -59,6 +59,7 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 
 .cache/audit: .cache/audit/stamp
 .cache/lintian: .cache/lintian/stamp
+.cache/services: .cache/services/stamp
 .cache/wheels: .cache/wheels/stamp
 
 # What `make install` and `make deb` take from the registry, for the tests, which have no way out.
@@ -76,6 +77,11 @@ lock: .venv ## write the lock files anew, from pyproject.toml and the registry
 # Apart from the lab's programs: it brings a hundred packages, and shall shadow nothing.
 .cache/lintian/stamp: tests/lab/debian.py setup.mk
 	$(PYTHON) tests/lab/debian.py .cache/lintian lintian
+	touch $@
+
+# What docs/SERVICES.md sets up, and only its tests need; apart for the same reason.
+.cache/services/stamp: tests/lab/debian.py setup.mk
+	$(PYTHON) tests/lab/debian.py .cache/services busybox-static docker.io wireguard-go wireguard-tools
 	touch $@
 
 # A whole Debian 13, which has another Python, systemd and dhcpcd: for the package to be installed in, and

@@ -63,6 +63,11 @@ def too_long(stage):
         stage.wait_for_subnets(given_back)
         line.replace(given_back)
 
+def not_ours(stage):
+    with stage.trouble():
+        for verb in "delete", "add":
+            stage.host.ip("-6 rule " + verb + " pref 1017 from 2001:db8:ba17::/48 lookup 1017")
+
 def endless(stage):
     print("at work", flush=True)
     with stage.trouble():
@@ -141,6 +146,17 @@ def test_what_is_not_bound_for_its_lifetime_is_reported(fault: str, what: str) -
     (failed,) = report["verdict"]
     assert failed == f"{len(report['lifetimes'])} subnets bound too long, or not long enough"
     assert all(re.search(f"::/64 {what}$", each) for each in report["lifetimes"]), told
+
+
+@pytest.mark.usefixtures("lab")
+def test_what_is_not_ours_and_is_touched_is_reported() -> None:
+    with start("--minutes", "0.02", "--json", faults="[Fault('not ours', 'none', not_ours)]") as soak:
+        told, _ = soak.communicate(timeout=120)
+    assert soak.returncode == 1, told
+    report = json.loads(told)
+    [failed] = report["verdict"]
+    assert failed == f"{len(report['touched'])} changes of what is not anyipd's"
+    assert all("removed RTM_DELRULE" in each for each in report["touched"])
 
 
 @pytest.mark.usefixtures("lab")

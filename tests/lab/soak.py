@@ -1,8 +1,8 @@
 """`make soak`: the chaos run. Real Kea, dhclient and kernel, random faults, probes all the time.
 
 Exit code 0 if nothing was lost outside the faults' own windows, every subnet was bound until the end of
-its valid lifetime and no longer, the table is right at the end, and the daemon leaked nothing; 1 if not;
-130 where somebody interrupted, with the report so far.
+its valid lifetime and no longer, the table is right at the end, nobody else's address, route or rule was
+touched, and the daemon leaked nothing; 1 if not; 130 where somebody interrupted, with the report so far.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -52,7 +52,7 @@ class Soak:
     def run(self) -> None:
         """Cause faults until the time is over, one at least; what goes wrong is in the report."""
         rests = Random(self.report.seed)
-        with self.stage.witness as witness, self.stage.prober as prober:
+        with self.stage.witness as witness, self.stage.onlooker, self.stage.prober as prober:
             name = "the start"
             try:
                 self.stage.start()
@@ -101,7 +101,7 @@ class Soak:
             for program in (line.client.process, line.kea.process):
                 if program.poll() is not None:
                     raise RuntimeError(f"{program.args!r} ended with {program.returncode} by itself")
-        for watcher in self.stage.prober, self.stage.witness:
+        for watcher in self.stage.prober, self.stage.witness, self.stage.onlooker:
             if not watcher.thread.is_alive():
                 raise RuntimeError(f"the {type(watcher).__name__.lower()} ended")
 
@@ -115,7 +115,12 @@ class Soak:
             f"{loss.error or 'no answer'}"
             for loss in prober.lost_outside
         ]
-        report.lifetimes = [f"at {at - self.begun:.3f} s: {what}" for at, what in self.stage.witness.wrong]
+        report.lifetimes = self.timed(self.stage.witness.wrong)
+        report.changes, report.touched = self.stage.onlooker.changes, self.timed(self.stage.onlooker.touched)
+
+    def timed(self, found: Iterable[tuple[float, str]]) -> list[str]:
+        """Return what was found as the report shows it."""
+        return [f"at {at - self.begun:.3f} s: {what}" for at, what in found]
 
     def show(self, name: str) -> None:
         """Show on a terminal how far it is."""

@@ -33,7 +33,8 @@ class Footprint:
 class Report:
     """Figures of a run; seconds from a fault to whole again are in `recoveries`, by the fault's name.
 
-    `lifetimes` are the subnets that were bound past their end, or unbound before.
+    `lifetimes` are the subnets that were bound past their end, or unbound before; `touched` is what of others
+    was changed, beside `changes` of the daemon's own.
     """
 
     seed: int
@@ -45,6 +46,8 @@ class Report:
     lost_inside: int = 0
     losses: list[str] = field(default_factory=list)
     lifetimes: list[str] = field(default_factory=list)
+    changes: int = 0
+    touched: list[str] = field(default_factory=list)
     start: Footprint = field(default_factory=lambda: Footprint(0, 0))
     end: Footprint = field(default_factory=lambda: Footprint(0, 0))
     peak: int = 0
@@ -69,6 +72,8 @@ class Report:
             found.append(f"{len(self.losses)} probes lost outside all windows")
         if self.lifetimes:
             found.append(f"{len(self.lifetimes)} subnets bound too long, or not long enough")
+        if self.touched:
+            found.append(f"{len(self.touched)} changes of what is not anyipd's")
         if self.grown > GROWTH:
             found.append(f"the daemon grew by {self.grown} KiB, more than {GROWTH}")
         if self.end.descriptors > self.start.descriptors:
@@ -99,6 +104,8 @@ class Report:
             },
             "losses": self.losses,
             "lifetimes": self.lifetimes,
+            "changes": self.changes,
+            "touched": self.touched,
             "daemon": {
                 "start": asdict(self.start),
                 "end": asdict(self.end),
@@ -120,12 +127,13 @@ class Report:
             f"probes    {self.sent} sent, {self.answered} answered",
             f"          {self.lost_inside} lost inside windows, {len(self.losses)} outside",
             f"daemon    {self.restarts} restarts",
+            f"          {self.changes} changes of its own, {len(self.touched)} of what is not",
             f"          descriptors {start.descriptors} at start, {end.descriptors} at end",
             f"          RSS {start.rss} KiB at start, {end.rss} at end, {self.peak} at most",
             f"          one process grew by {self.grown} KiB at most",
         ]
         lines += [f"lost      {each}" for each in self.losses[:LOSSES_SHOWN]]
-        lines += [f"wrong     {each}" for each in self.lifetimes[:LOSSES_SHOWN]]
+        lines += [f"wrong     {each}" for each in (self.lifetimes + self.touched)[:LOSSES_SHOWN]]
         lines += [f"FAILED    {each}" for each in self.verdict()]
         if self.interrupted:
             lines.append("interrupted: this is what was seen so far")

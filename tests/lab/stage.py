@@ -21,6 +21,7 @@ from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL, Uplink
+from tests.lab.onlooker import Onlooker, lay_bait
 from tests.lab.prober import Prober, Targets
 from tests.lab.windows import Covers, Windows
 from tests.lab.witness import EARLY, LATE, Witness, bound
@@ -154,6 +155,7 @@ class Stage:
         self.random, self.witness = Random(seed), witness
         self.windows = Windows()
         self.prober = Prober([line.uplink for line in lines], self.targets, self.windows)
+        self.onlooker = Onlooker(host, self.daemons_pid)
         self.absent: frozenset[Prefix] = frozenset()
         self.optional = True
         self.yielded: frozenset[Prefix] = frozenset()
@@ -256,6 +258,11 @@ class Stage:
         assert prefix
         return subnet(prefix, self.random.choice(numbers))
 
+    def daemons_pid(self) -> int | None:
+        """Return the pid of the daemon while it runs."""
+        process = self.daemon.process
+        return process.pid if process and process.returncode is None else None
+
     def lift_off(self) -> None:
         """Start the daemon again, its earlier log kept."""
         with self.history.open("a") as history:
@@ -292,6 +299,7 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
         host.ip("link add lan type veth peer name lan-peer")
         host.ip("link set lan up")
         host.ip("link set lan-peer up")
+        lay_bait(host, "lan")
         witness = Witness(host, Windows())
         lines = []
         for number in CLIENTS:
