@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from anyipd import clock
+from anyipd.decide.addresses import AddressPlan
 from anyipd.decide.decision import Decision
 from anyipd.decide.plan import Plan
-from anyipd.kernel import wire
+from anyipd.kernel import addresses, wire
 from anyipd.kernel.routes import Routes, discard_route, hook_message, hooks_discard_route, local_route
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import Discard, Prefix
@@ -24,7 +25,7 @@ class Changes:
     """What must change, and which local routes of ours are `present`.
 
     `strays` are of protocol 150 but like no route that we make. `messages` of our hooks say nothing any more,
-    and `leftovers` are the discard routes of 0.1.0's: there may be thousands.
+    and `leftovers` are the discard routes of 0.1.0's: there may be thousands. `addresses` are for lo.
     """
 
     present: Collection[Prefix]
@@ -33,29 +34,35 @@ class Changes:
     strays: Collection[Route] = ()
     messages: Collection[Discard] = ()
     leftovers: Collection[Discard] = ()
+    addresses: AddressPlan = field(default_factory=AddressPlan)
 
 
-def restore(decision: Decision, lost: Collection[Prefix], messages: Collection[Discard]) -> Changes:
-    """Put back single routes that somebody removed, and remove messages, without reading all else."""
+def restore(
+    decision: Decision, lost: Collection[Prefix], messages: Collection[Discard], addresses: AddressPlan
+) -> Changes:
+    """Put back what somebody removed: single routes, addresses; remove messages. All else is not read."""
     add = {prefix: decision.local[prefix] for prefix in sorted(lost) if prefix in decision.local}
-    return Changes(decision.local.keys() - lost, Plan(add=add), messages=messages)
+    present = decision.local.keys() - lost
+    return Changes(present, Plan(add=add), messages=messages, addresses=addresses)
 
 
 class Outcome(NamedTuple):
-    """What the kernel refused: local routes that did not come, discard routes, and everything else.
+    """What the kernel refused: local routes that did not come, discard routes, addresses, everything else.
 
-    `present` are the local routes of ours that are there now.
+    `present` are the local routes of ours that are there now, `own` are this host's own addresses.
     """
 
     missing: list[Refusal]
     discards: list[Refusal]
+    addresses: list[Refusal]
     others: list[Refusal]
     present: Collection[Prefix]
+    own: Collection[Prefix]
 
     @property
     def refused(self) -> list[Refusal]:
         """All that was refused."""
-        return self.missing + self.discards + self.others
+        return self.missing + self.discards + self.addresses + self.others
 
 
 def apply(routes: Routes, policy: Policy, changes: Changes) -> Outcome:
@@ -63,13 +70,19 @@ def apply(routes: Routes, policy: Policy, changes: Changes) -> Outcome:
     kind, local, discard = wire.DISCARDS.get(policy.unassigned, 0), changes.local, changes.discard
     missing = routes.add_local(local.add, clock.now())
     discards = routes.add_discard(kind, discard.add)
+    refused = addresses.add(routes, changes.addresses.add, clock.now())
+    refused += addresses.renew(routes, changes.addresses.renew, clock.now())
     others = routes.renew_local(local.renew, clock.now())
     kept_out = [each.prefix for each in missing]
     removed = [each for each in local.remove if not any(each.overlaps(other) for other in kept_out)]
+    # An address is bound as long as it is there, and longer: so it has a route at any moment.
+    refused += addresses.remove(routes, changes.addresses.remove)
     others += routes.remove(map(local_route, removed))
     discards += routes.remove(discard_route(kind, prefix) for prefix in discard.remove)
     others += routes.remove(changes.strays)
     others += routes.remove(map(hook_message, changes.messages))
     others += routes.remove(map(hooks_discard_route, changes.leftovers))
     present = {*changes.present, *local.add}.difference(kept_out, removed)
-    return Outcome(missing, discards, others, present)
+    own = {*changes.addresses.present, *changes.addresses.add}
+    own = own.difference(changes.addresses.remove, (each.prefix for each in refused))
+    return Outcome(missing, discards, refused, others, present, own)

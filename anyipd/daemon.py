@@ -23,7 +23,7 @@ from anyipd.kernel.monitor import Stale
 from anyipd.kernel.wire import MalformedError
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Places, Prefix, SubnetState
-from anyipd.narrate import Line, delegation_lines, moved_lines, subnet_lines
+from anyipd.narrate import Line, address_lines, delegation_lines, moved_lines, subnet_lines
 from anyipd.observations import Observations
 from anyipd.observer import Look, Observer, view_of
 from anyipd.policy import Policy, PolicyError
@@ -35,7 +35,7 @@ from anyipd.varlink.service import Service
 from anyipd.view import View
 from anyipd.view_wire import view_to_json
 
-_FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH}
+_FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 
 _log = structlog.get_logger()
 
@@ -170,8 +170,9 @@ class Daemon:
                 self._make_so(look.decision, whole=look.whole)
             elif self._view:
                 messages = observer.seen.stale_messages()
-                if look.lost or messages:
-                    changes = restore(look.decision, look.lost, messages)
+                own = observer.seen.compare_addresses(look.decision)
+                if look.lost or messages or own:
+                    changes = restore(look.decision, look.lost, messages, own)
                     self._log_changes(self._view, self._view, changes, self._apply(changes))
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
@@ -190,7 +191,7 @@ class Daemon:
         seen.routes.add_local(new, clock.now())
         decision, changes = self._observer.compare(decision, whole=whole)
         outcome = self._apply(changes)
-        view = view_of(decision, outcome.present)
+        view = view_of(decision, outcome.present, outcome.own)
         _write(
             delegation_lines(
                 before.delegations if before else (),
@@ -239,6 +240,8 @@ class Daemon:
         was, now = set(changes.present).difference(new), outcome.present
         known = before.subnets if before else ()
         _write(subnet_lines(known, after.subnets, addresses(now, was), addresses(was, now)))
+        had, have = set(changes.addresses.present), set(outcome.own)
+        _write(address_lines(known, after.subnets, have - had, had - have))
         for stray in changes.strays:
             _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
         # Somebody was faster than we: that brings an event of its own.

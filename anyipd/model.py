@@ -8,7 +8,8 @@ would cost more than the kernel does.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -148,6 +149,28 @@ class Covering:
     table: int | None = None
 
 
+class Lifetimes(NamedTuple):
+    """Until when an address of this host's own is preferred and valid: CLOCK_BOOTTIME, or INFINITE.
+
+    `preferred_until` is 0 where new connections should not use it any more.
+    """
+
+    preferred_until: float
+    valid_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddresses:
+    """The addresses that were found on links: ours on lo, and those of `others`, with their links' names.
+
+    `are_marked` says that the kernel tells who assigned an address.
+    """
+
+    own: Mapping[Prefix, Lifetimes] = field(default_factory=dict)
+    others: Mapping[int, str] = field(default_factory=dict)
+    are_marked: bool = True
+
+
 class DelegationState(Enum):
     """What may be done with a delegated prefix now, in the words of the log and of `status`."""
 
@@ -215,7 +238,8 @@ class Subnets:
     The run's i-th subnet starts at `first.address + i * first.size` and is named `name`, or
     `name-(number + i)` where the policy asked for a count. WITHOUT_ROOM has no `first`. `uplink` is that of
     the delegation; `deprecated` says that new connections should use another subnet of the name, if there is
-    one (RFC 4862, section 5.5.4; RFC 9096).
+    one (RFC 4862, section 5.5.4; RFC 9096). `address` is this host's own in the subnet, where the policy asks
+    for one and the subnet is to be bound; `address_reason` says why lo does not have it.
     """
 
     name: str
@@ -228,6 +252,8 @@ class Subnets:
     reason: str | None = None
     uplink: str | None = None
     deprecated: bool = False
+    address: int | None = None
+    address_reason: str | None = None
 
     def subnet_name(self, i: int) -> str:
         """Name the run's i-th subnet."""

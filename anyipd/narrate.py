@@ -9,7 +9,15 @@ from anyipd.decide.covers import covers
 from anyipd.decide.gaps import Gaps
 from anyipd.decide.moves import moves, pairs
 from anyipd.decide.verdict import Placed
-from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
+from anyipd.model import (
+    INFINITE,
+    Delegation,
+    DelegationState,
+    Prefix,
+    Subnets,
+    SubnetState,
+    address_text,
+)
 
 Fields = dict[str, str | int]
 
@@ -83,6 +91,24 @@ def _subnets_at(event: str, subnets: Iterable[Subnets], found: Mapping[int, Gaps
             yield from (Line(event, fields) for fields in named or unnamed)
 
 
+def address_lines(
+    before: Iterable[Subnets], after: Sequence[Subnets], came: Iterable[Prefix], went: Iterable[Prefix]
+) -> Iterator[Line]:
+    """This host's own addresses that were assigned and removed, and those that newly cannot be had."""
+    known = {each.address: each for each in before}
+    named = {each.address: each for each in after}
+    for event, subnets, prefixes in (("assigned", named, came), ("unassigned", known, went)):
+        for prefix in prefixes:
+            fields: Fields = {"address": address_text(prefix.address)}
+            if each := subnets.get(prefix.address):
+                fields["subnet"] = each.name
+            yield Line(event, fields)
+    for address, each in named.items():
+        if address is not None and each.address_reason and known.get(address) != each:
+            fields = {"address": address_text(address), "subnet": each.name, "reason": each.address_reason}
+            yield Line("not assigned", fields, warning=True)
+
+
 def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:
     """Subnets that have another prefix of the same delegation now: also where no route came or went by it."""
     for was, will_be, _ in moves(before, after):
@@ -96,12 +122,14 @@ def state_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator
         if now is None:
             if was:
                 yield Line("gone", _named(was))
-        elif was is None or (was.state, was.first, was.reason) != (now.state, now.first, now.reason):
+        elif was is None or _told_state(was) != _told_state(now):
             fields = _named(now)
+            if now.address is not None:
+                fields["address"] = address_text(now.address)
             if was and was.first and was.first != now.first:
                 fields["was"] = str(was.first)
-            if now.reason:
-                fields["reason"] = now.reason
+            if reason := now.reason or now.address_reason:
+                fields["reason"] = reason
             yield Line(now.state.value, fields, warning=now.state in _HELD_OFF)
 
 
@@ -140,6 +168,10 @@ def _named(subnets: Subnets) -> dict[str, str | int]:
     if subnets.count > 1:
         fields["count"] = subnets.count
     return fields
+
+
+def _told_state(subnets: Subnets) -> tuple[object, ...]:
+    return subnets.state, subnets.first, subnets.reason, subnets.address, subnets.address_reason
 
 
 def _fate(subnets: Subnets) -> tuple[object, ...]:

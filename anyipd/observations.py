@@ -13,6 +13,7 @@ from pathlib import Path
 
 from anyipd import clock, here
 from anyipd.apply import Changes, Outcome
+from anyipd.decide.addresses import AddressPlan, plan_addresses
 from anyipd.decide.decision import Decision, Evidence
 from anyipd.decide.delegations import delegations
 from anyipd.decide.gaps import Gaps, Span
@@ -30,13 +31,13 @@ from anyipd.kernel.routes import (
     ours_and_others,
 )
 from anyipd.kernel.wire import Route
-from anyipd.model import Assigned, Delegation, Discard, Link, Places, Prefix
+from anyipd.model import Assigned, Delegation, Discard, HostAddresses, Link, Places, Prefix
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.observe.nameservers import Nameservers
 from anyipd.observe.networkd import Networkd
-from anyipd.observe.onlink import Routed, addressed
+from anyipd.observe.onlink import Routed, addressed, host_addresses
 from anyipd.policy import Policy
 
 SHOWN_OF_ACCEPTED = 2
@@ -72,6 +73,7 @@ class Observations:
         self._delegated: list[Prefix] = []
         self._places: set[Prefix] = set()  # of clients' discard routes, also those of what is not delegated
         self._addressed: set[Assigned] = set()
+        self._host_addresses = HostAddresses()
         self._routed = Routed()
         self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
         self._nameservers = Nameservers()
@@ -150,7 +152,7 @@ class Observations:
         if not set(self._delegated) <= set(known):
             stale |= Stale.ADDRESSES | Stale.ROUTES
         if Stale.ADDRESSES in stale:
-            self._addressed = set(addressed(self.routes, self._delegated))
+            self._look_at_addresses()
         if Stale.ROUTES in stale:
             await self.look_at_routes(self._delegated)
         if Stale.PRESENT in stale:
@@ -189,6 +191,11 @@ class Observations:
             _, complaints = directory.read(clock.now, self.lease_monitor.written)
             self.complaints += complaints
         return not any(directory.unreadable for directory in self._leases)
+
+    def _look_at_addresses(self) -> None:
+        found = list(self.routes.addresses())
+        self._addressed = set(addressed(found, self._delegated))
+        self._host_addresses = host_addresses(found, self._delegated, clock.now())
 
     def look_at_discards(self) -> None:
         """Look for the clients' discard routes; the kernel filters."""
@@ -235,6 +242,7 @@ class Observations:
             links=self._links,
             host=Host(self._routed.covering, self._nameservers.addresses),
             addressed=self._addressed,
+            host_addresses=self._host_addresses,
             routed=self._routed.assigned if everywhere else self._routed.mattering,
             discards=self._discards.standing,
             own_discards=self._own_discards,
@@ -294,7 +302,17 @@ class Observations:
             [*self._local_strays, *self._strays],
             self.stale_messages(),
             self._discards.leftover,
+            self.compare_addresses(decision),
         )
+
+    def compare_addresses(self, decision: Decision) -> AddressPlan:
+        """Find out what must change of this host's own addresses for a decision.
+
+        A renewal and a removal hit whoever's address it is by now, so there is a last look before them.
+        """
+        if plan_addresses(decision.addresses, self._host_addresses.own, clock.now()):
+            self._look_at_addresses()
+        return plan_addresses(decision.addresses, self._host_addresses.own, clock.now())
 
     def stale_messages(self) -> list[Discard]:
         """Return the messages of our hooks in the kernel that say nothing any more."""

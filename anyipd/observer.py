@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ import structlog
 
 from anyipd import clock, mainloop
 from anyipd.apply import Changes
+from anyipd.decide.addresses import without_missing
 from anyipd.decide.covers import addresses
 from anyipd.decide.decision import Decision, decide
 from anyipd.decide.ledger import HOOK_METRICS
@@ -272,10 +273,10 @@ async def views(observer: Observer) -> AsyncIterator[View]:
             observer.start_over()
         else:
             observer.succeed()
-            yield view_of(decision, changes.present)
+            yield view_of(decision, changes.present, changes.addresses.present)
 
 
-def view_of(decision: Decision, present: Iterable[Prefix]) -> View:
-    """Return the View of a decision where these local routes of ours are present."""
-    missing = addresses(decision.local, present)
-    return replace(decision.view, subnets=tuple(verdicts(decision.view.subnets, missing)))
+def view_of(decision: Decision, present: Iterable[Prefix], own: Collection[Prefix]) -> View:
+    """Return the View of a decision where these local routes and addresses of ours are present."""
+    found = verdicts(decision.view.subnets, addresses(decision.local, present))
+    return replace(decision.view, subnets=tuple(without_missing(found, own)))

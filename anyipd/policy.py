@@ -26,13 +26,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from anyipd.model import Prefix
+from anyipd.model import Prefix, address_text
 from anyipd.policy_value import (
     LONGEST_LABEL,
     PROTOCOLS,
     AtLeastOne,
     DelegablePrefix,
     Glob,
+    HostBits,
     Interface,
     Label,
     RouteProtocol,
@@ -66,8 +67,8 @@ class SubnetPolicy(_Section):
 
     `id` counts in subnets of `length` bits; without it the lowest free is meant. `count` subnets
     are named `name-0`, `name-1` and on, one without a count is `name`. With an `uplink` only
-    delegations that came in there are carved. `bind: false` reserves. `neighbours` are the
-    interfaces on which neighbour solicitations for the subnet are answered.
+    delegations that came in there are carved. `address` is this host's own in it, on lo. `bind: false`
+    reserves. `neighbours` are the interfaces on which neighbour solicitations for the subnet are answered.
     """
 
     name: Label
@@ -81,6 +82,7 @@ class SubnetPolicy(_Section):
     ] = None
     length: Annotated[int, Field(strict=True, ge=1, le=128), right("a subnet length from 1 to 128")] = 64
     uplink: Interface | None = None
+    address: HostBits | None = None
     bind: Annotated[bool, Field(strict=True), right("true or false")] = True
     neighbours: tuple[Interface, ...] = ()
 
@@ -248,6 +250,7 @@ def _clashes(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     accept = _sound(Accept, [given.get("accept", {})]).get(0)
     yield from _names(subnets, static)
     yield from _leftovers(subnets)
+    yield from _addresses(subnets)
     if accept is not None:
         yield from _room(subnets, min(prefix.length for prefix in accept.within))
     pinned = [
@@ -310,6 +313,22 @@ def _leftovers(subnets: Mapping[int, SubnetPolicy]) -> Iterator[tuple[Loc, str]]
                 f"found all, as in subnets[{rival}]; a number, or an uplink each",
             )
         takers.setdefault(s.uplink, i)
+
+
+def _addresses(subnets: Mapping[int, SubnetPolicy]) -> Iterator[tuple[Loc, str]]:
+    for i, s in subnets.items():
+        if s.address is None:
+            continue
+        found, loc = address_text(s.address), ("subnets", i, "address")
+        if s.address >> (128 - s.length):
+            yield (
+                loc,
+                f"found {found}; at most {128 - s.length} bits, which a /{s.length} leaves to its hosts",
+            )
+        if s.count is not None:
+            yield loc, f"found {found} beside `count`; one of the two"
+        if not s.bind:
+            yield loc, f"found {found} beside `bind: false`; one of the two"
 
 
 def _room(subnets: Mapping[int, SubnetPolicy], shortest: int) -> Iterator[tuple[Loc, str]]:

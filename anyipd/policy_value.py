@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from anyipd.model import Prefix
+from anyipd.model import Prefix, address_text
 
 PROTOCOLS = {
     "redirect": 1,
@@ -122,6 +122,14 @@ def _leave_out_parent(value: object) -> object:
     return value
 
 
+def _read_host_bits(value: object) -> int:
+    """Read the part of an address that is below a subnet; the address all of zeros is the routers'."""
+    address = Prefix.parse(value) if isinstance(value, str) and "/" not in value else Prefix(0, 0)
+    if address.width != 128 or not address.address:  # noqa: PLR2004  the width of IPv6
+        raise ValueError(value)
+    return address.address
+
+
 def _read_protocol(value: object) -> object:
     return PROTOCOLS.get(value, value) if isinstance(value, str) else value
 
@@ -140,6 +148,13 @@ StaticPrefix = Annotated[IPPrefix, AfterValidator(_rentable)]
 
 AtLeastOne = AfterValidator(_some)
 """Unlike pydantic's min_length it does not count a wrong entry as a missing one."""
+
+HostBits = Annotated[
+    int,
+    BeforeValidator(_read_host_bits),
+    PlainSerializer(address_text),
+    right("the bits of an address below its subnet, such as ::1, and not all of them zero"),
+]
 
 Label = Annotated[
     str,

@@ -37,6 +37,8 @@ def summary(view: View) -> str:
         if counts[state]:
             where = (_subnet(each) for each in view.subnets if each.state is state)
             parts.append(f"{state.value}: {_names(where)}")
+    lacking = [f"{each.name} ({each.address_reason})" for each in view.subnets if each.address_reason]
+    parts.append(f"no address of the host's own: {_names(lacking)}" if lacking else "")
     refused = [f"{each.prefix} ({each.reason})" for each in view.delegations if not each.is_usable]
     parts.append(f"refused: {_names(refused)}" if refused else "")
     return "; ".join(filter(None, parts)) or "the policy has no subnets"
@@ -52,7 +54,7 @@ def awaited(view: View) -> str:
 
 
 def health(view: View) -> Health:
-    """Say whether everything that the policy asks for is bound."""
+    """Say whether everything that the policy asks for is there."""
     asked = [each for each in view.subnets if each.state is not SubnetState.RESERVED]
     bound = [each for each in asked if each.state is SubnetState.BOUND]
     if view.policy.subnets and not any(each.is_usable for each in view.delegations):
@@ -61,6 +63,7 @@ def health(view: View) -> Health:
         return Health.CRITICAL
     others = {each.name for each in view.policy.subnets} - {each.name for each in view.subnets}
     whole = len(bound) == len(asked) and not others and all(each.is_usable for each in view.delegations)
+    whole = whole and not any(each.address_reason for each in view.subnets)
     return Health.OK if whole else Health.WARNING
 
 

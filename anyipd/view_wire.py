@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState
+from anyipd.model import INFINITE, Delegation, DelegationState, Prefix, Subnets, SubnetState, address_text
 from anyipd.view import View
 
 Json = dict[str, Any]
@@ -101,6 +101,8 @@ def _subnets_to_json(subnets: Subnets) -> Json:
         "number": subnets.number,
         **_deadline_to_json("valid", subnets.valid_until),
         "reason": subnets.reason,
+        "address": None if subnets.address is None else address_text(subnets.address),
+        "address_reason": subnets.address_reason,
     }
 
 
@@ -116,6 +118,8 @@ def _subnets_from_json(found: Mapping[str, Any]) -> Subnets:
         reason=found["reason"],
         uplink=found["uplink"],
         deprecated=found["deprecated"],
+        address=None if found["address"] is None else Prefix.parse(found["address"]).address,
+        address_reason=found["address_reason"],
     )
 
 

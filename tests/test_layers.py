@@ -64,7 +64,7 @@ ALLOWED = {
     "anyipd.runtime_file": [],
     "anyipd.apply": [
         *("anyipd.model", "anyipd.policy", "anyipd.decide", "anyipd.clock"),
-        *("anyipd.kernel.routes", "anyipd.kernel.wire"),
+        *("anyipd.kernel.addresses", "anyipd.kernel.routes", "anyipd.kernel.wire"),
     ],
     "anyipd.mainloop": ["anyipd.signals"],
     "anyipd.signals": [],

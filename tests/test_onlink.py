@@ -30,7 +30,7 @@ class Host:
         with self.namespace.entered():  # names of links are the thread's
             routed = Routed()
             asyncio.run(routed.look(self.routes, delegated))
-            found = {*addressed(self.routes, delegated), *routed.assigned}
+            found = {*addressed(self.routes.addresses(), delegated), *routed.assigned}
         return {(str(each.prefix), each.holder) for each in found}
 
 
@@ -140,7 +140,7 @@ def test_an_address_brings_its_route_and_both_say_the_same(machine: Host) -> Non
         routed = Routed()
         asyncio.run(routed.look(machine.routes, DELEGATED))
         found = Assigned(Prefix.parse("2001:db8:0:1::/64"), ON_ONE)
-        assert addressed(machine.routes, DELEGATED) == [found]
+        assert addressed(machine.routes.addresses(), DELEGATED) == [found]
     assert routed.assigned == {found}
 
 

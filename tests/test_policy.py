@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyipd.model import Prefix
+from anyipd.model import Prefix, address_text
 from anyipd.policy import DEFAULT, Accept, Policy, PolicyError, Static, SubnetPolicy, parse, read
 
 
@@ -245,7 +245,8 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
     carved = []
     for name in names[:split]:
         count = draw(st.none() | st.integers(1, 65536))
-        pinned = draw(st.booleans())
+        pinned, bind = draw(st.booleans()), draw(st.booleans())
+        own = draw(st.none() | st.integers(1, (1 << 64) - 1).map(address_text)) if bind and pinned else None
         carved.append(
             {
                 "name": name,
@@ -253,7 +254,8 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
                 "count": count,
                 "length": 64 if pinned else draw(st.integers(20, 128)),
                 "uplink": draw(st.none() | LINKS),
-                "bind": draw(st.booleans()),
+                "address": None if count else own,
+                "bind": bind,
                 "neighbours": draw(st.lists(LINKS, max_size=3)),
             }
         )
@@ -286,7 +288,9 @@ def plain(value: object) -> object:
         case tuple():
             return [plain(item) for item in value]
         case Policy() | SubnetPolicy() | Accept() | Static():
-            return {key: plain(item) for key, item in value}
+            return {
+                key: address_text(item) if key == "address" and item else plain(item) for key, item in value
+            }
     return value
 
 

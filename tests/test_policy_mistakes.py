@@ -12,9 +12,10 @@ BY_IP_LINK = ", which `ip link` adds"
 AN_INTERFACE = "the name of an interface"
 SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
-SUBNET_KEYS = "name, id, count, length, uplink, bind, neighbours"
+SUBNET_KEYS = "name, id, count, length, uplink, address, bind, neighbours"
 ROOT_KEYS = "subnets, accept, unassigned, static, listen"
 ACCEPT_KEYS = "uplinks, within, shortest, at_most, protocols"
+HOST_BITS = "the bits of an address below its subnet, such as ::1, and not all of them zero"
 FREE = "one that is not taken"
 NARROW = "as the shortest of accept.within, a /"
 
@@ -117,6 +118,22 @@ def subnets(*entries: str) -> str:
          f"f:2:23: subnets[0].uplink: expected {AN_INTERFACE}, found '@e': leave out '@e'{BY_IP_LINK}"),
         (subnets("{name: a, uplink: wan@" + "e" * 99 + "}"),
          f"f:2:23: subnets[0].uplink: found wan@{'e' * 56}...; {INTERFACE}"),
+        (subnets("{name: a, address: '::'}"), f"f:2:24: subnets[0].address: found '::'; {HOST_BITS}"),
+        (subnets("{name: a, address: 1}"), f"f:2:24: subnets[0].address: found 1; {HOST_BITS}"),
+        (subnets("{name: a, address: '::1/128'}"),
+         f"f:2:24: subnets[0].address: found '::1/128'; {HOST_BITS}"),
+        (subnets("{name: a, address: 192.0.2.1}"),
+         f"f:2:24: subnets[0].address: found 192.0.2.1; {HOST_BITS}"),
+        (subnets("{name: a, address: 1:0:0:0:1}"),
+         f"f:2:24: subnets[0].address: found 1:0:0:0:1; {HOST_BITS}"),
+        (subnets("{name: a, address: '1::1'}"),
+         "f:2:24: subnets[0].address: found 1::1; at most 64 bits, which a /64 leaves to its hosts"),
+        (subnets("{name: a, length: 126, address: '::4'}"),
+         "f:2:37: subnets[0].address: found ::4; at most 2 bits, which a /126 leaves to its hosts"),
+        (subnets("{name: a, count: 1, address: '::1'}"),
+         "f:2:34: subnets[0].address: found ::1 beside `count`; one of the two"),
+        (subnets("{name: a, bind: false, address: '::1'}"),
+         "f:2:37: subnets[0].address: found ::1 beside `bind: false`; one of the two"),
         (subnets("{name: a, neighbours: eth0}"), "f:2:27: subnets[0].neighbours: found eth0; a list"),
         (subnets("{name: a, neighbours: [e, a/b]}"),
          f"f:2:31: subnets[0].neighbours[1]: found a/b; {INTERFACE}"),

@@ -356,6 +356,8 @@ SUBNETS = {
     "valid_until_usec": 7_200_000_000,
     "valid_forever": False,
     "reason": None,
+    "address": None,
+    "address_reason": None,
 }
 VIEW = {
     "time_usec": 1,

@@ -63,12 +63,14 @@ subnets = st.builds(
     reason=words,
     uplink=words,
     deprecated=st.booleans(),
+    address=st.none() | st.integers(0, (1 << 128) - 1),
+    address_reason=words,
 )
 POLICIES = [
     Policy(),
     Policy(
         subnets=(
-            SubnetPolicy(name="web", id=3, neighbours=("eth0",)),
+            SubnetPolicy.model_validate({"name": "web", "id": 3, "neighbours": ["eth0"], "address": "::1"}),
             SubnetPolicy(name="all", count="all", length=62, uplink="eth1", bind=False),
         ),
         accept=Accept(
@@ -114,6 +116,8 @@ def test_a_range_is_one_object_however_many_subnets_it_has() -> None:
         "valid_until_usec": 99_500_000,
         "valid_forever": False,
         "reason": None,
+        "address": None,
+        "address_reason": None,
     }
 
 

@@ -220,7 +220,7 @@ def test_our_discard_route_is_known_again(routes: Routes) -> None:
 
 
 def test_the_kernels_addresses_are_read(router: Namespace, routes: Routes) -> None:
-    found = sorted((index, str(prefix)) for index, prefix in routes.addresses())
+    found = sorted((each.interface, str(each.prefix.masked())) for each in routes.addresses())
     index = {each["ifname"]: each["ifindex"] for each in router.ip_json("link show")}
     assert found == sorted(
         [

@@ -1,4 +1,4 @@
-"""`anyipctl flush`: remove every route of protocol 150, and the messages of the hooks."""
+"""`anyipctl flush`: remove every route and address of protocol 150, and the messages of the hooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 from anyipd import arguments
 from anyipd.decide.ledger import HOOK_METRICS
-from anyipd.kernel import lock, wire
+from anyipd.kernel import addresses, lock, wire
 from anyipd.kernel.routes import Routes, hook_message
 from anyipd.model import Discard
 
@@ -33,10 +33,12 @@ def run(options: argparse.Namespace) -> None:
         for route in [wire.route(chunk, start, end)]
         if route == hook_message(Discard(route.prefix, route.metric)) and route.metric in HOOK_METRICS
     ]
-    refused = routes.remove(found)
+    removed = len(found) - len(routes.remove(found))
+    own = [each.prefix for each in routes.addresses() if addresses.is_own(each)]
+    unassigned = len(own) - len(addresses.remove(routes, own))
     if options.json:
-        print(json.dumps({"removed": len(found) - len(refused)}))
+        print(json.dumps({"removed": removed + unassigned}))
     else:
-        print(f"removed {len(found) - len(refused)} routes")
+        print(f"removed {removed} routes" + (f", {unassigned} addresses" if own else ""))
         if lock.holder():
             print("a daemon is running and puts back what belongs there")

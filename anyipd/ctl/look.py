@@ -139,7 +139,8 @@ def look_by(policy: Policy, options: argparse.Namespace) -> Alone:
     decision, changes = observer.compare(seen.decision, whole=True)
     dropped += [f"dropped: {answer}"] if isinstance(answer, Exception) else []
     dropped += [f"dropped: {each}" for each in seen.complaints]
-    return Alone(view_of(decision, changes.present), changes, dropped)
+    view = view_of(decision, changes.present, changes.addresses.present)
+    return Alone(view, changes, dropped)
 
 
 def read_policy(options: argparse.Namespace) -> Policy:

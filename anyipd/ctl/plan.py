@@ -12,6 +12,7 @@ from anyipd import arguments
 from anyipd.ctl import subnets
 from anyipd.ctl.look import daemons_view, look_by, read_policy
 from anyipd.ctl.table import print_table
+from anyipd.decide.addresses import with_addresses
 from anyipd.decide.carve import carve
 from anyipd.decide.gaps import Span
 from anyipd.decide.gate import gate
@@ -20,7 +21,7 @@ from anyipd.decide.moves import moves
 from anyipd.decide.overlap import without_overlaps
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import Placed
-from anyipd.model import Delegation, DelegationState, Places, Prefix, Subnets, SubnetState
+from anyipd.model import Delegation, DelegationState, HostAddresses, Places, Prefix, Subnets, SubnetState
 from anyipd.policy import TURN_NEIGHBOURS_ON
 from anyipd.varlink.client import UnansweredError
 
@@ -29,7 +30,7 @@ _HEAD = ("CHANGE", "TYPE", "PREFIX", "SUBNET")
 
 
 class _Change(NamedTuple):
-    """What would become of a route, and the runs of subnets in it."""
+    """What would become of a route or an address, and the runs of subnets in it or around it."""
 
     change: str
     kind: str
@@ -61,6 +62,7 @@ def _print_example(options: argparse.Namespace) -> None:
             carved += carve(each, policy, static_assigned(policy), Places(), 0.0).subnets
         else:
             print(f"{each.prefix} is {each.state.value}: {each.reason}", file=sys.stderr)
+    carved = list(with_addresses(carved, policy, HostAddresses()))
     if options.json:
         print(json.dumps({"subnets": list(subnets.objects(carved))}, indent=2))
     else:
@@ -79,11 +81,14 @@ def _print_changes(options: argparse.Namespace) -> None:
         unknown = f"{error}: which subnets would move is not known"
     for dropped in seen.dropped:
         print(dropped, file=sys.stderr)
-    local, discard = seen.changes.local, seen.changes.discard
+    local, discard, own = seen.changes.local, seen.changes.discard, seen.changes.addresses
     changes = [
         *_changes("add", "local", local.add, after),
         *_changes("add", "discard", discard.add),
+        *_of_addresses("add", own.add, after),
         *_changes("renew", "local", local.renew, after),
+        *_of_addresses("renew", own.renew, after),
+        *_of_addresses("remove", own.remove, before),
         *_changes("remove", "local", local.remove, before),
         *_changes("remove", "discard", discard.remove),
         *_changes("remove", "stray", (route.prefix for route in seen.changes.strays)),
@@ -117,6 +122,13 @@ def _changes(
     for prefix in prefixes:
         inside = placed.inside(Span(prefix.address, prefix.end), prefix.width)
         yield _Change(change, kind, prefix, list(inside))
+
+
+def _of_addresses(change: str, addresses: Iterable[Prefix], subnets: Iterable[Subnets]) -> Iterator[_Change]:
+    named = {each.address: each for each in subnets}
+    for prefix in addresses:
+        found = named.get(prefix.address)
+        yield _Change(change, "address", prefix, [found] if found else ())
 
 
 def _object(change: _Change) -> dict[str, str | int | None]:

@@ -1,4 +1,4 @@
-"""`anyipctl random`: uniformly random addresses inside bound subnets."""
+"""`anyipctl random`: uniformly random addresses inside bound subnets, none of them this host's own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import json
 import re
 import secrets
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from anyipd import arguments, clock
 from anyipd.decide.delegations import delegations
 from anyipd.decide.preferred import preferred
-from anyipd.kernel import lock, wire
+from anyipd.kernel import addresses, lock, wire
 from anyipd.kernel.routes import Routes, ours_and_others
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
@@ -46,11 +46,11 @@ def run(options: argparse.Namespace) -> None:
         what = f"{options.subnet} is not" if options.subnet else "no subnet is"
         arguments.fail(_FAILED, f"anyipctl random: {what} bound; see anyipctl status")
     ends = list(accumulate(each.end - each.start for each in bound))
-    addresses = (_pick(bound, ends) for _ in range(options.number))
+    found = (_pick(bound, ends) for _ in range(options.number))
     if options.json:
-        print(json.dumps(list(addresses), indent=2))
+        print(json.dumps(list(found), indent=2))
     else:
-        for address in addresses:
+        for address in found:
             print(address)
 
 
@@ -66,7 +66,9 @@ def _bound() -> list[_Range]:
     chunks = (
         chunk for family in wire.WIDTHS for chunk in routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL, family)
     )
-    return [_Range(each.address, each.end, each.width) for each in ours_and_others(chunks)[0]]
+    found = [_Range(each.address, each.end, each.width) for each in ours_and_others(chunks)[0]]
+    own = [each.prefix.address for each in routes.addresses() if addresses.is_own(each)]
+    return list(_without(found, own)) if own else found
 
 
 def _inside(bound: list[_Range], options: argparse.Namespace) -> list[_Range]:
@@ -116,8 +118,24 @@ def _looked_up(options: argparse.Namespace) -> list[_Range]:
 
 
 def _ranges(subnets: Iterable[Subnets]) -> list[_Range]:
-    return [
+    subnets = list(subnets)
+    found = (
         _Range(each.first.address, each.first.address + each.count * each.first.size, each.first.width)
         for each in subnets
         if each.first
-    ]
+    )
+    return list(_without(found, [each.address for each in subnets if each.address is not None]))
+
+
+def _without(ranges: Iterable[_Range], own: Iterable[int]) -> Iterator[_Range]:
+    """Yield what is left of some ranges without these addresses of IPv6."""
+    own = sorted(own)
+    for start, end, width in ranges:
+        rest = start
+        for address in own if width == 128 else ():  # noqa: PLR2004  the width of IPv6
+            if rest <= address < end:
+                if rest < address:
+                    yield _Range(rest, address, width)
+                rest = address + 1
+        if rest < end:
+            yield _Range(rest, end, width)

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator
 
 from anyipd.decide.moves import Move
 from anyipd.decide.verdict import part
-from anyipd.model import Prefix, Subnets
+from anyipd.model import Prefix, Subnets, address_text
 
-HEAD = ("SUBNET", "PREFIX", "STATE", "REASON")
+HEAD = ("SUBNET", "PREFIX", "ADDRESS", "STATE", "REASON")
 MOVE_HEAD = ("SUBNET", "CHANGE", "FROM", "TO", "REASON")
 
 
-def rows(subnets: Iterable[Subnets]) -> Iterator[tuple[str, str, str, str]]:
+def rows(subnets: Iterable[Subnets]) -> Iterator[tuple[str, str, str, str, str]]:
     """Cells under HEAD."""
     for each in subnets:
-        yield names(each), _prefixes(each), each.state.value, each.reason or ""
+        reason = each.reason or each.address_reason or ""
+        yield names(each), _prefixes(each), _address(each) or "", each.state.value, reason
 
 
 def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | None]]:
@@ -28,6 +29,8 @@ def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | None]]
             "delegation": str(each.delegation) if each.delegation else None,
             "state": each.state.value,
             "reason": each.reason,
+            "address": _address(each),
+            "address_reason": each.address_reason,
         }
 
 
@@ -66,6 +69,10 @@ def names(run: Subnets) -> str:
     """Return the name of a run of subnets, or those of its ends."""
     last = f" ... {run.subnet_name(run.count - 1)}" if run.count > 1 else ""
     return run.subnet_name(0) + last
+
+
+def _address(subnets: Subnets) -> str | None:
+    return None if subnets.address is None else address_text(subnets.address)
 
 
 def _prefixes(run: Subnets | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from anyipd.decide.addresses import own_addresses, with_addresses
 from anyipd.decide.carve import carve
 from anyipd.decide.covers import Wanted, local_routes
 from anyipd.decide.gaps import Span
@@ -15,7 +16,7 @@ from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import discard_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import without_taken
-from anyipd.model import INFINITE, Assigned, Delegation, Discard, Places, Prefix
+from anyipd.model import INFINITE, Assigned, Delegation, Discard, HostAddresses, Lifetimes, Places, Prefix
 from anyipd.view import View
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
@@ -28,6 +29,7 @@ class Evidence:
 
     `delegations` are as the ledger and the policy's gate have them, and `ledger_deadline` is when that
     changes by itself. `addressed` and `routed` is in use inside of them, by addresses and by foreign routes.
+    `host_addresses` are this host's own, and all others inside of them.
     `discards` are the clients' discard routes and the hooks' messages, `own_discards` our own discard routes.
     `taken` are the destinations of foreign routes in table local that are in the way of ours. `places` is
     what the last decision remembered.
@@ -41,6 +43,7 @@ class Evidence:
     links: Collection[str]
     host: Host
     addressed: AbstractSet[Assigned]
+    host_addresses: HostAddresses
     routed: AbstractSet[Assigned]
     discards: Collection[Discard]
     own_discards: AbstractSet[Prefix]
@@ -52,13 +55,14 @@ class Evidence:
 class Decision:
     """What should be so at the time of its View, in which every subnet that is to be bound is WANTED.
 
-    `local` and `discard` are the routes of that, `places` is what the next decision starts from; `hinges` are
-    the addresses where other people's routes would have made it another one.
+    `local` and `discard` are the routes of that, `addresses` are for lo; `places` is what the next decision
+    starts from, and `hinges` are where other people's routes would have made it another one.
     """
 
     view: View
     local: Wanted
     discard: Wanted
+    addresses: Mapping[Prefix, Lifetimes]
     places: Mapping[Prefix, Places] = field(compare=False)
     hinges: Sequence[Span] = field(compare=False)
 
@@ -84,6 +88,7 @@ def decide(evidence: Evidence, now: float) -> Decision:
             places_deadline = min(places_deadline, carved.deadline)
     if evidence.taken:
         subnets = list(without_taken(subnets, evidence.taken))
+    subnets = list(with_addresses(subnets, policy, evidence.host_addresses))
     unassigned = delegations if policy.unassigned != "none" else []
     discard, discard_deadline = discard_routes(
         unassigned, evidence.discards, evidence.own_discards, now, evidence.routed
@@ -97,4 +102,5 @@ def decide(evidence: Evidence, now: float) -> Decision:
         subnets=tuple(subnets),
         deadline=min(evidence.ledger_deadline, discard_deadline, places_deadline),
     )
-    return Decision(view, local_routes(subnets, evidence.taken), discard, places, hinges)
+    addresses = own_addresses(subnets, delegations)
+    return Decision(view, local_routes(subnets, evidence.taken), discard, addresses, places, hinges)

@@ -14,7 +14,7 @@ from itertools import chain, islice
 
 from anyipd.decide.covers import Wanted
 from anyipd.kernel import wire
-from anyipd.kernel.wire import Refusal, Route
+from anyipd.kernel.wire import Address, Refusal, Route
 from anyipd.model import INFINITE, Discard, Link, Prefix
 
 BATCH = 256
@@ -78,8 +78,8 @@ class Routes:
         with contextlib.suppress(FileNotFoundError):
             yield from self._dump(wire.routes_request(table, protocol, family, kind))
 
-    def addresses(self) -> Iterator[tuple[int, Prefix]]:
-        """Read the IPv6 addresses of all links: interface index and prefix."""
+    def addresses(self) -> Iterator[Address]:
+        """Read the IPv6 addresses of all links."""
         return chain.from_iterable(map(wire.addresses, self._dump(wire.addresses_request())))
 
     def links(self) -> dict[str, Link]:
@@ -97,22 +97,23 @@ class Routes:
     def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> list[Refusal]:
         """Discard what is unassigned of delegated prefixes; `kind` is one of `wire.DISCARDS`."""
         flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
-        return self._send(
+        return self.change(
             wire.change_request(wire.RTM_NEWROUTE, flags, discard_route(kind, prefix)) for prefix in prefixes
         )
 
     def remove(self, routes: Iterable[Route]) -> list[Refusal]:
         """Remove routes of protocol 150, or of our hooks. ESRCH: it is not there any more."""
-        return self._send(wire.change_request(wire.RTM_DELROUTE, 0, route) for route in routes)
+        return self.change(wire.change_request(wire.RTM_DELROUTE, 0, route) for route in routes)
 
     def _change_local(self, flags: int, routes: Wanted, now: float) -> list[Refusal]:
-        return self._send(
+        return self.change(
             # In few steps: there may be a route for each of thousands of names.
             wire.request_about(prefix, wire.RTM_NEWROUTE, flags, _ALIKE, _lifetime(until, now))
             for prefix, until in routes.items()
         )
 
-    def _send(self, requests: Iterator[bytes]) -> list[Refusal]:
+    def change(self, requests: Iterator[bytes]) -> list[Refusal]:
+        """Ask for changes, all of which are done or refused when this returns."""
         refusals: list[Refusal] = []
         while batch := list(islice(requests, BATCH)):
             self._socket.send(b"".join((*batch, wire.BARRIER)))

@@ -1,4 +1,4 @@
-"""Route messages as bytes: what goes to the kernel and what comes back.
+"""Messages of routes, links and addresses as bytes: what goes to the kernel and what comes back.
 
 Pure: no socket here. Layouts are those of include/uapi/linux/netlink.h and rtnetlink.h, in the
 byte order of the machine. An IPv6 route as the kernel dumps it (rt6_fill_node in
@@ -38,7 +38,9 @@ UNICAST, LOCAL = 1, 2
 DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
 
-IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
+IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
+FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME
 IFLA_IFNAME, IFLA_CARRIER_CHANGES = 3, 35
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
@@ -46,10 +48,15 @@ RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 2
 _LEAST = {RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_CACHEINFO: 12}
 """Bytes that the values of these attributes have at least."""
 
+_SIZES = {IFA_ADDRESS: 16, IFA_LOCAL: 16, IFA_CACHEINFO: 16, IFA_PROTO: 1}
+"""Bytes that the values of these attributes of an IPv6 address have."""
+
 _SEQUENCE = 1  # of every request: one is under way at a time, and refusals tell what they refuse
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+_CACHEINFO = struct.Struct("=IIII")  # ifa_cacheinfo: preferred, valid, created, updated
+_NO_END = _CACHEINFO.pack(FOREVER, FOREVER, 0, 0)
 _END = struct.Struct("=IHHIIi")  # NLMSG_DONE or the beginning of NLMSG_ERROR: header, error
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
@@ -92,6 +99,19 @@ class Route(NamedTuple):
     gateway: bool
     ticks: int
     source: Prefix = Prefix(0, 0)  # of a source-specific route
+
+
+class Address(NamedTuple):
+    """An IPv6 address of a link, `prefix` with its host bits set.
+
+    `protocol` is IFA_PROTO, 0 where nothing is said. `preferred` and `valid` are seconds left, or FOREVER.
+    """
+
+    interface: int
+    prefix: Prefix
+    protocol: int = 0
+    preferred: int = FOREVER
+    valid: int = FOREVER
 
 
 _GLANCE = struct.Struct(
@@ -170,6 +190,18 @@ def _around_address(  # noqa: PLR0913, PLR0917  all that requests for thousands 
     return _HEADER.pack(total, message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body, tail
 
 
+def address_request(message: int, flags: int, address: Address) -> bytes:
+    """Ask for a change of an address: no duplicate address detection, no route to its prefix."""
+    body = (
+        _IFADDRMSG.pack(AF_INET6, address.prefix.length, 0, 0, address.interface)
+        + (_ATTRIBUTE.pack(20, IFA_LOCAL) + address.prefix.address.to_bytes(16))
+        + (_ATTRIBUTE.pack(20, IFA_CACHEINFO) + _CACHEINFO.pack(address.preferred, address.valid, 0, 0))
+        + _U32.pack(8, IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE)
+        + (_ATTRIBUTE.pack(5, IFA_PROTO) + bytes((address.protocol, 0, 0, 0)))
+    )
+    return _HEADER.pack(_HEADER.size + len(body), message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body
+
+
 class Refusal(NamedTuple):
     """A request that the kernel refused: `error` is an errno, `prefix` what it was about."""
 
@@ -188,11 +220,12 @@ def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
         request = start + _HEADER.size + 4
         _need(request + _HEADER.size, end)
         error = _errno(struct.unpack_from("=i", buffer, start + _HEADER.size)[0])
-        _, _, flags, _, _ = _HEADER.unpack_from(buffer, request)
+        _, about, flags, _, _ = _HEADER.unpack_from(buffer, request)
         refusal = None
         if error:
             family, length = _family_and_length(buffer, request + _HEADER.size)
-            first = request + _FIXED + _ATTRIBUTE.size
+            body = _IFADDRMSG if about in {RTM_NEWADDR, RTM_DELADDR} else _RTMSG
+            first = request + _HEADER.size + body.size + _ATTRIBUTE.size
             last = first + _ADDRESS[family]
             _need(last, end)
             refusal = Refusal(_prefix(int.from_bytes(buffer[first:last]), length, family), error)
@@ -351,8 +384,8 @@ def links(buffer: bytes) -> Iterator[tuple[str, Link]]:
             yield name, Link(index, changes if flags & IFF_LOWER_UP else None)
 
 
-def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
-    """Read a part of a dump of addresses: interface index and prefix; of a peer address both ends.
+def addresses(buffer: bytes) -> Iterator[Address]:
+    """Read a part of a dump of addresses; of a peer address both ends.
 
     With a peer, IFA_LOCAL is the address that has the length, and IFA_ADDRESS the one at the other end
     (inet6_fill_ifaddr in net/ipv6/addrconf.c).
@@ -361,15 +394,18 @@ def addresses(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
         _need(start + _HEADER.size + _IFADDRMSG.size, end)
         _, length, _, _, index = _IFADDRMSG.unpack_from(buffer, start + _HEADER.size)
         found = {
-            kind: int.from_bytes(buffer[value : value + 16])
+            kind: buffer[value : value + size]
             for kind, value, size in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
-            if kind in {IFA_ADDRESS, IFA_LOCAL} and size == 16  # noqa: PLR2004  bytes of an IPv6 address
+            if size == _SIZES.get(kind)
         }
         if IFA_ADDRESS not in found:
             raise MalformedError("an address message without an address")
         if IFA_LOCAL in found:
-            yield index, Prefix(found[IFA_ADDRESS], 128)
-        yield index, _prefix(found.get(IFA_LOCAL, found[IFA_ADDRESS]), length).masked()
+            yield Address(index, Prefix(int.from_bytes(found[IFA_ADDRESS]), 128))
+        address = int.from_bytes(found.get(IFA_LOCAL, found[IFA_ADDRESS]))
+        [protocol] = found.get(IFA_PROTO, bytes(1))
+        preferred, valid, _, _ = _CACHEINFO.unpack(found.get(IFA_CACHEINFO, _NO_END))
+        yield Address(index, _prefix(address, length), protocol, preferred, valid)
 
 
 def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 
 from anyipd.kernel import wire
+from anyipd.kernel.addresses import is_own, lifetimes
 from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import Route
-from anyipd.model import Assigned, Covering, Prefix
+from anyipd.kernel.wire import Address, Route
+from anyipd.model import Assigned, Covering, HostAddresses, Prefix
 from anyipd.printable import printable
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
@@ -39,16 +40,28 @@ MAX_DUMPS = 4
 """Dumps that a look inside a new prefix takes at most, while routes go faster than they can be believed."""
 
 
-def addressed(routes: Routes, delegated: Sequence[Prefix]) -> list[Assigned]:
-    """Read which addresses on links have a prefix that overlaps a delegated one.
-
-    Raises OSError as `Routes` does.
-    """
+def addressed(addresses: Iterable[Address], delegated: Sequence[Prefix]) -> list[Assigned]:
+    """Return which prefixes of addresses on links overlap a delegated one."""
     return [
-        Assigned(prefix, f"on-link at {_name(index)}")
-        for index, prefix in routes.addresses()
-        if index != wire.LOOPBACK_INDEX and any(prefix.overlaps(each) for each in delegated)
+        Assigned(prefix, f"on-link at {_name(each.interface)}")
+        for each in addresses
+        for prefix in [each.prefix.masked()]
+        if each.interface != wire.LOOPBACK_INDEX and any(prefix.overlaps(other) for other in delegated)
     ]
+
+
+def host_addresses(addresses: Sequence[Address], delegated: Sequence[Prefix], now: float) -> HostAddresses:
+    """Tell addresses of ours, read `now`, from those of others that are inside delegated prefixes."""
+    inside = (
+        each
+        for each in addresses
+        if not is_own(each) and any(other.covers(each.prefix._replace(length=128)) for other in delegated)
+    )
+    return HostAddresses(
+        own={each.prefix: lifetimes(each, now) for each in addresses if is_own(each)},
+        others={each.prefix.address: _name(each.interface) for each in inside},
+        are_marked=any(each.protocol for each in addresses) or not addresses,
+    )
 
 
 class Routed:

@@ -1,0 +1,350 @@
+"""An address of the host's own in a delegated subnet: on lo, as long as its delegation is valid."""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyipd import clock
+from anyipd.apply import Changes, apply
+from anyipd.decide.addresses import (
+    EARLY,
+    LATE,
+    MISSING,
+    UNMARKED,
+    AddressPlan,
+    own_addresses,
+    plan_addresses,
+    with_addresses,
+    without_missing,
+)
+from anyipd.decide.plan import Plan
+from anyipd.kernel import addresses
+from anyipd.kernel.addresses import is_own, lifetimes
+from anyipd.kernel.routes import Routes
+from anyipd.kernel.wire import Refusal
+from anyipd.model import (
+    INFINITE,
+    Delegation,
+    DelegationState,
+    HostAddresses,
+    Lifetimes,
+    Prefix,
+    Subnets,
+    SubnetState,
+)
+from anyipd.observe.onlink import host_addresses
+from anyipd.policy import parse
+from tests.lab.daemon import Daemon
+from tests.lab.delegated import PREFIX, take_back, write_lease
+from tests.lab.namespace import Namespace, wait_until
+
+DELEGATED, NEW = Prefix.parse(PREFIX), Prefix.parse("2001:db8:200::/60")
+OWN, OTHER = (Prefix(each.address + 1, 128) for each in (DELEGATED, NEW))
+POLICY = 'subnets: [{name: web, id: 0, address: "::1"}]'
+FOREVER = Lifetimes(INFINITE, INFINITE)
+
+# What is wanted, and what must change.
+
+WEB = Subnets("web", DELEGATED, SubnetState.WANTED, Prefix(DELEGATED.address, 64))
+ASKED = parse(POLICY, "f")
+
+
+def named(subnets: Subnets, found: HostAddresses | None = None) -> Subnets:
+    [each] = with_addresses([subnets], ASKED, found or HostAddresses())
+    return each
+
+
+def test_a_subnet_that_is_to_be_bound_has_it() -> None:
+    assert named(WEB).address == OWN.address
+    assert named(WEB).address_reason is None
+
+
+@pytest.mark.parametrize("state", [each for each in SubnetState if each is not SubnetState.WANTED])
+def test_one_that_is_not_has_none(state: SubnetState) -> None:
+    held = Subnets("web", DELEGATED, state, WEB.first)
+    assert named(held) == held
+
+
+def test_what_somebody_else_has_is_not_wanted() -> None:
+    found = named(WEB, HostAddresses(others={OWN.address: "eth0"}))
+    assert found.address_reason == "2001:db8:100::1 is an address of eth0 already, and not by anyipd"
+    assert not own_addresses([found], [Delegation(DELEGATED, "dhclient", DelegationState.GRANTED)])
+
+
+def test_nothing_is_assigned_that_could_not_be_told_from_what_others_assign() -> None:
+    assert named(WEB, HostAddresses(are_marked=False)).address_reason == UNMARKED
+
+
+@pytest.mark.parametrize(
+    ("state", "preferred", "valid", "expected"),
+    [
+        (DelegationState.GRANTED, 10.0, 20.0, Lifetimes(10, 20)),
+        (DelegationState.GRANTED, 30.0, 20.0, Lifetimes(20, 20)),
+        (DelegationState.GRANTED, None, 20.0, Lifetimes(20, 20)),
+        (DelegationState.GRANTED, None, None, FOREVER),
+        (DelegationState.GRANTED, INFINITE, INFINITE, FOREVER),
+        (DelegationState.DEPRECATED, 1.0, 20.0, Lifetimes(0, 20)),
+        (DelegationState.SUPERSEDED, 10.0, 20.0, Lifetimes(0, 20)),
+        (DelegationState.SUPERSEDED, None, None, Lifetimes(0, INFINITE)),
+    ],
+)
+def test_it_lives_as_its_delegation(
+    state: DelegationState, preferred: float | None, valid: float | None, expected: Lifetimes
+) -> None:
+    delegation = Delegation(DELEGATED, "dhclient", state, preferred_until=preferred, valid_until=valid)
+    assert own_addresses([named(WEB)], [delegation]) == {OWN: expected}
+
+
+def test_an_address_that_lo_lacks_is_missing() -> None:
+    assert [each.address_reason for each in without_missing([named(WEB), WEB], [])] == [MISSING, None]
+    assert list(without_missing([named(WEB)], [OWN])) == [named(WEB)]
+
+
+ends = st.floats(0, 1e7) | st.just(INFINITE)
+lives = st.builds(lambda one, other: Lifetimes(min(one, other), max(one, other)), ends, ends)
+
+
+@given(lives, st.floats(0, 1e6), st.floats(0, 1e6))
+def test_what_the_kernel_makes_of_lifetimes_is_right_at_any_time_later(
+    wanted: Lifetimes, now: float, passed: float
+) -> None:
+    """It counts whole seconds: those that were asked for, less those that have passed."""
+    asked = [INFINITE if end == INFINITE else max(math.ceil(end - now), 0) for end in wanted]
+    if wanted.valid_until <= now + passed:
+        return  # gone
+    left = [each if each == INFINITE else max(each - int(passed), 0) for each in asked]
+    present = Lifetimes(*(now + passed + each for each in left))
+    assert not plan_addresses({OWN: wanted}, {OWN: present}, now + passed)
+
+
+@given(lives, lives, st.floats(0, 1e6))
+def test_what_is_more_than_seconds_off_is_renewed(wanted: Lifetimes, present: Lifetimes, now: float) -> None:
+    found = plan_addresses({OWN: wanted}, {OWN: present}, now)
+    assert not found.add
+    assert not found.remove
+    for until, is_until in zip(wanted, present, strict=True):
+        apart = 0.0 if until == is_until else max(is_until - now, 0) - max(until - now, 0)
+        if not -EARLY - 0.1 <= apart <= LATE + 0.1:
+            assert found.renew == {OWN: wanted}
+
+
+def test_additions_and_removals() -> None:
+    found = plan_addresses({OWN: FOREVER}, {OTHER: FOREVER, Prefix(OWN.address, 64): FOREVER}, 0)
+    assert found.add == {OWN: FOREVER}
+    assert list(found.remove) == [OTHER, Prefix(OWN.address, 64)]
+
+
+# The kernel.
+
+
+def on_lo(routes: Routes) -> dict[Prefix, Lifetimes]:
+    return {each.prefix: lifetimes(each, clock.now()) for each in routes.addresses() if is_own(each)}
+
+
+def test_the_kernel_keeps_what_it_is_given(host: Namespace, routes: Routes) -> None:
+    now = clock.now()
+    wanted = {OWN: Lifetimes(now + 50.5, now + 100), OTHER: FOREVER}
+    assert not addresses.add(routes, wanted, now)
+    assert not plan_addresses(wanted, on_lo(routes), clock.now())
+    shown = host.ip("-6 addr show dev lo").splitlines()
+    assert sum("nodad" in line and "noprefixroute" in line for line in shown) == 2
+    assert "2001:db8" not in host.ip("-6 route show table main")
+    wanted = {OWN: Lifetimes(0, now + 200), OTHER: Lifetimes(0, INFINITE)}
+    assert not addresses.renew(routes, wanted, clock.now())
+    assert not plan_addresses(wanted, on_lo(routes), clock.now())
+    assert host.ip("-6 addr show dev lo").count("deprecated") == 2
+    assert not addresses.remove(routes, [OWN, OTHER])
+    assert not on_lo(routes)
+
+
+def test_the_kernel_says_what_it_refuses(host: Namespace, routes: Routes) -> None:
+    host.ip(f"addr add {OWN} dev lo")
+    assert addresses.add(routes, {OWN: FOREVER, OTHER: FOREVER}, 0) == [Refusal(OWN, errno.EEXIST)]
+    host.ip(f"addr delete {OTHER} dev lo")
+    assert addresses.remove(routes, [OTHER]) == [Refusal(OTHER, errno.EADDRNOTAVAIL)]
+    assert not on_lo(routes)
+
+
+def test_ours_are_told_from_others(host: Namespace, routes: Routes) -> None:
+    addresses.add(routes, {OWN: FOREVER}, 0)
+    host.ip(f"addr add {OTHER} dev lo")
+    host.ip("link add one type veth peer name two")
+    host.ip("addr add 2001:db8:100:1::1 peer 2001:db8:100:2::2 dev one")
+    with host.entered():
+        found = host_addresses(list(routes.addresses()), [DELEGATED, NEW], 0)
+    assert found.own == {OWN: FOREVER}
+    one, two = (Prefix.parse(f"2001:db8:100:{each}").address for each in ("1::1", "2::2"))
+    assert found.others == {OTHER.address: "lo", one: "one", two: "one"}
+    assert found.are_marked
+    older = [each._replace(protocol=0) for each in routes.addresses()]
+    assert not host_addresses(older, [DELEGATED], 0).are_marked
+
+
+def test_the_next_is_there_before_one_goes(host: Namespace, routes: Routes, tmp_path: Path) -> None:
+    addresses.add(routes, {OWN: FOREVER}, 0)
+    monitor = AddressMonitor(host, tmp_path)
+    own = AddressPlan(present=[OWN], add={OTHER: FOREVER}, remove=[OWN])
+    assert apply(routes, ASKED, Changes((), Plan(), addresses=own)).own == {OTHER}
+    assert [each.partition("inet6")[2].split()[0] for each in monitor.changes()] == [str(OTHER), str(OWN)]
+
+
+# The daemon.
+
+
+@pytest.fixture
+def running(daemon: Daemon) -> Daemon:
+    """A daemon with a delegation."""
+    daemon.configure(POLICY)
+    write_lease(daemon.runtime)
+    daemon.start()
+    daemon.wait_for("assigned address=2001:db8:100::1 subnet=web")
+    return daemon
+
+
+class AddressMonitor:
+    """`ip monitor` for addresses and rules; of what there was before it started it says nothing."""
+
+    def __init__(self, host: Namespace, folder: Path) -> None:
+        self.host, self.log = host, folder / "addresses.log"
+        with self.log.open("w") as log:
+            host.popen("ip", "-6", "-oneline", "monitor", "address", stdout=log)
+        self.changes()
+
+    def changes(self) -> list[str]:
+        """Give all changes up to now, a line each."""
+
+        def marked() -> bool:
+            self.host.ip("addr add 2001:db8:dead::1/128 dev lo")
+            self.host.ip("addr delete 2001:db8:dead::1/128 dev lo")
+            return "2001:db8:dead::1" in self.log.read_text()[seen:]
+
+        seen = len(self.log.read_text()) if self.log.exists() else 0
+        wait_until(marked)
+        return [line for line in self.log.read_text().splitlines() if "2001:db8:dead:" not in line]
+
+
+def test_it_is_there_with_the_lifetimes_of_its_delegation(running: Daemon, routes: Routes) -> None:
+    [(preferred, valid)] = on_lo(routes).values()
+    now = clock.now()
+    assert 990 < preferred - now <= 1001
+    assert 1990 < valid - now <= 2001
+    [web] = running.status()["subnets"]
+    assert (web["state"], web["address"], web["address_reason"]) == ("bound", "2001:db8:100::1", None)
+    assert running.control("status").stdout.splitlines()[-2:] == [
+        "SUBNET  PREFIX             ADDRESS          STATE",
+        "web     2001:db8:100::/64  2001:db8:100::1  bound",
+    ]
+
+
+def test_a_restart_changes_nothing(running: Daemon, routes: Routes, tmp_path: Path) -> None:
+    monitor = AddressMonitor(running.namespace, tmp_path)
+    running.terminate()
+    assert list(on_lo(routes)) == [OWN]
+    running.start()
+    assert running.control("plan").stdout == "nothing to change\n"
+    running.kill()
+    running.start()
+    assert monitor.changes() == []
+
+
+def test_a_renewal_renews_it(running: Daemon, routes: Routes) -> None:
+    write_lease(running.runtime, valid_lifetime=5000, preferred_lifetime=3000)
+    wait_until(lambda: on_lo(routes)[OWN].valid_until > clock.now() + 4000)
+    assert on_lo(routes)[OWN].preferred_until > clock.now() + 2000
+
+
+def test_whoever_removes_it_sees_it_again(running: Daemon, routes: Routes) -> None:
+    for _ in range(3):
+        running.namespace.ip(f"addr delete {OWN} dev lo")
+        removed = time.monotonic()
+        wait_until(lambda: OWN in on_lo(routes))
+        assert time.monotonic() - removed < 0.5
+    running.namespace.ip("link set lo down")
+    running.namespace.ip("link set lo up")
+    wait_until(lambda: OWN in on_lo(routes))
+    wait_until(lambda: "2001:db8:100::1 " in running.namespace.ip("-6 route show table local proto kernel"))
+
+
+def test_what_is_ours_and_should_not_be_there_goes(running: Daemon, routes: Routes) -> None:
+    running.namespace.ip("addr add 2001:db8:100::2/128 dev lo")
+    addresses.add(routes, {OTHER: FOREVER, Prefix(DELEGATED.address + 3, 64): FOREVER}, 0)
+    wait_until(lambda: list(on_lo(routes)) == [OWN])
+    assert "2001:db8:100::2/128" in running.namespace.ip("-6 addr show dev lo")
+    running.configure("subnets: [{name: web, id: 0}]")
+    planned = running.control("plan").stdout.splitlines()
+    assert planned[-1] == "remove  address  2001:db8:100::1/128  web"
+    running.reload()
+    assert not on_lo(routes)
+    assert "2001:db8:100::2/128" in running.namespace.ip("-6 addr show dev lo")
+
+
+def test_somebody_elses_is_a_conflict_of_the_address_alone(daemon: Daemon, routes: Routes) -> None:
+    daemon.namespace.ip(f"addr add {OWN} dev lo")
+    daemon.configure(POLICY)
+    write_lease(daemon.runtime)
+    daemon.start()
+    reason = "2001:db8:100::1 is an address of lo already, and not by anyipd"
+    daemon.wait_for(
+        f'level=warning event="not assigned" address=2001:db8:100::1 subnet=web reason="{reason}"'
+    )
+    [web] = daemon.status()["subnets"]
+    assert (web["state"], web["address_reason"]) == ("bound", reason)
+    checked = daemon.control("status", "--check", check=False)
+    assert (checked.returncode, reason in checked.stdout) == (1, True)
+    daemon.namespace.ip(f"addr delete {OWN} dev lo")
+    daemon.wait_for("assigned address=2001:db8:100::1")
+    assert list(on_lo(routes)) == [OWN]
+    # Nor is it taken back from whoever takes it over.
+    daemon.namespace.ip(f"addr change {OWN} dev lo preferred_lft 100 valid_lft 200")
+    wait_until(lambda: daemon.status()["subnets"][0]["address_reason"] == reason)
+    daemon.terminate()
+    assert "valid_lft" in daemon.namespace.ip(f"-6 addr show dev lo to {OWN}")
+
+
+def test_what_supersedes_brings_the_next(running: Daemon, routes: Routes, tmp_path: Path) -> None:
+    monitor = AddressMonitor(running.namespace, tmp_path)
+    write_lease(running.runtime, "new", prefix=str(NEW))
+    wait_until(lambda: OTHER in on_lo(routes))
+    wait_until(lambda: not on_lo(routes)[OWN].preferred_until)
+    assert on_lo(routes)[OWN].valid_until > clock.now() + 1900
+    take_back(running.runtime)
+    wait_until(lambda: list(on_lo(routes)) == [OTHER])
+    texts = [line.split() for line in monitor.changes()]
+    seen = [words[0] == "Deleted" for words in texts if "2001:db8:100::1/128" in words]
+    assert seen == [False, True]  # deprecated, removed
+
+
+def test_it_ends_with_its_delegation_also_without_a_daemon(daemon: Daemon, routes: Routes) -> None:
+    daemon.configure(POLICY)
+    write_lease(daemon.runtime, preferred_lifetime=1, valid_lifetime=2)
+    daemon.start()
+    assert list(on_lo(routes)) == [OWN]
+    daemon.kill()
+    wait_until(lambda: not on_lo(routes), 6)
+
+
+def test_random_never_gives_it_out(daemon: Daemon) -> None:
+    daemon.configure('subnets: [{name: tiny, id: 0, length: 126, address: "::2"}]')
+    write_lease(daemon.runtime, prefix="2001:db8:100::/120")
+    daemon.start()
+    others = {f"2001:db8:100::{end}" for end in ("", "1", "3")}
+    for words in ([], ["tiny"], ["2001:db8::/32"]):
+        found = daemon.control("random", "-n", "200", *words).stdout.split()
+        assert set(found) == others, words
+    daemon.terminate()
+    assert set(daemon.control("random", "-n", "200").stdout.split()) == others
+
+
+def test_flush_removes_it(running: Daemon, routes: Routes) -> None:
+    running.terminate()
+    running.namespace.ip("addr add 2001:db8:100::2/128 dev lo")
+    assert running.control("flush").stdout == "removed 2 routes, 1 addresses\n"
+    assert not on_lo(routes)
+    assert "2001:db8:100::2/128" in running.namespace.ip("-6 addr show dev lo")
