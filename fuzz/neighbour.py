@@ -49,7 +49,7 @@ def check(answer: bytes, frame: bytes | None) -> None:
     said = message.parse(answer)
     assert said, answer
     kind, sender, source, target, _ = said
-    assert (sender, source) == (LINK_LAYER, SOURCE)
+    assert (sender, source) == (LINK_LAYER, target if kind == message.ADVERTISEMENT else SOURCE)
     assert OURS.address <= target < OURS.end
     assert target != OWN
     if frame and kind == message.ADVERTISEMENT:

@@ -63,7 +63,7 @@ def test_an_answer_is_what_scapy_would_write(
 ) -> None:
     expected = (
         Ether(src=ethernet(ours), dst=ethernet(to))
-        / IPv6(src=address_text(source), dst=address_text(destination), hlim=255)
+        / IPv6(src=address_text(target), dst=address_text(destination), hlim=255)
         / ICMPv6ND_NA(tgt=address_text(target), R=0, S=1, O=0)
         / ICMPv6NDOptDstLLAddr(lladdr=ethernet(ours))
     )
@@ -74,7 +74,7 @@ def test_an_answer_is_what_scapy_would_write(
 def test_what_all_nodes_are_told_and_asked(ours: bytes, source: int, target: int) -> None:
     told = (
         Ether(src=ethernet(ours), dst="33:33:00:00:00:01")
-        / IPv6(src=address_text(source), dst="ff02::1", hlim=255)
+        / IPv6(src=address_text(target), dst="ff02::1", hlim=255)
         / ICMPv6ND_NA(tgt=address_text(target), R=0, S=0, O=1)
         / ICMPv6NDOptDstLLAddr(lladdr=ethernet(ours))
     )

@@ -31,7 +31,9 @@ _READ = struct.Struct(
     "B3xHH16s16s"  # IPv6: version and more, payload length, next header and hop limit, source, destination
     "H6x16s"  # ICMPv6: type and code, checksum, flags, target
 )
-_WRITTEN = struct.Struct("!6s32s16sHHL16s8s")  # the same with all fields; one is from source to source
+_WRITTEN = struct.Struct(
+    "!6s16s16s16sHHL16s8s"
+)  # the same with all fields; the second ends before the source
 _ADDRESSES, _DESTINATION, _PAYLOAD, _FLAGS = (
     22,
     38,
@@ -101,16 +103,20 @@ class _Form(NamedTuple):
 
 
 class Advertiser:
-    """Writes one node's messages. It is `link_layer` on Ethernet, and speaks from the address `source`."""
+    """Writes one node's messages. It is `link_layer` on Ethernet, and solicits from the address `source`.
+
+    An advertisement comes from its target, as the kernel's do (ndisc_send_na in net/ipv6/ndisc.c): some
+    routers drop what comes from link-local addresses, and no receiver looks at the source (RFC 4861, 7.1.2).
+    """
 
     def __init__(self, link_layer: bytes, source: int) -> None:
         length = _SHORTEST + _UNIT
         header = struct.pack("!HB3xHH", _ETHERTYPE, 0x60, length, ICMPV6_UNFORWARDED)
-        self._head = link_layer + header + source.to_bytes(16)
+        self._source, self._head = source, link_layer + header
 
         def form(kind: int, flags: int, option_type: int) -> _Form:
             option = bytes((option_type, 1)) + link_layer
-            total = source + length + _ICMPV6 + kind + flags + int.from_bytes(option)
+            total = length + _ICMPV6 + kind + flags + int.from_bytes(option)
             return _Form(kind, flags, option, total)
 
         self._answer = form(ADVERTISEMENT, _SOLICITED, _TARGET_LINK_LAYER)
@@ -122,23 +128,31 @@ class Advertiser:
 
         Without the override flag: the answer of a node that really has it prevails.
         """
-        return self._write(self._answer, to, destination, target)
+        return self._write(self._answer, to, target, destination, target)
 
     def announce(self, target: int) -> bytes:
         """Tell all nodes unasked that `target` is here now, whatever they remember (RFC 4861, 7.2.6)."""
-        return self._write(self._announcement, _on_ethernet(ALL_NODES), ALL_NODES, target)
+        return self._write(self._announcement, _on_ethernet(ALL_NODES), target, ALL_NODES, target)
 
     def solicit(self, target: int) -> bytes:
         """Ask all nodes for `target`."""
         group = solicited_node(target)
-        return self._write(self._question, _on_ethernet(group), group, target)
+        return self._write(self._question, _on_ethernet(group), self._source, group, target)
 
-    def _write(self, form: _Form, to: bytes, destination: int, target: int) -> bytes:
+    def _write(self, form: _Form, to: bytes, source: int, destination: int, target: int) -> bytes:
         kind, flags, option, total = form
         # 65536 is 1 modulo 65535, so a ones' complement sum is what is left of all the bytes as one number.
-        checksum = 0xFFFF - (total + destination + target) % 0xFFFF
+        checksum = 0xFFFF - (total + source + destination + target) % 0xFFFF
         return _WRITTEN.pack(
-            to, self._head, destination.to_bytes(16), kind, checksum, flags, target.to_bytes(16), option
+            to,
+            self._head,
+            source.to_bytes(16),
+            destination.to_bytes(16),
+            kind,
+            checksum,
+            flags,
+            target.to_bytes(16),
+            option,
         )
 
 
