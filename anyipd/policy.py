@@ -68,7 +68,8 @@ class SubnetPolicy(_Section):
     `id` counts in subnets of `length` bits; without it the lowest free is meant. `count` subnets
     are named `name-0`, `name-1` and on, one without a count is `name`. With an `uplink` only
     delegations that came in there are carved. `address` is this host's own in it, on lo. `bind: false`
-    reserves. `neighbours` are the interfaces on which neighbour solicitations for the subnet are answered.
+    reserves. `neighbours` are the interfaces on which neighbour solicitations for the subnet are answered;
+    with `bind: false` for what is routed on.
     """
 
     name: Label
@@ -106,11 +107,15 @@ class Accept(_Section):
 
 
 class Static(_Section):
-    """A prefix to bind with no DHCP server involved, IPv4 or IPv6; in YAML also its text alone."""
+    """A prefix to bind with no DHCP server involved, IPv4 or IPv6; in YAML also its text alone.
+
+    With `bind: false` it is not bound, and solicitations are answered for what of it is routed on.
+    """
 
     prefix: StaticPrefix
     name: Label | None = None
     neighbours: tuple[Interface, ...] = ()
+    bind: Annotated[bool, Field(strict=True), right("true or false")] = True
 
     @field_validator("neighbours")
     @classmethod
@@ -119,6 +124,15 @@ class Static(_Section):
         if links and prefix and prefix.width == 32:  # noqa: PLR2004  the width of IPv4
             raise ValueError(f"found links for {prefix}; none, for Neighbor Solicitations are of IPv6 alone")
         return links
+
+    @field_validator("bind")
+    @classmethod
+    def _or_answered_for(cls, bind: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  pydantic's call
+        if not bind and info.data.get("neighbours") == ():
+            raise ValueError(
+                "found false; true, or links in `neighbours` that an IPv6 prefix is answered for on"
+            )
+        return bind
 
     @model_validator(mode="before")
     @classmethod
@@ -141,6 +155,12 @@ class Policy(_Section):
     ] = "unreachable"
     static: tuple[Static, ...] = ()
     listen: tuple[Interface, ...] = ()
+
+    @property
+    def proxied(self) -> tuple[str, ...]:
+        """Names of what is routed on, and answered for by an NDP proxy."""
+        subnets = [each.name for each in self.subnets if each.neighbours and not each.bind]
+        return (*subnets, *(each.name or str(each.prefix) for each in self.static if not each.bind))
 
     @property
     def links(self) -> frozenset[str]:

@@ -41,7 +41,9 @@ def summary(view: View) -> str:
     parts.append(f"no address of the host's own: {_names(lacking)}" if lacking else "")
     refused = [f"{each.prefix} ({each.reason})" for each in view.delegations if not each.is_usable]
     parts.append(f"refused: {_names(refused)}" if refused else "")
-    return "; ".join(filter(None, parts)) or "the policy has no subnets"
+    reserved = counts[SubnetState.RESERVED]
+    nothing = f"{reserved} reserved" if reserved else "the policy has no subnets"
+    return "; ".join(filter(None, parts)) or nothing
 
 
 def awaited(view: View) -> str:

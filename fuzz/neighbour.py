@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from anyipd.model import Prefix
 from anyipd.neighbour import message
 from anyipd.neighbour.answerer import Answerer
-from anyipd.neighbour.spans import Spans
+from anyipd.neighbour.spans import Answered, Spans
 
 DICTIONARY = (
     "\x86\xdd",
@@ -23,6 +23,10 @@ DICTIONARY = (
 OURS, OWN = Prefix.parse("2001:db8:5::/64"), Prefix.parse("2001:db8:5::1/128").address
 LINK_LAYER, SOURCE = b"\x02\0\0\0\0\x01", Prefix.parse("fe80::1/128").address
 
+ROUTED = range(OURS.address + 0x100, OURS.address + 0x200)
+ROUTED_ON = range(OURS.address + 0x180, OURS.address + 0x200)
+ANSWERED = Answered(Spans((OURS.address, OURS.end)), routed=Spans((ROUTED.start, ROUTED.stop)))
+
 PAYLOAD, CHECKSUM = 54, 56
 OPTION = 8
 """Bytes of the one option that an answer always has, and a question may lack."""
@@ -30,9 +34,9 @@ OPTION = 8
 
 def run(data: bytes) -> None:
     """Give the frames to a responder one after the other."""
-    answerer = Answerer()
+    answerer = Answerer(ROUTED_ON.__contains__)
     answerer.speak_as(LINK_LAYER, SOURCE, 0.0)
-    answerer.answer_for(Spans.of([(OURS.address, OURS.end)], []), {OWN}, 0.0)
+    answerer.answer_for(ANSWERED, {OWN}, 0.0)
     for now, frame in enumerate(frames(data)):
         asked = message.parse(frame)
         answers = answerer.answer(frame, float(now))
@@ -52,6 +56,7 @@ def check(answer: bytes, frame: bytes | None) -> None:
     assert (sender, source) == (LINK_LAYER, target if kind == message.ADVERTISEMENT else SOURCE)
     assert OURS.address <= target < OURS.end
     assert target != OWN
+    assert target not in ROUTED or target in ROUTED_ON
     if frame and kind == message.ADVERTISEMENT:
         asked = message.parse(frame)
         assert asked

@@ -12,20 +12,21 @@ from anyipd.model import Prefix, Subnets, SubnetState
 from anyipd.neighbour.answerer import LATELY, MOST_ASKED, SOLICIT_PACE, Answerer
 from anyipd.neighbour.message import ADVERTISEMENT, SOLICITATION, Advertiser, Message, parse
 from anyipd.neighbour.owners import ANSWER_TIMEOUT, DISBELIEF, MAX_CLAIMS, MAX_QUESTIONS, Owners
-from anyipd.neighbour.spans import Spans, answered
+from anyipd.neighbour.spans import Answered, Spans, answered
 from anyipd.policy import parse as policy
 
 OURS, ROUTER, OTHER = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2", b"\2\0\0\0\0\3"
 LINK_LOCAL = 0xFE80 << 112
 SUBNET = Prefix.parse("2001:db8:5::/64")
 OWN, TARGET = SUBNET.address + 1, SUBNET.address + 0x1234
-SPANS = Spans((SUBNET.address, SUBNET.end))
+SPANS = Answered(Spans((SUBNET.address, SUBNET.end)))
+NOTHING = Answered()
 router, other = Advertiser(ROUTER, LINK_LOCAL + 2), Advertiser(OTHER, LINK_LOCAL + 3)
 
 
 @pytest.fixture
 def answerer() -> Answerer:
-    made = Answerer()
+    made = Answerer(lambda _: False)
     made.answer_for(SPANS, {OWN}, 0)
     made.speak_as(OURS, LINK_LOCAL + 1, 0)
     return made
@@ -82,7 +83,7 @@ def test_what_is_not_ours_to_answer_for(answerer: Answerer, target: int) -> None
 
 
 def test_nothing_is_said_before_there_is_an_address_to_speak_from() -> None:
-    answerer = Answerer()
+    answerer = Answerer(lambda _: False)
     answerer.answer_for(SPANS, {OWN}, 0)
     assert answerer.answer(router.solicit(TARGET), 1) == ()
 
@@ -216,7 +217,7 @@ def test_no_flood_drives_out_what_was_found_out(answerer: Answerer) -> None:
 def test_what_was_asked_for_lately_is_announced_when_it_is_ours_again(answerer: Answerer) -> None:
     lately, long_ago, elsewhere, owned = TARGET, TARGET + 1, SUBNET.end + 5, TARGET + 2
     answerer.answer(router.solicit(long_ago), 1)
-    answerer.answer_for(Spans(), {OWN}, 2)
+    answerer.answer_for(NOTHING, {OWN}, 2)
     now = 2 + LATELY
     for target in (lately, elsewhere, OWN):
         assert answerer.answer(router.solicit(target), now - 1) == ()
@@ -235,7 +236,7 @@ def test_an_own_address_that_goes_is_never_announced(answerer: Answerer) -> None
     answerer.answer(router.solicit(OWN), 1)
     answerer.answer(other.announce(OWN), 1)
     answerer.answer_for(SPANS, set(), 2)
-    answerer.answer_for(Spans(), set(), 2)
+    answerer.answer_for(NOTHING, set(), 2)
     answerer.answer_for(SPANS, set(), 2)
     answerer.speak_as(ROUTER, LINK_LOCAL + 1, 2)
     answerer.speak_as(OURS, LINK_LOCAL + 1, 2)
@@ -244,15 +245,15 @@ def test_an_own_address_that_goes_is_never_announced(answerer: Answerer) -> None
 
 
 def test_what_goes_before_it_was_announced_is_not(answerer: Answerer) -> None:
-    answerer.answer_for(Spans(), {OWN}, 1)
+    answerer.answer_for(NOTHING, {OWN}, 1)
     answerer.answer(router.solicit(TARGET), 1)
     answerer.answer_for(SPANS, {OWN}, 2)
-    answerer.answer_for(Spans(), {OWN}, 2)
+    answerer.answer_for(NOTHING, {OWN}, 2)
     assert announcements(answerer, 2) == []
 
 
 def test_announcements_are_bounded(answerer: Answerer) -> None:
-    answerer.answer_for(Spans(), {OWN}, 1)
+    answerer.answer_for(NOTHING, {OWN}, 1)
     for number in range(MOST_ASKED + 10):
         answerer.answer(router.solicit(TARGET + number), 1)
     answerer.answer_for(SPANS, {OWN}, 2)
@@ -260,6 +261,66 @@ def test_announcements_are_bounded(answerer: Answerer) -> None:
         answerer.fall_silent()
         answerer.speak_as(OURS, LINK_LOCAL + 1, 2)
     assert announcements(answerer, 2) == [TARGET + number for number in range(10, MOST_ASKED + 10)]
+
+
+ROUTED = Answered(SPANS.spans, routed=Spans((SUBNET.address + 0x1000, SUBNET.address + 0x2000)))
+
+
+@pytest.fixture
+def routes() -> set[int]:
+    """What leads on by another link."""
+    return set()
+
+
+@pytest.fixture
+def proxy(routes: set[int]) -> Answerer:
+    made = Answerer(routes.__contains__)
+    made.answer_for(ROUTED, {OWN}, 0)
+    made.speak_as(OURS, LINK_LOCAL + 1, 0)
+    return made
+
+
+def test_what_is_routed_on_is_answered_for_as_long_as_it_is(proxy: Answerer, routes: set[int]) -> None:
+    bound = SUBNET.address + 0x2000
+    for now, leads in enumerate((False, True, False)):
+        routes ^= {TARGET} if leads or TARGET in routes else set()
+        answers = [(ADVERTISEMENT, TARGET)] if leads else []
+        assert said(proxy.answer(router.solicit(TARGET), now))[:1] == answers
+        assert said(proxy.answer(router.solicit(bound), now))[:1] == [(ADVERTISEMENT, bound)]
+
+
+def test_routes_are_asked_for_what_is_routed_on_alone() -> None:
+    asked: list[int] = []
+
+    def leads_elsewhere(address: int) -> bool:
+        asked.append(address)
+        return False
+
+    proxy = Answerer(leads_elsewhere)
+    proxy.answer_for(ROUTED, {OWN, TARGET + 1}, 0)
+    proxy.speak_as(OURS, LINK_LOCAL + 1, 0)
+    for target in (TARGET, TARGET + 1, OWN, SUBNET.address + 5, SUBNET.end):
+        proxy.answer(router.solicit(target), 1)
+        proxy.answer(other.announce(target), 1)
+        proxy.answer(detecting(target), 1)
+    assert asked == [TARGET]
+
+
+def test_an_owner_on_the_link_keeps_what_is_routed_on(proxy: Answerer, routes: set[int]) -> None:
+    routes.add(TARGET)
+    proxy.answer(other.announce(TARGET), 1)
+    assert said(proxy.answer(router.solicit(TARGET), 2)) == [(SOLICITATION, TARGET)]
+    proxy.answer(other.answer(OURS, LINK_LOCAL + 1, TARGET), 2)
+    assert said(proxy.answer(router.solicit(TARGET), 2.5)) == []
+
+
+def test_of_what_is_routed_on_what_leads_on_is_announced(proxy: Answerer, routes: set[int]) -> None:
+    routes.add(TARGET)
+    for target in (TARGET, TARGET + 1):
+        proxy.answer(router.solicit(target), 1)
+    proxy.answer_for(NOTHING, {OWN}, 1)
+    proxy.answer_for(ROUTED, {OWN}, 2)
+    assert announcements(proxy, 2) == [TARGET]
 
 
 def test_what_is_kept_in_mind_is_bounded() -> None:
@@ -343,12 +404,13 @@ subnets:
   - {name: docker, id: 0xf, bind: false, neighbours: [eth0]}
 static:
   - {prefix: 2001:db8:5::/64, neighbours: [eth0]}
+  - {prefix: 2001:db8:6::/64, neighbours: [eth1], bind: false}
   - 192.0.2.0/24
 """,
         "test",
     )
     place = Prefix.parse("2001:db8:100::/64")
-    v4 = Prefix.parse("192.0.2.0/24")
+    v4, proxied = Prefix.parse("192.0.2.0/24"), Prefix.parse("2001:db8:6::/64")
 
     def at(number: int) -> Prefix:
         return place._replace(address=place.address + (number << 64))
@@ -365,11 +427,19 @@ static:
             subnets("many", at(3), SubnetState.MISSING),
             subnets("plain", at(4), SubnetState.BOUND),
             subnets("docker", reserved, SubnetState.RESERVED),
+            subnets("plain", at(2), SubnetState.RESERVED),
+            subnets(str(proxied), proxied, SubnetState.RESERVED),
             subnets(str(SUBNET), SUBNET, SubnetState.BOUND),
             subnets(str(v4), v4, SubnetState.BOUND),
         ],
     )
     assert found == {
-        "eth0": Spans((SUBNET.address, reserved.address, at(0).address, at(0).end)),
-        "eth1": Spans((at(0).address, at(2).end)),
+        "eth0": Answered(
+            Spans((SUBNET.address, SUBNET.end, at(0).address, at(0).end)),
+            routed=Spans((reserved.address, reserved.end)),
+        ),
+        "eth1": Answered(
+            Spans((proxied.address, proxied.end, at(0).address, at(1).end)),
+            routed=Spans((proxied.address, proxied.end)),
+        ),
     }

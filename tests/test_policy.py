@@ -42,6 +42,7 @@ unassigned: unreachable   # or blackhole, prohibit, none
 static:                   # no DHCP server involved
   - 192.0.2.0/24
   - {prefix: 2001:db8:5::/64, name: rented, neighbours: [eth0]}
+  - {prefix: 2001:db8:6::/64, bind: false, neighbours: [eth0]}
 """
     assert parse(text, "f") == Policy(
         subnets=(
@@ -59,6 +60,7 @@ static:                   # no DHCP server involved
         static=(
             Static(prefix=Prefix(0xC0000200, 24, 32)),
             Static(prefix=Prefix(0x20010DB8_0005 << 80, 64), name="rented", neighbours=("eth0",)),
+            Static(prefix=Prefix(0x20010DB8_0006 << 80, 64), neighbours=("eth0",), bind=False),
         ),
     )
 
@@ -264,7 +266,8 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
     for i, name in enumerate(names[split:]):
         prefix = draw(st.sampled_from([f"10.{i}.0.0/16", f"2001:db8:{i + 1:x}::/{48 + i}"]))
         links = draw(st.lists(LINKS, max_size=3)) if ":" in prefix else []
-        static.append({"prefix": prefix, "name": name, "neighbours": links})
+        bind = draw(st.booleans()) or not links
+        static.append({"prefix": prefix, "name": name, "neighbours": links, "bind": bind})
     protocols = st.integers(1, 255).filter(lambda number: number != 150)
     return {
         "subnets": carved,

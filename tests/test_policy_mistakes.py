@@ -13,6 +13,8 @@ AN_INTERFACE = "the name of an interface"
 SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
 SUBNET_KEYS = "name, id, count, length, uplink, address, bind, neighbours"
+UNANSWERED = "found false; true, or links in `neighbours` that an IPv6 prefix is answered for on"
+NO_SOLICITATIONS = "found links for 192.0.2.0/24; none, for Neighbor Solicitations are of IPv6 alone"
 ROOT_KEYS = "subnets, accept, unassigned, static, listen"
 ACCEPT_KEYS = "uplinks, within, shortest, at_most, protocols"
 HOST_BITS = "the bits of an address below its subnet, such as ::1, and not all of them zero"
@@ -186,7 +188,13 @@ def subnets(*entries: str) -> str:
         ("accept: {protocols: [[dhcp]]}", f"f:1:22: accept.protocols[0]: found a list; {PROTOCOL}"),
         ("unassigned: no", "f:1:13: unassigned: found no; unreachable, blackhole, prohibit or none"),
         ("static: 192.0.2.0/24", "f:1:9: static: found 192.0.2.0/24; a list"),
-        ("static: [7]", "f:1:10: static[0]: found 7; a mapping with the keys prefix, name, neighbours"),
+        ("static: [7]", "f:1:10: static[0]: found 7; a mapping with the keys prefix, name, neighbours, bind"),
+        ("static: [{prefix: '2001:db8::/64', bind: false}]", f"f:1:42: static[0].bind: {UNANSWERED}"),
+        ("static: [{prefix: 192.0.2.0/24, bind: false}]", f"f:1:39: static[0].bind: {UNANSWERED}"),
+        ("static: [{prefix: 192.0.2.0/24, neighbours: [eth0], bind: false}]",
+         f"f:1:45: static[0].neighbours: {NO_SOLICITATIONS}"),
+        ("static: [{prefix: '2001:db8::/64', neighbours: [eth0], bind: 0}]",
+         "f:1:62: static[0].bind: found 0; true or false"),
         ("static: [{name: a}]", "f:1:10: static[0].prefix: found nothing; this key is required"),
         (
             "static: [127.1.0.0/16]",

@@ -50,6 +50,7 @@ BOUND, MISSING, CONFLICT = SubnetState.BOUND, SubnetState.MISSING, SubnetState.C
             f"1 of 1 subnets bound of {P} (dhclient, eth0)",
             Health.OK,
         ),
+        (Policy(subnets=()), (), (at(SubnetState.RESERVED, 3),), "3 reserved", Health.OK),
         (POLICY, (), (), f"{WAITING} any uplink", Health.CRITICAL),
         (
             Policy(accept=Accept(uplinks=("ppp*",)), listen=("eth7",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from anyipd import arguments, policy
+from anyipd.ctl import routed_on
 
 
 def run(options: argparse.Namespace) -> None:
@@ -22,3 +23,5 @@ def run(options: argparse.Namespace) -> None:
     print(f"{file}{about}: good; subnets: {names}" + (f"; static: {static}" if static else ""))
     if found.links:
         print(policy.TURN_NEIGHBOURS_ON)
+    for remark in routed_on.lacking(found):
+        print(remark)

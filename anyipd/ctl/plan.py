@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from anyipd import arguments
-from anyipd.ctl import subnets
+from anyipd.ctl import routed_on, subnets
 from anyipd.ctl.look import daemons_view, look_by, read_policy
 from anyipd.ctl.table import print_table
 from anyipd.decide.addresses import with_addresses
@@ -22,7 +22,7 @@ from anyipd.decide.overlap import without_overlaps
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import Placed
 from anyipd.model import Delegation, DelegationState, HostAddresses, Places, Prefix, Subnets, SubnetState
-from anyipd.policy import TURN_NEIGHBOURS_ON
+from anyipd.policy import TURN_NEIGHBOURS_ON, Policy
 from anyipd.varlink.client import UnansweredError
 
 _BOUND = {SubnetState.BOUND, SubnetState.MISSING}  # or to be
@@ -50,6 +50,7 @@ def _print_example(options: argparse.Namespace) -> None:
     policy = read_policy(options)
     if policy.links:
         print(TURN_NEIGHBOURS_ON, file=sys.stderr)
+    _print_lacking(policy)
     try:
         prefixes = [Prefix.parse(text) for text in options.prefix]
     except ValueError as error:
@@ -71,6 +72,7 @@ def _print_example(options: argparse.Namespace) -> None:
 
 def _print_changes(options: argparse.Namespace) -> None:
     edited = read_policy(options)
+    _print_lacking(edited)
     seen = look_by(edited, options)
     after, before = seen.view.subnets, tuple[Subnets, ...]()
     moved, unknown = None, ""
@@ -113,6 +115,11 @@ def _print_changes(options: argparse.Namespace) -> None:
         print_table(_HEAD, [_row(change) for change in changes])
     if not moved and not changes:
         print("nothing to change")
+
+
+def _print_lacking(policy: Policy) -> None:
+    for remark in routed_on.lacking(policy):
+        print(remark, file=sys.stderr)
 
 
 def _changes(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 
 from anyipd import arguments
+from anyipd.ctl import routed_on
 from anyipd.ctl.look import look
 from anyipd.ctl.subnets import HEAD, named, rows
 from anyipd.ctl.table import print_table
@@ -83,6 +84,9 @@ def _chosen(seen: View, target: str | None) -> list[Subnets]:
         )
         if chosen:
             print_table(HEAD, rows(chosen))
+        single = _single(target)
+        for line in routed_on.about(seen.policy, chosen, single.address if single else None):
+            print(line, file=sys.stderr)
         raise SystemExit(_FAILED)
     return bound
 
@@ -92,6 +96,12 @@ def _prefix(target: str) -> Prefix:
         return Prefix.parse(target if "/" in target else f"{target}/{128 if ':' in target else 32}")
     except ValueError as error:
         arguments.fail(arguments.USAGE, f"anyipctl probe: {error}")
+
+
+def _single(target: str | None) -> Prefix | None:
+    """Read the one address that is meant, if one is."""
+    prefix = _prefix(target) if target and re.search("[:.]", target) else None
+    return prefix if prefix and prefix.size == 1 else None
 
 
 def _holding(subnets: Iterable[Subnets], wanted: Prefix) -> list[Subnets]:
@@ -154,8 +164,8 @@ def _pick(subnets: Subnets, options: argparse.Namespace) -> dict[str, str]:
     def text(offset: int) -> str:
         return address_text(first + offset % size, width)
 
-    single = _prefix(options.target) if options.target and re.search("[:.]", options.target) else None
-    if single and single.size == 1:
+    single = _single(options.target)
+    if single:
         chosen = {single.address - first}
     elif options.number >= size:
         chosen = set(range(size))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import NoReturn
 
 from anyipd import arguments
-from anyipd.ctl import subnets
+from anyipd.ctl import routed_on, subnets
 from anyipd.ctl.look import Seen, see
 from anyipd.ctl.table import print_table
 from anyipd.decide.carve import unmatched
@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> None:
     if options.check:
         _check(seen)
     _show(seen.view, as_json=options.json)
-    for remark in (*seen.remarks, *unmatched(seen.view.policy, seen.view.delegations)):
+    policy = seen.view.policy
+    for remark in (*seen.remarks, *unmatched(policy, seen.view.delegations), *routed_on.lacking(policy)):
         print(remark, file=sys.stderr)
     if not seen.is_good:
         raise SystemExit(arguments.CONFIGURATION)

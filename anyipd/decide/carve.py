@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.places import Piece, allocate, hold_downs
-from anyipd.decide.static import STATIC
+from anyipd.decide.static import STATIC, why_reserved
 from anyipd.model import INFINITE, Assigned, Delegation, HoldDown, Place, Places, Prefix, Subnets, SubnetState
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
@@ -163,7 +163,7 @@ def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece, *, depre
     if piece.start is None:
         state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation)
     elif not entry.bind:
-        state, reason = SubnetState.RESERVED, "bind: false"
+        state, reason = SubnetState.RESERVED, why_reserved(entry.neighbours)
     else:
         state = SubnetState.CONFLICT if reason else SubnetState.WANTED
     return Subnets(

@@ -1,7 +1,8 @@
-"""Static prefixes: bound always, whatever is delegated, since somebody says that they are ours."""
+"""Static prefixes: there whatever is delegated, since somebody says that they are ours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from anyipd.model import Assigned, Subnets, SubnetState
@@ -17,10 +18,19 @@ def static_subnets(policy: Policy) -> list[Subnets]:
     """Every static prefix as a subnet of no delegation, named by its prefix where it has no name."""
     return [
         Subnets(
-            name=each.name or str(each.prefix), delegation=None, state=SubnetState.WANTED, first=each.prefix
+            name=each.name or str(each.prefix),
+            delegation=None,
+            state=SubnetState.WANTED if each.bind else SubnetState.RESERVED,
+            first=each.prefix,
+            reason=None if each.bind else why_reserved(each.neighbours),
         )
         for each in policy.static
     ]
+
+
+def why_reserved(neighbours: Sequence[str]) -> str:
+    """Say of a subnet with `bind: false` what is done with it."""
+    return f"bind: false, answered for on {', '.join(neighbours)}" if neighbours else "bind: false"
 
 
 def static_assigned(policy: Policy) -> set[Assigned]:

@@ -61,6 +61,7 @@ _END = struct.Struct("=IHHIIi")  # NLMSG_DONE or the beginning of NLMSG_ERROR: h
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=HHI")
+_NEXT_HOP = struct.Struct("=HxxI")  # rtnexthop: length, index
 _FIXED = _HEADER.size + _RTMSG.size
 
 TABLE_OFFSET = _FIXED + _ATTRIBUTE.size
@@ -346,6 +347,22 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         ticks=ticks,
         source=_prefix(source, source_length, AF_INET6),
     )
+
+
+def next_hops(buffer: bytes, start: int, end: int) -> set[int]:
+    """Return the interfaces of the next hops of the route at `start`, where it has several."""
+    found = set()
+    for kind, value, size in _attributes(buffer, start + _FIXED, end):
+        if kind != RTA_MULTIPATH:
+            continue
+        position, behind = value, value + size
+        while position < behind:
+            _need(position + _NEXT_HOP.size, behind)
+            length, interface = _NEXT_HOP.unpack_from(buffer, position)
+            _need(_NEXT_HOP.size, length)
+            found.add(interface)
+            position += (length + 3) & ~3
+    return found
 
 
 def first_table(buffer: bytes) -> int:

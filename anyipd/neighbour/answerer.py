@@ -1,17 +1,17 @@
 """What is known of one link, and what is to be said there.
 
-Pure: frames and the time come in, frames go out.
+Pure: frames and the time come in, frames go out; where an address is routed to is asked of whoever made it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from anyipd.neighbour.message import ADVERTISEMENT, UNSPECIFIED, Advertiser, is_answer_to, parse
 from anyipd.neighbour.owners import Owners
-from anyipd.neighbour.spans import Spans
+from anyipd.neighbour.spans import Answered
 
 MOST_ASKED, LATELY = 1024, 600.0
 """Addresses that were asked for lately: so many at most, and for how many seconds. By default no router
@@ -23,12 +23,16 @@ nodes of the link hear them. The latter are few, and routers wait for them."""
 
 
 class Answerer:
-    """Answers solicitations on one link. Times are of a clock that never goes back."""
+    """Answers solicitations on one link. Times are of a clock that never goes back.
 
-    def __init__(self) -> None:
+    `leads_elsewhere` says whether this host would send packets to an address on by another link.
+    """
+
+    def __init__(self, leads_elsewhere: Callable[[int], bool]) -> None:
+        self._leads_elsewhere = leads_elsewhere
         self._advertiser: Advertiser | None = None
         self._link_layer, self._source = b"", UNSPECIFIED
-        self._spans = self._answered = Spans()  # with the link's own addresses, and without
+        self._wanted = self._answered = Answered()  # with the link's own addresses, and without
         self._own: AbstractSet[int] = frozenset()
         self._owners = Owners()
         self._asked: OrderedDict[int, float] = OrderedDict()
@@ -39,36 +43,38 @@ class Answerer:
         """Speak from this address on Ethernet, and from `source`, an address of the link, from now on."""
         self._link_layer, self._source = link_layer, source
         self._advertiser = Advertiser(link_layer, source)
-        self._announce_all_but(Spans(), now)
+        self._announce_all_but(Answered(), now)
 
     def fall_silent(self) -> None:
         """Say nothing any more, until there is something to speak as."""
         self._advertiser = None
 
-    def answer_for(self, spans: Spans, own: AbstractSet[int], now: float) -> None:
+    def answer_for(self, wanted: Answered, own: AbstractSet[int], now: float) -> None:
         """Answer for these addresses from now on, but not for `own`: the kernel does that.
 
         Who has one next that was our own, somebody else or we, is a new question.
         """
         for gone in self._own - own:
             self._asked.pop(gone, None)
-        before, self._spans, self._answered, self._own = self._spans, spans, spans.without(own), own
+        before, self._wanted, self._answered, self._own = self._wanted, wanted, wanted.without(own), own
         self._announce_all_but(before, now)
 
-    def _announce_all_but(self, before: Spans, now: float) -> None:
+    def _announce_all_but(self, before: Answered, now: float) -> None:
         """Have announced what was asked for lately and had no answer of ours, so that routers' caches follow.
 
         It may have been somebody else's, or gone for a while.
         """
         self._to_announce.extend(
-            address for address, at in self._asked.items() if now < at + LATELY and address not in before
+            address
+            for address, at in self._asked.items()
+            if now < at + LATELY and address not in before.spans
         )
 
     def announcement(self, now: float) -> bytes | None:
         """Give the next frame that is to be sent though nobody asked, if there is one."""
         while self._advertiser and self._to_announce:
             address = self._to_announce.popleft()
-            if address in self._answered and not self._owners.may_have(address, now):
+            if self._is_answered(address) and not self._owners.may_have(address, now):
                 return self._advertiser.announce(address)
         return None
 
@@ -80,7 +86,7 @@ class Answerer:
         kind, sender, source, target, reply_to = message
         if sender == self._link_layer:
             return ()
-        answered = self._answered
+        answered = self._answered.spans
         if kind == ADVERTISEMENT or source == UNSPECIFIED:
             # He has it, or is about to: detecting duplicates is how a node claims an address (RFC 4862, 5.4).
             if target in answered:
@@ -89,7 +95,7 @@ class Answerer:
         if source in answered:
             self._owners.claim(source)
         known = self._remember(target, now)
-        if target not in answered:
+        if not self._is_answered(target):
             return ()
         spare = now >= self._may_solicit_at
         if target in self._owners:
@@ -99,6 +105,12 @@ class Answerer:
             silent, ask = False, not known and spare
         frames = () if silent else (self._advertiser.answer(reply_to, source, target),)
         return (*frames, self._solicit(target, now)) if ask else frames
+
+    def _is_answered(self, address: int) -> bool:
+        answered = self._answered
+        return address in answered.spans and (
+            address not in answered.routed or self._leads_elsewhere(address)
+        )
 
     def _take_claim(self, kind: int, target: int, frame: bytes, now: float) -> None:
         if kind == ADVERTISEMENT and is_answer_to(self._source, frame):

@@ -18,9 +18,10 @@ from threading import Lock, Thread
 from typing import NamedTuple
 
 from anyipd.kernel import bpf
+from anyipd.kernel.lookup import Lookup
 from anyipd.neighbour.answerer import ANNOUNCE_PACE, Answerer
 from anyipd.neighbour.message import ADVERTISEMENT, ICMPV6_UNFORWARDED, SOLICITATION
-from anyipd.neighbour.spans import Spans
+from anyipd.neighbour.spans import Answered
 from anyipd.printable import is_utf8
 
 _ETH_P_IPV6 = 0x86DD
@@ -90,6 +91,7 @@ class Ear:
                 _SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_MREQ.pack(index, _PACKET_MR_ALLMULTI, 0)
             )
             self._socket.bind((link, _ETH_P_IPV6))
+            self._lookup = Lookup(index)
         except OSError:
             self._socket.close()
             raise
@@ -111,6 +113,10 @@ class Ear:
         self._closed = True
         bpf.attach(self._socket, bpf.assemble([bpf.DROP]))
 
+    def leads_elsewhere(self, address: int) -> bool:
+        """Say whether a packet to an address that comes in here would go on by another link."""
+        return not self._closed and self._lookup.leads_elsewhere(address)
+
     def say(self, frame: bytes) -> None:
         """Send a frame. Where there is no room, or the link is down, it is lost: who asked will ask again."""
         with contextlib.suppress(OSError):
@@ -119,7 +125,7 @@ class Ear:
     def _listen(self) -> None:
         receive, send = self._socket.recv, self._socket.send
         answer, lock, clock = self._answerer.answer, self._lock, time.monotonic
-        with self._socket:
+        with self._socket, contextlib.closing(self._lookup):
             while not self._closed:
                 try:
                     frame = receive(_LARGEST)
@@ -144,11 +150,11 @@ class Link:
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
         self.fault: str | None = None
-        self.spans = Spans()
+        self.answered = Answered()
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._answered: tuple[Spans, frozenset[int]] = Spans(), frozenset()
-        self._answerer = Answerer()
+        self._answered: tuple[Answered, frozenset[int]] = Answered(), frozenset()
+        self._answerer = Answerer(self._leads_elsewhere)
         self._lock = Lock()  # over the answerer
         self._ear: Ear | None = None
         self._speaks_as: tuple[bytes, int] | None = None
@@ -156,7 +162,7 @@ class Link:
     def look(self, assigned: Iterable[Address]) -> None:
         """See what has become of the interface; `assigned` are the addresses of all."""
         mine = [each for each in assigned if each.link == self.name]
-        self._answer_for(self.spans, frozenset(each.address for each in mine))
+        self._answer_for(self.answered, frozenset(each.address for each in mine))
         sources = [each.address for each in mine if each.usable and each.address >> 118 == _LINK_LOCAL]
         self.fault = self._listen() or (None if sources else "it has no link-local address to speak from")
         speaks_as = (self._ear.link_layer, sources[0]) if self._ear and not self.fault else None
@@ -170,17 +176,20 @@ class Link:
                 self._answerer.fall_silent()
         self._announce_later()
 
-    def answer_for(self, spans: Spans) -> None:
+    def answer_for(self, answered: Answered) -> None:
         """Answer for these addresses from now on."""
-        self.spans = spans
-        self._answer_for(spans, self._answered[1])
+        self.answered = answered
+        self._answer_for(answered, self._answered[1])
 
-    def _answer_for(self, spans: Spans, own: frozenset[int]) -> None:
-        if (spans, own) != self._answered:
-            self._answered = spans, own
+    def _answer_for(self, answered: Answered, own: frozenset[int]) -> None:
+        if (answered, own) != self._answered:
+            self._answered = answered, own
             with self._lock:
-                self._answerer.answer_for(spans, own, time.monotonic())
+                self._answerer.answer_for(answered, own, time.monotonic())
             self._announce_later()
+
+    def _leads_elsewhere(self, address: int) -> bool:
+        return bool(self._ear and self._ear.leads_elsewhere(address))
 
     def _listen(self) -> str | None:
         """Have an ear on the interface that has the name now; say what is wrong with it."""

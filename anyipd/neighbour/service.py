@@ -40,7 +40,7 @@ class Service:
                 _log.info("ready", links=",".join(sorted(self._links)))
 
     def _apply(self, view: View) -> None:
-        """Listen on the links of the policy, and on no other, and answer for what is bound."""
+        """Listen on the links of the policy, and on no other, and answer for what is bound and routed on."""
         wanted = answered(view.policy, view.subnets)
         if not wanted and (self._links or not self._view):
             _log.warning("nothing to answer for: the policy names no neighbours")
@@ -51,7 +51,7 @@ class Service:
             self._links[name] = Link(name, asyncio.get_running_loop())
         self._look_at_links()
         for name, link in self._links.items():
-            if link.spans != wanted[name]:
+            if link.answered != wanted[name]:
                 link.answer_for(wanted[name])
                 _log_state(link)
 
@@ -76,11 +76,11 @@ class Service:
 
 
 def _log_state(link: Link) -> None:
-    bounds = link.spans.bounds
+    bounds = link.answered.spans.bounds
     if link.fault:
         _log.warning("silent", link=link.name, reason=link.fault)
     elif bounds:
         first, last = address_text(bounds[0]), address_text(bounds[-1] - 1)
         _log.info("answering", link=link.name, first=first, last=last)
     else:
-        _log.info("silent", link=link.name, reason="no subnet is bound that is to be answered for there")
+        _log.info("silent", link=link.name, reason="no subnet is to be answered for there now")

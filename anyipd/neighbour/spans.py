@@ -47,24 +47,41 @@ class Spans:
         return cls(tuple(bounds))
 
 
-def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Spans]:
-    """Say for each link of the policy what is to be answered for there: its subnets that are bound.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is to be answered for on a link: all of `spans`, but `routed` ones only where a route leads on."""
 
-    `subnets` are verdicts. What is reserved for somebody else is left out, also inside a static prefix.
+    spans: Spans = Spans()
+    routed: Spans = Spans()
+
+    def without(self, addresses: Collection[int]) -> Answered:
+        """Give what is left when these are taken out."""
+        return Answered(self.spans.without(addresses), self.routed.without(addresses))
+
+
+def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Answered]:
+    """Say for each link of the policy what is to be answered for there: its subnets, bound and routed on.
+
+    `subnets` are verdicts. Reserved ones not answered for there are left out, also inside static prefixes.
     """
     links = {each.name: each.neighbours for each in policy.subnets}
     links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
-    reserved = [
-        _span(each.first, each.count) for each in subnets if each.first and each.state is SubnetState.RESERVED
-    ]
-    bound = [
-        (links[each.name], _span(each.first, each.count))
-        for each in subnets
-        if each.first and each.state is SubnetState.BOUND
-    ]
-    return {
-        link: Spans.of([span for wanted, span in bound if link in wanted], reserved) for link in policy.links
-    }
+    bound, reserved = (
+        [
+            (links[each.name], _span(each.first, each.count))
+            for each in subnets
+            if each.first and each.state is state
+        ]
+        for state in (SubnetState.BOUND, SubnetState.RESERVED)
+    )
+
+    def on(link: str) -> Answered:
+        routed = [span for wanted, span in reserved if link in wanted]
+        others = [span for wanted, span in reserved if link not in wanted]
+        inside = [span for wanted, span in bound if link in wanted]
+        return Answered(Spans.of([*inside, *routed], others), Spans.of(routed, others))
+
+    return {link: on(link) for link in policy.links}
 
 
 def _span(first: Prefix, count: int) -> tuple[int, int]:

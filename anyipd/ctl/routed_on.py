@@ -1,0 +1,49 @@
+"""Subnets that are routed on (`bind: false` with `neighbours:`): how they are, and what is missing here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from anyipd.kernel.lookup import Lookup
+from anyipd.model import Subnets, SubnetState, address_text
+from anyipd.policy import Policy
+
+_FORWARDING = "net.ipv6.conf.all.forwarding"
+
+
+def lacking(policy: Policy) -> Iterator[str]:
+    """Tell of a kernel that forwards no packets to what the policy has answered for."""
+    if policy.proxied and not int(Path("/proc/sys", *_FORWARDING.split(".")).read_text()):
+        yield (
+            f"{_FORWARDING} is 0, so nothing reaches what {', '.join(policy.proxied)} is routed on to: "
+            f"sysctl {_FORWARDING}=1, and accept_ra=2 on links whose router advertises the default route"
+        )
+
+
+def about(policy: Policy, subnets: Iterable[Subnets], address: int | None) -> Iterator[str]:
+    """Tell what is answered for of reserved subnets, or whether one address of them is."""
+    links = {each.name: each.neighbours for each in policy.subnets}
+    links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
+    reserved = {each.name for each in subnets if each.state is SubnetState.RESERVED}
+    for name in sorted(reserved & {*policy.proxied}):
+        if address is None:
+            where = ", ".join(links[name])
+            yield f"{name} is routed on: on {where} what a route leads on to is answered for"
+        else:
+            yield from (_about_address(address, link) for link in links[name])
+        yield from lacking(policy)
+
+
+def _about_address(address: int, link: str) -> str:
+    text = address_text(address)
+    try:
+        index = socket.if_nametoindex(link)
+    except OSError:
+        return f"{text} is not answered for on {link}: there is no such link"
+    with closing(Lookup(index)) as lookup:
+        if lookup.leads_elsewhere(address):
+            return f"{text} is routed on, and answered for on {link}"
+    return f"{text} is not answered for on {link}: no route leads on to it"
