@@ -5,7 +5,8 @@ In: a decision and what is present. Out: routes, by `kernel.routes`, and what th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import errno
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,10 +14,17 @@ from anyipd import clock
 from anyipd.decide.addresses import AddressPlan
 from anyipd.decide.decision import Decision
 from anyipd.decide.plan import Plan
-from anyipd.kernel import addresses, wire
-from anyipd.kernel.routes import Routes, discard_route, hook_message, hooks_discard_route, local_route
+from anyipd.decide.source_routes import SourceChanges
+from anyipd.kernel import addresses, source_routes, wire
+from anyipd.kernel.routes import (
+    Routes,
+    discard_route,
+    hook_message,
+    hooks_discard_route,
+    local_route,
+)
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import Discard, Prefix
+from anyipd.model import Discard, Prefix, SourceRoute
 from anyipd.policy import Policy
 
 
@@ -31,6 +39,7 @@ class Changes:
     present: Collection[Prefix]
     local: Plan
     discard: Plan = field(default_factory=Plan)
+    source: SourceChanges = field(default_factory=SourceChanges)
     strays: Collection[Route] = ()
     messages: Collection[Discard] = ()
     leftovers: Collection[Discard] = ()
@@ -47,7 +56,7 @@ def restore(
 
 
 class Outcome(NamedTuple):
-    """What the kernel refused: local routes that did not come, discard routes, addresses, everything else.
+    """What the kernel refused: local and discard routes, addresses, source routes, and everything else.
 
     `present` are the local routes of ours that are there now, `own` are this host's own addresses.
     """
@@ -55,14 +64,23 @@ class Outcome(NamedTuple):
     missing: list[Refusal]
     discards: list[Refusal]
     addresses: list[Refusal]
+    sources: Mapping[SourceRoute, int]
     others: list[Refusal]
     present: Collection[Prefix]
     own: Collection[Prefix]
 
     @property
     def refused(self) -> list[Refusal]:
-        """All that was refused."""
-        return self.missing + self.discards + self.addresses + self.others
+        """All that was refused, but for what this kernel has not."""
+        sources = [
+            Refusal(each.source, error) for each, error in self.sources.items() if error != errno.EINVAL
+        ]
+        return self.missing + self.discards + self.addresses + sources + self.others
+
+    @property
+    def without_subtrees(self) -> bool:
+        """Whether the kernel seems to know no source routes."""
+        return errno.EINVAL in self.sources.values()
 
 
 def apply(routes: Routes, policy: Policy, changes: Changes) -> Outcome:
@@ -72,17 +90,20 @@ def apply(routes: Routes, policy: Policy, changes: Changes) -> Outcome:
     discards = routes.add_discard(kind, discard.add)
     refused = addresses.add(routes, changes.addresses.add, clock.now())
     refused += addresses.renew(routes, changes.addresses.renew, clock.now())
+    sources = source_routes.add(routes, changes.source.add)
     others = routes.renew_local(local.renew, clock.now())
+    sources |= source_routes.replace(routes, changes.source.replace)
     kept_out = [each.prefix for each in missing]
     removed = [each for each in local.remove if not any(each.overlaps(other) for other in kept_out)]
     # An address is bound as long as it is there, and longer: so it has a route at any moment.
     refused += addresses.remove(routes, changes.addresses.remove)
     others += routes.remove(map(local_route, removed))
     discards += routes.remove(discard_route(kind, prefix) for prefix in discard.remove)
+    others += routes.remove(map(source_routes.source_route, changes.source.remove))
     others += routes.remove(changes.strays)
     others += routes.remove(map(hook_message, changes.messages))
     others += routes.remove(map(hooks_discard_route, changes.leftovers))
     present = {*changes.present, *local.add}.difference(kept_out, removed)
     own = {*changes.addresses.present, *changes.addresses.add}
     own = own.difference(changes.addresses.remove, (each.prefix for each in refused))
-    return Outcome(missing, discards, refused, others, present, own)
+    return Outcome(missing, discards, refused, sources, others, present, own)

@@ -23,7 +23,14 @@ from anyipd.kernel.monitor import Stale
 from anyipd.kernel.wire import MalformedError
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Places, Prefix, SubnetState
-from anyipd.narrate import Line, address_lines, delegation_lines, moved_lines, subnet_lines
+from anyipd.narrate import (
+    Line,
+    address_lines,
+    delegation_lines,
+    moved_lines,
+    source_lines,
+    subnet_lines,
+)
 from anyipd.observations import Observations
 from anyipd.observer import Look, Observer, view_of
 from anyipd.policy import Policy, PolicyError
@@ -35,7 +42,12 @@ from anyipd.varlink.service import Service
 from anyipd.view import View
 from anyipd.view_wire import view_to_json
 
-_FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
+_FASTER = {errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV}
+
+WITHOUT_SUBTREES = (
+    "this kernel seems to be built without CONFIG_IPV6_SUBTREES, so replies may leave by another uplink than "
+    "that of their prefix; take another kernel, or rules of your own and `source_routes: never`"
+)
 
 _log = structlog.get_logger()
 
@@ -60,6 +72,7 @@ class Daemon:
         self._reload = self._watchdog_waits = False
         self._unwritten: str | None = None
         self._overfull: set[str | None] = set()
+        self._without_subtrees = False
 
     def _read_ledger(self) -> tuple[Ledger, Mapping[Prefix, Places]]:
         try:
@@ -242,10 +255,14 @@ class Daemon:
         _write(subnet_lines(known, after.subnets, addresses(now, was), addresses(was, now)))
         had, have = set(changes.addresses.present), set(outcome.own)
         _write(address_lines(known, after.subnets, have - had, had - have))
+        _write(source_lines(changes.source, outcome.sources, self._observer.seen.links))
         for stray in changes.strays:
             _log.warning("stray", prefix=str(stray.prefix), reason="protocol 150, but no route that we make")
         # Somebody was faster than we: that brings an event of its own.
         serious = [each for each in outcome.refused if each.error not in _FASTER]
+        if outcome.without_subtrees and not self._without_subtrees:
+            self._without_subtrees = True
+            _log.warning("source routes refused", reason=WITHOUT_SUBTREES)
         for error, group in groupby(sorted(serious, key=attrgetter("error")), attrgetter("error")):
             same = list(group)
             _log.warning("refused", example=str(same[0].prefix), count=len(same), reason=os.strerror(error))

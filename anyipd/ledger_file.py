@@ -82,7 +82,12 @@ class LedgerFile:
             ),
             "fallen": ({"prefix": str(route.prefix), "metric": route.metric} for route in ledger.fallen),
             "carriers": [
-                {"uplink": name, **each.link._asdict(), "since": _finite(each.since)}
+                {
+                    "uplink": name,
+                    "interface": each.link.interface,
+                    "carrier_changes": each.link.carrier_changes,
+                    "since": _finite(each.since),
+                }
                 for name, each in ledger.carriers.items()
             ],
             "places": ({"prefix": str(prefix), **_plain_places(each)} for prefix, each in places.items()),

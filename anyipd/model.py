@@ -86,11 +86,44 @@ def address_text(address: int, width: int = 128) -> str:
     return socket.inet_ntop(family, address.to_bytes(width // 8))
 
 
+class LinkKind(Enum):
+    """What a link is to routing."""
+
+    PLAIN = "plain"
+    TUNNEL = "tunnel"  # to where somebody wants packets to go whichever uplink takes them there
+    IN_VRF = "in a VRF"  # its routes are in a table of the VRF's
+
+
 class Link(NamedTuple):
     """A link: its interface index, and how often its carrier came or went so far, None while it has none."""
 
     interface: int
     carrier_changes: int | None
+    kind: LinkKind = LinkKind.PLAIN
+
+
+class DefaultRoute(NamedTuple):
+    """A default route of table main for whatever source: by a router on a link, or 0 where the link is all.
+
+    `preference` is that of the router: 1 high, 0 medium, -1 low (RFC 4191). `onlink` says that the router's
+    address needs no route of its own.
+    """
+
+    interface: int
+    router: int
+    metric: int
+    preference: int = 0
+    onlink: bool = False
+
+
+class SourceRoute(NamedTuple):
+    """A default route for what is sent from `source`; without an `interface` that is unreachable."""
+
+    source: Prefix
+    metric: int
+    interface: int = 0
+    router: int = 0
+    onlink: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,15 @@ from typing import NamedTuple
 from anyipd.decide.covers import covers
 from anyipd.decide.gaps import Gaps
 from anyipd.decide.moves import moves, pairs
+from anyipd.decide.source_routes import SourceChanges
 from anyipd.decide.verdict import Placed
 from anyipd.model import (
     INFINITE,
     Delegation,
     DelegationState,
+    Link,
     Prefix,
+    SourceRoute,
     Subnets,
     SubnetState,
     address_text,
@@ -114,6 +117,28 @@ def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator
     for was, will_be, _ in moves(before, after):
         if was and will_be:
             yield Line("moved", _named(will_be) | {"was": str(was.first)})
+
+
+def source_lines(
+    changes: SourceChanges, refused: Collection[SourceRoute], links: Mapping[str, Link]
+) -> Iterator[Line]:
+    """Source routes that came, were changed, or went."""
+    names = {link.interface: name for name, link in links.items()}
+    for event, routes in (
+        ("source route added", changes.add),
+        ("source route changed", changes.replace),
+        ("source route removed", changes.remove),
+    ):
+        for each in routes:
+            if each not in refused:
+                yield Line(event, {"source": str(each.source), **_way(each, names)})
+
+
+def _way(route: SourceRoute, names: Mapping[int, str]) -> Fields:
+    if not route.interface:
+        return {"uplink": "unreachable"}
+    fields: Fields = {"uplink": names.get(route.interface, f"link {route.interface}")}
+    return fields | ({"router": address_text(route.router)} if route.router else {})
 
 
 def state_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:

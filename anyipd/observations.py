@@ -20,6 +20,7 @@ from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.gate import Host, accepts_uplink, gate
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.plan import plan
+from anyipd.decide.source_routes import changed, source_changes
 from anyipd.kernel import wire
 from anyipd.kernel.event_filter import MAX_PREFIXES
 from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
@@ -30,8 +31,9 @@ from anyipd.kernel.routes import (
     discard_route,
     ours_and_others,
 )
+from anyipd.kernel.source_routes import as_source_route
 from anyipd.kernel.wire import Route
-from anyipd.model import Assigned, Delegation, Discard, HostAddresses, Link, Places, Prefix
+from anyipd.model import Assigned, Delegation, Discard, HostAddresses, Link, Places, Prefix, SourceRoute
 from anyipd.observe.discard import Discards
 from anyipd.observe.lease import Complaint, Leases
 from anyipd.observe.lease_monitor import LeaseMonitor
@@ -67,7 +69,8 @@ class Observations:
         self._configuration, self._network_namespace = str(configuration.absolute()), here.network_namespace()
         # What root's hooks were told, and what the daemon itself heard on the wire.
         self._leases = Leases(runtime_dir / "leases"), Leases(runtime_dir / "heard")
-        self._links: dict[str, Link] = {}
+        self.links: dict[str, Link] = {}
+        """Those that the last look found, by name."""
         self._discards = Discards()
         self._delegations: list[Delegation] = []
         self._delegated: list[Prefix] = []
@@ -78,6 +81,7 @@ class Observations:
         self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
         self._nameservers = Nameservers()
         self._own_discards: set[Prefix] = set()
+        self._own_sources: set[SourceRoute] = set()
         self._strays: list[Route] = []  # of table main
         self._local_strays: list[Route] = []
         self.taken: set[Prefix] = set()
@@ -114,9 +118,10 @@ class Observations:
         for news in hint.news:
             if isinstance(news, LinkDown):
                 known = self._routed.lose_link(news.interface)
+                self._own_sources = {each for each in self._own_sources if each.interface != news.interface}
             else:
-                route, came = news
-                known = self._routed.hear(route, came=came)
+                route, came, replaced = news
+                known = self._routed.hear(route, came=came, replaced=replaced)
                 if place := self._discards.hear(route, protocols, came=came):
                     if place in self._discards.standing:
                         self.ledger.route_added(place, now)
@@ -139,8 +144,8 @@ class Observations:
         """
         readable = Stale.LEASES not in stale or self._look_at_leases()
         if Stale.LINKS in stale:
-            self._links = self.routes.links()
-            self.ledger.see_links(self._links, clock.now())
+            self.links = self.routes.links()
+            self.ledger.see_links(self.links, clock.now())
         if Stale.DISCARDS in stale:
             self.look_at_discards()
         known, watched = self._delegated, self._places
@@ -207,13 +212,15 @@ class Observations:
         await self._routed.look(self.routes, list(delegated))
 
     def _look_at_own_discards(self) -> None:
-        """Read our routes in table main: the discard routes, and what is like none that we make."""
-        self._own_discards, self._strays = set(), []
+        """Read our routes in table main: discard and source routes, and what is like none that we make."""
+        self._own_discards, self._own_sources, self._strays = set(), set(), []
         for chunk in self.routes.dump(wire.TABLE_MAIN, wire.PROTOCOL):
             for start, _, end in wire.messages(chunk):
                 route = wire.route(chunk, start, end)
                 if route._replace(ticks=0) == discard_route(self._discard_kind, route.prefix):
                     self._own_discards.add(route.prefix)
+                elif source := as_source_route(route):
+                    self._own_sources.add(source)
                 else:
                     self._strays.append(route)
 
@@ -239,7 +246,7 @@ class Observations:
             policy=self.policy,
             delegations=self._delegations,
             ledger_deadline=self.ledger.next_deadline,
-            links=self._links,
+            links=self.links,
             host=Host(self._routed.covering, self._nameservers.addresses),
             addressed=self._addressed,
             host_addresses=self._host_addresses,
@@ -247,6 +254,7 @@ class Observations:
             discards=self._discards.standing,
             own_discards=self._own_discards,
             taken=self.taken,
+            defaults=self._routed.defaults,
             places={
                 prefix: kept
                 for prefix, kept in self.places.items()
@@ -299,6 +307,7 @@ class Observations:
             present.keys(),
             plan(decision.local, present, clock.now()),
             plan(decision.discard, dict.fromkeys(self._own_discards, 0), 0),
+            source_changes(decision.source, self._own_sources),
             [*self._local_strays, *self._strays],
             self.stale_messages(),
             self._discards.leftover,
@@ -323,6 +332,7 @@ class Observations:
         """Take note of what we changed: no event tells us."""
         gone = {*changes.discard.remove, *(each.prefix for each in outcome.discards)}
         self._own_discards = (self._own_discards | changes.discard.add.keys()) - gone
+        self._own_sources = set(changed(self._own_sources, changes.source)).difference(outcome.sources)
         self._strays = []
         for place in changes.messages:
             self._discards.standing.pop(place)

@@ -143,7 +143,8 @@ class Static(_Section):
 class Policy(_Section):
     """The whole configuration.
 
-    `unassigned` is the type of the discard routes of our own. `listen` are the uplinks on which the
+    `unassigned` is the type of the discard routes of our own. `source_routes` says when what is sent from a
+    delegated prefix gets a default route of its own, by its uplink. `listen` are the uplinks on which the
     DHCPv6 exchange itself is listened to.
     """
 
@@ -153,6 +154,7 @@ class Policy(_Section):
         Literal["unreachable", "blackhole", "prohibit", "none"],
         right("unreachable, blackhole, prohibit or none"),
     ] = "unreachable"
+    source_routes: Annotated[Literal["auto", "always", "never"], right("auto, always or never")] = "auto"
     static: tuple[Static, ...] = ()
     listen: tuple[Interface, ...] = ()
 

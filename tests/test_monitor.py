@@ -93,7 +93,7 @@ def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
         ("route add 2001:db9::/39 dev one proto static", NOTHING),
         ("route add 2001:db9::/39 dev one proto static table 77", NOTHING),
         ("route add 2001:db8:ee00::/56 dev one proto static", NOTHING),
-        ("route add default via fe80::9 dev one", NOTHING),
+        ("route add default via fe80::9 dev one", ROUTE),
         # on-link, also where it covers a delegated prefix
         ("route add 2001:db8::/32 dev one proto ra", ROUTE),
         ("route add 2001::/16 dev one proto kernel", ROUTE),

@@ -279,6 +279,7 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
             "protocols": draw(st.lists(protocols, min_size=1, max_size=3)),
         },
         "unassigned": draw(st.sampled_from(["unreachable", "blackhole", "prohibit", "none"])),
+        "source_routes": draw(st.sampled_from(["auto", "always", "never"])),
         "static": static,
         "listen": draw(st.lists(LINKS, max_size=3)),
     }

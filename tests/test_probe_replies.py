@@ -21,7 +21,7 @@ from tests.lab.probing import drop_at, follow_advice, probe, start_routed
 FIRST, SECOND, PRIVATE = "2001:db8:100::/60", "2001:db8:200::/60", "fd00:db8:200::/60"
 RENTED, IPV4 = "2001:db8:5::/64", "192.0.2.0/24"
 WEB, OTHER = Prefix.parse("2001:db8:100::/64"), Prefix.parse("2001:db8:200::/64")
-POLICY = "subnets: [{name: web}]"
+POLICY = "{subnets: [{name: web}], source_routes: never}"
 ALL_NODES, ALL_NODES_MAC = "ff02::1", bytes.fromhex("333300000001")
 ETH_P_IPV6 = 0x86DD
 

@@ -18,6 +18,7 @@ P = Prefix.parse("2001:db8::/64")
 OURS = Route(
     P, wire.TABLE_LOCAL, wire.PROTOCOL, wire.LOCAL, 1024, wire.LOOPBACK_INDEX, gateway=False, ticks=0
 )
+ONLINK = 4  # RTNH_F_ONLINK
 UINT = st.integers(0, 2**32 - 1)
 ROUTES_TO_SEND = st.builds(
     Route,
@@ -143,6 +144,18 @@ def as_judged(message: rtmsg) -> Route:
         message.get("oif") or 0,
         bool(message.get("gateway") or message.get("multipath") or message.get("via")),
         cache["rta_expires"] if cache else 0,
+        hops=() if message["dst_len"] else as_hops(message),
+        preference=0 if message["dst_len"] else {1: 1, 3: -1}.get(message.get("pref"), 0),
+    )
+
+
+def as_hops(message: rtmsg) -> tuple[wire.Hop, ...]:
+    """The next hops of a default route."""
+    return tuple(
+        wire.Hop(
+            hop.get("oif"), Prefix.parse(hop.get("gateway") or "::").address, bool(hop["flags"] & ONLINK)
+        )
+        for hop in message.get("multipath") or [message]
     )
 
 
@@ -152,6 +165,11 @@ ROUTES = """
     2001:db8:3::/64 metric 4294967295 nexthop via fe80::9 dev one nexthop via fe80::8 dev two
     2001:db8:4::/127 dev one expires 300 proto ra pref high
     default via fe80::9 dev two metric 5
+    default via fe80::9 dev two metric 6 pref high
+    default via 2001:db8:77::1 dev two metric 7 onlink
+    default dev one metric 8 pref low
+    default metric 9 nexthop via fe80::9 dev one nexthop via fe80::8 dev two
+    default metric 10 nexthop via 2001:db8:77::9 dev one onlink nexthop via fe80::8 dev two
     unreachable 2001:db8:5::/48 proto dhcp expires 90
     blackhole 2001:db8:6::/48 proto 150 metric 2048
     prohibit 2001:db8:7::/48

@@ -31,6 +31,7 @@ def carriers(
 def _seen(before: Carrier | None, link: Link, now: float, *, known: bool) -> Carrier:
     # It may have come and gone between two looks. Another link of the same name is as good as a lost carrier,
     # and so is one that comes when somebody reported on it before.
-    differs = link != before.link if before else known
+    # What kind of link it is does not matter, nor does the ledger file know.
+    differs = link[:2] != before.link[:2] if before else known
     came_back = link.carrier_changes is not None and differs
     return Carrier(link, now if came_back else before.since if before else -INFINITE)

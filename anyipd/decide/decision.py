@@ -14,9 +14,22 @@ from anyipd.decide.gaps import Span
 from anyipd.decide.gate import Host, gate_by_host, nameservers_assigned
 from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import discard_routes
+from anyipd.decide.source_routes import source_routes
 from anyipd.decide.static import static_assigned, static_subnets
 from anyipd.decide.verdict import without_taken
-from anyipd.model import INFINITE, Assigned, Delegation, Discard, HostAddresses, Lifetimes, Places, Prefix
+from anyipd.model import (
+    INFINITE,
+    Assigned,
+    DefaultRoute,
+    Delegation,
+    Discard,
+    HostAddresses,
+    Lifetimes,
+    Link,
+    Places,
+    Prefix,
+    SourceRoute,
+)
 from anyipd.view import View
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
@@ -32,7 +45,7 @@ class Evidence:
     `host_addresses` are this host's own, and all others inside of them.
     `discards` are the clients' discard routes and the hooks' messages, `own_discards` our own discard routes.
     `taken` are the destinations of foreign routes in table local that are in the way of ours. `places` is
-    what the last decision remembered.
+    what the last decision remembered. `defaults` are the default routes of table main.
     """
 
     network_namespace: int
@@ -40,7 +53,7 @@ class Evidence:
     policy: Policy
     delegations: Sequence[Delegation]
     ledger_deadline: float
-    links: Collection[str]
+    links: Mapping[str, Link]
     host: Host
     addressed: AbstractSet[Assigned]
     host_addresses: HostAddresses
@@ -49,14 +62,15 @@ class Evidence:
     own_discards: AbstractSet[Prefix]
     taken: AbstractSet[Prefix]
     places: Mapping[Prefix, Places]
+    defaults: AbstractSet[DefaultRoute] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What should be so at the time of its View, in which every subnet that is to be bound is WANTED.
 
-    `local` and `discard` are the routes of that, `addresses` are for lo; `places` is what the next decision
-    starts from, and `hinges` are where other people's routes would have made it another one.
+    `local`, `discard` and `source` are the routes of that, `addresses` are for lo; `places` is what the next
+    decision starts from, and `hinges` are where other people's routes would have made it another one.
     """
 
     view: View
@@ -65,6 +79,7 @@ class Decision:
     addresses: Mapping[Prefix, Lifetimes]
     places: Mapping[Prefix, Places] = field(compare=False)
     hinges: Sequence[Span] = field(compare=False)
+    source: AbstractSet[SourceRoute] = frozenset()
 
 
 def decide(evidence: Evidence, now: float) -> Decision:
@@ -102,5 +117,12 @@ def decide(evidence: Evidence, now: float) -> Decision:
         subnets=tuple(subnets),
         deadline=min(evidence.ledger_deadline, discard_deadline, places_deadline),
     )
-    addresses = own_addresses(subnets, delegations)
-    return Decision(view, local_routes(subnets, evidence.taken), discard, addresses, places, hinges)
+    return Decision(
+        view,
+        local_routes(subnets, evidence.taken),
+        discard,
+        own_addresses(subnets, delegations),
+        places,
+        hinges,
+        source_routes(policy.source_routes, delegations, subnets, evidence.defaults, evidence.links),
+    )

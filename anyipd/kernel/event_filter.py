@@ -39,10 +39,11 @@ def event_filter(
     """Pass what may change a decision: struct sock_filter[], as SO_ATTACH_FILTER wants it.
 
     Passed are changes of links and addresses; of routes of ours that we did not make (a notification
-    bears the port of the socket that asked); of discard routes of `protocols` in table main, and the hooks'
-    messages. Of every table: on-link routes, any route inside `prefixes`, the delegated and the static ones,
-    and those that may be around one, since its first `shortest` bits, or 32, are the same; and those to
-    `places`, as long as these are few. Of IPv4 that is table local, and addresses that lo loses.
+    bears the port of the socket that asked); of discard routes of `protocols` and of default routes in table
+    main, and the hooks' messages. Of every table: on-link routes, any route inside `prefixes`, the delegated
+    and the static ones, and those that may be around one, since its first `shortest` bits, or 32, are the
+    same; and those to `places`, as long as these are few. Of IPv4 that is table local, and addresses that lo
+    loses.
     """
     everything = [*_not_routes(own_port), bpf.ACCEPT]
     if len(prefixes) > MAX_PREFIXES:
@@ -76,6 +77,8 @@ def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[
     main = [
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
+        (bpf.LD_BYTE, 0, 0, _LENGTH),
+        *bpf.accept_if(0),
         (bpf.LD_BYTE, 0, 0, _ROUTE_TYPE),
         *bpf.unless(wire.DISCARDS.values(), [(bpf.JUMP, 0, 0, len(discards))]),
         *discards,

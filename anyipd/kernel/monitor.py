@@ -51,10 +51,14 @@ class Stale(Flag):
 
 
 class News(NamedTuple):
-    """A client's discard route, a hook's message, or somebody's route inside our prefixes came or went."""
+    """A client's discard route, a hook's message, or somebody's route inside our prefixes came or went.
+
+    So did a default route. Of one that came `replaced` says that another one went for it.
+    """
 
     route: Route
     came: bool
+    replaced: bool = False
 
 
 class LinkDown(NamedTuple):
@@ -190,7 +194,8 @@ def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
         # With its last IPv4 address lo loses our IPv4 routes, and nothing tells (fib_disable_ip).
         return Hint(Stale.PRESENT if wire.is_ipv4(chunk, start) else Stale.ADDRESSES)
     if kind in {wire.RTM_NEWROUTE, wire.RTM_DELROUTE}:
-        return _of_route(wire.route(chunk, start, end), came=kind == wire.RTM_NEWROUTE)
+        came = kind == wire.RTM_NEWROUTE
+        return _of_route(News(wire.route(chunk, start, end), came, came and wire.replaces(chunk, start)))
     return Hint()
 
 
@@ -201,7 +206,8 @@ def _of_link(index: int, *, up: bool) -> Hint:
     return Hint(Stale.LINKS) if up else Hint(Stale.LINKS | Stale.ADDRESSES, news=[LinkDown(index)])
 
 
-def _of_route(route: Route, *, came: bool) -> Hint:
+def _of_route(news: News) -> Hint:
+    route, came, _ = news
     if route.protocol == wire.PROTOCOL and route.table in {wire.TABLE_MAIN, wire.TABLE_LOCAL}:
         if is_local_route(route) and not came:
             return Hint(lost={route.prefix})
@@ -212,4 +218,4 @@ def _of_route(route: Route, *, came: bool) -> Hint:
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
     # With a filter too long for the kernel IPv4's pass, too.
-    return Hint(news=[News(route, came)]) if route.prefix.width == 128 else Hint()  # noqa: PLR2004  the width of IPv6
+    return Hint(news=[news]) if route.prefix.width == 128 else Hint()  # noqa: PLR2004  the width of IPv6

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from anyipd.model import Link, Prefix
+from anyipd.model import Link, LinkKind, Prefix
 
 PROTOCOL = 150
 """What marks a route as ours."""
@@ -41,11 +41,12 @@ DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME
-IFLA_IFNAME, IFLA_CARRIER_CHANGES = 3, 35
+IFLA_IFNAME, IFLA_LINKINFO, IFLA_CARRIER_CHANGES = 3, 18, 35
+IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND = 1, 4
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
-RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES = 9, 12, 15, 18, 23
+RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_PREF, RTA_EXPIRES = 9, 12, 15, 18, 20, 23
 
-_LEAST = {RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_CACHEINFO: 12}
+_LEAST = {RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_PREF: 1, RTA_CACHEINFO: 12}
 """Bytes that the values of these attributes have at least."""
 
 _SIZES = {IFA_ADDRESS: 16, IFA_LOCAL: 16, IFA_CACHEINFO: 16, IFA_PROTO: 1}
@@ -61,7 +62,7 @@ _END = struct.Struct("=IHHIIi")  # NLMSG_DONE or the beginning of NLMSG_ERROR: h
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=HHI")
-_NEXT_HOP = struct.Struct("=HxxI")  # rtnexthop: length, index
+_RTNEXTHOP = struct.Struct("=HBxI")  # length, flags, index
 _FIXED = _HEADER.size + _RTMSG.size
 
 TABLE_OFFSET = _FIXED + _ATTRIBUTE.size
@@ -69,6 +70,12 @@ TABLE_OFFSET = _FIXED + _ATTRIBUTE.size
 
 AF_INET, AF_INET6 = 2, 10
 IFF_UP, IFF_LOWER_UP = 1, 0x10000
+_RTNH_F_ONLINK = 4
+_PREFERENCES = {1: 1, 3: -1}  # ICMPV6_ROUTER_PREF_HIGH and _LOW; all else is medium (RFC 4191, 2.2)
+
+_ARPHRD_NONE = 65534  # linux/if_arp.h
+_TUNNEL_TYPES = {768, 769, 776, 778, 823}  # ARPHRD_TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE
+_MODEM = "wwan"  # the kind of a modem's link, ARPHRD_NONE like tun's and WireGuard's; older ones' have none
 
 _RT_SCOPE_HOST = 254
 _MAX_ERRNO = 4095  # include/linux/err.h
@@ -83,12 +90,20 @@ class MalformedError(ValueError):
     """Bytes that are no netlink message of the kernel's."""
 
 
+class Hop(NamedTuple):
+    """A next hop: an interface index, and the address of a router there, 0 where there is none."""
+
+    interface: int
+    router: int = 0
+    onlink: bool = False
+
+
 class Route(NamedTuple):
     """A route of ours, or one that stands in somebody's name: as much as identifies it, and `ticks`.
 
     It is of IPv4 or IPv6, as its prefix is. `ticks` is rta_expires, see `decide/plan.py`. `interface` is
     an index, 0 where the route has several next hops or none; `gateway` says whether there is a next
-    hop address.
+    hop address. Of a default route all `hops` are told, and the `preference` of its router.
     """
 
     prefix: Prefix
@@ -100,6 +115,8 @@ class Route(NamedTuple):
     gateway: bool
     ticks: int
     source: Prefix = Prefix(0, 0)  # of a source-specific route
+    hops: tuple[Hop, ...] = ()
+    preference: int = 0
 
 
 class Address(NamedTuple):
@@ -179,13 +196,16 @@ def _around_address(  # noqa: PLR0913, PLR0917  all that requests for thousands 
     tail = _U32.pack(8, RTA_OIF, route.interface) + _U32.pack(8, RTA_PRIORITY, route.metric)
     if route.source.length:
         tail += _ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
+    [hop] = route.hops if len(route.hops) == 1 else [Hop(route.interface)]
+    if hop.router:
+        tail += _ATTRIBUTE.pack(4 + width // 8, RTA_GATEWAY) + hop.router.to_bytes(width // 8)
     if expires is not None:
         tail += _U32.pack(8, RTA_EXPIRES, expires)
     family, scope = (AF_INET6, 0) if width == 128 else (AF_INET, _RT_SCOPE_HOST)  # noqa: PLR2004  the width of IPv6
     size = _ADDRESS[family]
     body = _RTMSG.pack(
         *(family, length, route.source.length, 0),
-        *(route.table, route.protocol, scope, route.type, 0),
+        *(route.table, route.protocol, scope, route.type, _RTNH_F_ONLINK if hop.onlink else 0),
     ) + _ATTRIBUTE.pack(_ATTRIBUTE.size + size, RTA_DST)
     total = _HEADER.size + len(body) + size + len(tail)
     return _HEADER.pack(total, message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body, tail
@@ -267,10 +287,9 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
 
 
 class Overlap:
-    """Finds the IPv6 routes that share addresses with some prefixes.
+    """Finds the IPv6 routes that share addresses with some prefixes, default routes included.
 
-    A table may hold a million others, and each of them costs one step. The default route, which
-    assigns nothing, is left out.
+    A table may hold a million others, and each of them costs one step.
     """
 
     def __init__(self, prefixes: Sequence[Prefix]) -> None:
@@ -298,9 +317,9 @@ class Overlap:
             if size < _GLANCE.size:
                 raise MalformedError(f"a route message of {size} bytes")
             if lowest <= address <= highest:
-                if length and self._overlaps(int.from_bytes(address), length):
+                if not length or self._overlaps(int.from_bytes(address), length):
                     yield start, start + size
-            elif (length, address) in covering:
+            elif not length or (length, address) in covering:
                 yield start, start + size
             start += (size + 3) & ~3
 
@@ -313,7 +332,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
     """Read the route message at `start`."""
     _need(start + _FIXED, end)
     family, _ = _family_and_length(buffer, start + _HEADER.size)
-    _, length, source_length, _, table, protocol, _, route_type, _ = _RTMSG.unpack_from(
+    _, length, source_length, _, table, protocol, _, route_type, flags = _RTMSG.unpack_from(
         buffer, start + _HEADER.size
     )
     address = source = metric = interface = ticks = 0
@@ -336,6 +355,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
             gateway = True
         elif kind == RTA_CACHEINFO:
             ticks = struct.unpack_from("=i", buffer, value + 8)[0]
+    hops, preference = ((), 0) if length else _routers(buffer, start + _FIXED, end, interface, flags)
     return Route(
         prefix=_prefix(address, length, family),
         table=table,
@@ -346,29 +366,59 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         gateway=gateway,
         ticks=ticks,
         source=_prefix(source, source_length, AF_INET6),
+        hops=hops,
+        preference=preference,
     )
 
 
 def next_hops(buffer: bytes, start: int, end: int) -> set[int]:
     """Return the interfaces of the next hops of the route at `start`, where it has several."""
-    found = set()
-    for kind, value, size in _attributes(buffer, start + _FIXED, end):
-        if kind != RTA_MULTIPATH:
-            continue
-        position, behind = value, value + size
-        while position < behind:
-            _need(position + _NEXT_HOP.size, behind)
-            length, interface = _NEXT_HOP.unpack_from(buffer, position)
-            _need(_NEXT_HOP.size, length)
-            found.add(interface)
-            position += (length + 3) & ~3
-    return found
+    several = (each for each in _attributes(buffer, start + _FIXED, end) if each[0] == RTA_MULTIPATH)
+    return {hop.interface for _, value, size in several for hop in _hops(buffer, value, value + size)}
+
+
+def _routers(buffer: bytes, start: int, end: int, interface: int, flags: int) -> tuple[tuple[Hop, ...], int]:
+    """Read the next hops of a default route from its attributes, and the preference of its router."""
+    router = preference = 0
+    for kind, value, size in _attributes(buffer, start, end):
+        if kind == RTA_MULTIPATH:
+            return tuple(_hops(buffer, value, value + size)), 0
+        if kind == RTA_GATEWAY:
+            router = int.from_bytes(buffer[value : value + size])
+        elif kind == RTA_PREF:
+            preference = _PREFERENCES.get(buffer[value], 0)
+    return (_hop(interface, router, flags),), preference
+
+
+def _hops(buffer: bytes, start: int, end: int) -> Iterator[Hop]:
+    """Read the next hops of a multipath route (rt6_fill_node_nexthop in net/ipv6/route.c)."""
+    while start < end:
+        _need(start + _RTNEXTHOP.size, end)
+        size, flags, interface = _RTNEXTHOP.unpack_from(buffer, start)
+        _need(_RTNEXTHOP.size, size)
+        _need(start + size, end)
+        router = 0
+        for kind, value, length in _attributes(buffer, start + _RTNEXTHOP.size, start + size):
+            if kind == RTA_GATEWAY:
+                router = int.from_bytes(buffer[value : value + length])
+        yield _hop(interface, router, flags)
+        start += (size + 3) & ~3
+
+
+def _hop(interface: int, router: int, flags: int) -> Hop:
+    return Hop(interface, router, onlink=bool(flags & _RTNH_F_ONLINK))
 
 
 def first_table(buffer: bytes) -> int:
     """Say which table the first of some IPv6 routes is in."""
     _need(TABLE_OFFSET + 4, len(buffer))
     return _unsigned(buffer, TABLE_OFFSET)
+
+
+def replaces(buffer: bytes, start: int) -> bool:
+    """Whether the route message at `start` is of one that took the place of another."""
+    _need(start + _HEADER.size, len(buffer))
+    return bool(_HEADER.unpack_from(buffer, start)[2] & NLM_F_REPLACE)
 
 
 def is_ipv4(buffer: bytes, start: int) -> bool:
@@ -389,16 +439,32 @@ def links(buffer: bytes) -> Iterator[tuple[str, Link]]:
     for start, _, end in messages(buffer):
         body = start + _HEADER.size + _IFINFOMSG.size
         _need(body, end)
-        _, _, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
+        _, hardware, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
         found = {
             kind: buffer[value : value + size]
             for kind, value, size in _attributes(buffer, body, end)
-            if kind in {IFLA_IFNAME, IFLA_CARRIER_CHANGES}
+            if kind in {IFLA_IFNAME, IFLA_CARRIER_CHANGES, IFLA_LINKINFO}
         }
         if IFLA_IFNAME in found:
-            name = found[IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")
             changes = int.from_bytes(found.get(IFLA_CARRIER_CHANGES, b""), sys.byteorder)
-            yield name, Link(index, changes if flags & IFF_LOWER_UP else None)
+            kind = _link_kind(hardware, found.get(IFLA_LINKINFO, b""))
+            yield _text(found[IFLA_IFNAME]), Link(index, changes if flags & IFF_LOWER_UP else None, kind)
+
+
+def _link_kind(hardware: int, info: bytes) -> LinkKind:
+    """Say what a link is, by its ARPHRD_ type and its IFLA_LINKINFO.
+
+    PPP is none of the tunnels: most of it leads to a provider.
+    """
+    found = {kind: _text(info[value : value + size]) for kind, value, size in _attributes(info, 0, len(info))}
+    if found.get(IFLA_INFO_SLAVE_KIND) == "vrf":
+        return LinkKind.IN_VRF
+    bare_ip = hardware == _ARPHRD_NONE and found.get(IFLA_INFO_KIND, _MODEM) != _MODEM
+    return LinkKind.TUNNEL if bare_ip or hardware in _TUNNEL_TYPES else LinkKind.PLAIN
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="surrogateescape")
 
 
 def addresses(buffer: bytes) -> Iterator[Address]:

@@ -18,8 +18,9 @@ from anyipd.kernel import wire
 from anyipd.kernel.addresses import is_own, lifetimes
 from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import Address, Route
-from anyipd.model import Assigned, Covering, HostAddresses, Prefix
+from anyipd.kernel.wire import Address, Hop, Route
+from anyipd.model import Assigned, Covering, DefaultRoute, HostAddresses, Prefix
+from anyipd.observe.routers import default_routes
 from anyipd.printable import printable
 
 _ON_LINK_PROTOCOLS = {2: "kernel", 9: "ra"}
@@ -70,7 +71,8 @@ class Routed:
     Whether a rule looks a table up does not matter: one may come later, and whatever packets it is for, table
     local takes them before. A route that leads away counts where it lies inside a delegated prefix: one that
     covers more than that, such as the default route, assigns nothing. An on-link prefix counts wherever it
-    overlaps. A route around a delegated prefix is `covering` it: to a VPN it may be.
+    overlaps. A route around a delegated prefix is `covering` it: to a VPN it may be. The default routes of
+    table main are found beside them.
 
     A dump may miss routes (see `kernel.removals`). So a first look takes the union of two, and what is known
     is forgotten by its event, or when two credible dumps in a row lack it. There may be many: a change of one
@@ -99,6 +101,13 @@ class Routed:
     def covering(self) -> set[Covering]:
         """Those around delegated prefixes."""
         return {each for means in self._mattering.values() for each in means if isinstance(each, Covering)}
+
+    @property
+    def defaults(self) -> set[DefaultRoute]:
+        """The default routes of table main."""
+        return {
+            each for means in self._mattering.values() for each in means if isinstance(each, DefaultRoute)
+        }
 
     @property
     def in_doubt(self) -> bool:
@@ -155,11 +164,13 @@ class Routed:
                 self._forget(place)
         self._lacked = {place: dumps for place, dumps in lacked.items() if place in self._found}
 
-    def hear(self, route: Route, *, came: bool) -> bool:
+    def hear(self, route: Route, *, came: bool, replaced: bool = False) -> bool:
         """Take note of a route that came or went; say whether that says all.
 
         Of a route with several next hops one may go, and only the table knows what is left.
         """
+        if not route.prefix.length:
+            return self._hear_default(route, came=came, replaced=replaced)
         if came:
             self._note(route)
             return True
@@ -172,6 +183,21 @@ class Routed:
             return False
         self._forget(place)
         return True
+
+    def _hear_default(self, route: Route, *, came: bool, replaced: bool) -> bool:
+        """Take note likewise of a default route, of which there may be several of one metric."""
+        place = _place(route)
+        known = place in self._found
+        if came:
+            self._note(route)
+        else:
+            self._forget(place)
+        if len(route.hops) == 1 and not replaced and (came or known):
+            return True
+        # One of the others may have gone, whole or in part.
+        others = [each for each in self._mattering if each[:3] == place[:3] and each != place]
+        self._lacked |= dict.fromkeys(others, DUMPS_TO_FORGET - 1)
+        return not others
 
     def lose_link(self, index: int) -> bool:
         """Take note that a link went down, and its routes with it; say whether that says all."""
@@ -191,7 +217,7 @@ class Routed:
             self._note_mattering(place, means)
 
     def _note_mattering(self, place: _Place, means: Sequence[_Meaning]) -> None:
-        if any(isinstance(each, Covering) or self._matters(each.prefix) for each in means):
+        if any(not isinstance(each, Assigned) or self._matters(each.prefix) for each in means):
             self._mattering[place] = means
 
     def _forget(self, place: _Place) -> None:
@@ -199,18 +225,24 @@ class Routed:
             known.pop(place, None)
 
 
-_Place = tuple[int, Prefix, int]
-_Meaning = Assigned | Covering
+_Place = tuple[int, Prefix, int, tuple[Hop, ...]]
+_Meaning = Assigned | Covering | DefaultRoute
 
 
 def _place(route: Route) -> _Place:
-    """Return what makes a route one: table, destination and metric."""
-    return route.table, route.prefix, route.metric
+    """Return what makes a route one: table, destination and metric, and of default routes the next hops.
+
+    There is one by each router that advertises itself.
+    """
+    return route.table, route.prefix, route.metric, route.hops
 
 
 def _meanings(route: Route, delegated: Sequence[Prefix]) -> Iterator[_Meaning]:
     """Yield what a route is to delegated prefixes: in one, or just that one, it may be around another."""
-    if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX or not route.prefix.length:
+    if not route.prefix.length:
+        yield from default_routes(route)
+        return
+    if route.type != wire.UNICAST or route.interface == wire.LOOPBACK_INDEX:
         return
     if route.protocol == _REDIRECT or route.table == wire.TABLE_LOCAL:
         return

@@ -1,0 +1,127 @@
+"""Default routes for what is sent from delegated prefixes, so that replies leave by the right uplink. Pure.
+
+A provider drops packets from prefixes of another one's (RFC 2827), so where there is another way out than
+the uplink of a prefix, what is sent from the prefix needs a route of its own (RFC 8028): the kernel takes it
+before the default route for everybody, with no rule and no table.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from anyipd.model import (
+    DefaultRoute,
+    Delegation,
+    Link,
+    LinkKind,
+    Prefix,
+    SourceRoute,
+    Subnets,
+    SubnetState,
+)
+
+METRIC, UNREACHABLE_METRIC = 1024, 4096
+"""Of the route by an uplink's best router; that by the next one has the next metric."""
+
+MAX_ROUTERS = 4
+"""Routers of an uplink that are used: the kernel takes the next one where it does not reach the first."""
+
+_USED = {SubnetState.WANTED, SubnetState.RESERVED}
+
+
+def source_routes(
+    choice: Literal["auto", "always", "never"],
+    delegations: Iterable[Delegation],
+    subnets: Iterable[Subnets],
+    defaults: Collection[DefaultRoute],
+    links: Mapping[str, Link],
+) -> frozenset[SourceRoute]:
+    """Say which source routes there should be for delegated prefixes that have subnets.
+
+    By `auto` there are some only where packets may leave by another link than the uplink of the prefix. None
+    is for a prefix that two present uplinks tell of, since either will do, nor for an uplink in a VRF.
+    """
+    if choice == "never":
+        return frozenset()
+    used = {each.delegation for each in subnets if each.state in _USED}
+    told = [each for each in delegations if each.prefix in used and each.uplinks != {None}]
+    uplinks = {each.prefix: [links[name] for name in each.uplinks if name and name in links] for each in told}
+    ways = defaultdict[int, list[DefaultRoute]](list)
+    for each in defaults:
+        ways[each.interface].append(each)
+    # Of equal metrics the kernel takes whichever it reaches, and for a reply whichever the packet came by.
+    lowest = min((each.metric for each in defaults), default=0)
+    preferred = {each.interface for each in defaults if each.metric == lowest}
+    if choice == "auto":
+        if preferred & _tunnels(links, {name for each in told for name in each.uplinks}):
+            return frozenset()
+        # An uplink without a default route, as between two PPP sessions, may be preferred when it has one
+        # again, before anybody could add a route for the prefixes of others.
+        if all(any(link.interface in ways for link in present) for present in uplinks.values()):
+            uplinks = {
+                prefix: present
+                for prefix, present in uplinks.items()
+                if {link.interface for link in present} != preferred
+            }
+    found = set[SourceRoute]()
+    for prefix, present in uplinks.items():
+        if len(present) > 1 or any(link.kind is LinkKind.IN_VRF for link in present):
+            continue
+        routers = [way for link in present for way in ways[link.interface]]
+        found |= set(_by_routers(prefix, routers))
+        if choice == "always" and not routers:
+            found.add(SourceRoute(prefix, UNREACHABLE_METRIC))
+    return frozenset(found)
+
+
+def _tunnels(links: Mapping[str, Link], uplinks: Collection[str | None]) -> set[int]:
+    """Return the links that are tunnels and nobody's uplink.
+
+    Whoever has all packets go through a VPN does not want those of some source to go beside it.
+    """
+    return {
+        link.interface for name, link in links.items() if link.kind is LinkKind.TUNNEL and name not in uplinks
+    }
+
+
+def _by_routers(source: Prefix, ways: Iterable[DefaultRoute]) -> Iterator[SourceRoute]:
+    routers: dict[int, DefaultRoute] = {}  # one may be there by several routes
+    for way in sorted(ways, key=lambda each: (each.metric, -each.preference, each.router)):
+        routers.setdefault(way.router, way)
+    for rank, way in enumerate(islice(routers.values(), MAX_ROUTERS)):
+        yield SourceRoute(source, METRIC + rank, way.interface, way.router, way.onlink)
+
+
+class SourceChanges(NamedTuple):
+    """What to do, in this order: add, replace what is in the same place, remove."""
+
+    add: Sequence[SourceRoute] = ()
+    replace: Sequence[SourceRoute] = ()
+    remove: Sequence[SourceRoute] = ()
+
+
+def source_changes(wanted: Iterable[SourceRoute], present: Iterable[SourceRoute]) -> SourceChanges:
+    """Compare the wanted source routes with those that are present."""
+    there = {_place(each): each for each in present}
+    places = {_place(each): each for each in sorted(wanted)}
+    return SourceChanges(
+        add=[each for place, each in places.items() if place not in there],
+        replace=[each for place, each in places.items() if there.get(place, each) != each],
+        remove=[each for place, each in sorted(there.items()) if place not in places],
+    )
+
+
+def changed(present: Iterable[SourceRoute], changes: SourceChanges) -> Iterable[SourceRoute]:
+    """Return what is present after changes."""
+    there = {_place(each): each for each in (*present, *changes.add, *changes.replace)}
+    for each in changes.remove:
+        there.pop(_place(each), None)
+    return there.values()
+
+
+def _place(route: SourceRoute) -> tuple[Prefix, int]:
+    """Return what makes a route one to the kernel: two cannot share it."""
+    return route.source, route.metric
