@@ -15,7 +15,7 @@ COUNT = "a whole number from 1 to 65536, or all"
 SUBNET_KEYS = "name, id, count, length, uplink, address, bind, neighbours"
 UNANSWERED = "found false; true, or links in `neighbours` that an IPv6 prefix is answered for on"
 NO_SOLICITATIONS = "found links for 192.0.2.0/24; none, for Neighbor Solicitations are of IPv6 alone"
-ROOT_KEYS = "subnets, accept, unassigned, static, listen"
+ROOT_KEYS = "subnets, accept, unassigned, source_routes, static, listen"
 ACCEPT_KEYS = "uplinks, within, shortest, at_most, protocols"
 HOST_BITS = "the bits of an address below its subnet, such as ::1, and not all of them zero"
 FREE = "one that is not taken"
@@ -217,6 +217,7 @@ def subnets(*entries: str) -> str:
          f"f:1:39: static[0].name: found default, the name of subnets[0]; {FREE}"),
         ("subnets: [{name: a, count: 2}]\nstatic: [{prefix: 192.0.2.0/24, name: a-0}]",
          f"f:2:39: static[0].name: found a-0, which subnets[0] makes by count; {FREE}"),
+        ("source_routes: no", "f:1:16: source_routes: found no; auto, always or never"),
         ("listen: eth0", "f:1:9: listen: found eth0; a list"),
         ("listen: [eth0, eth*]", f"f:1:16: listen[1]: found eth*; {INTERFACE}"),
     ],
