@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
+import re
+import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count, groupby
 from pathlib import Path
 
 import pytest
@@ -44,6 +50,7 @@ from anyipd.policy import parse
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import PREFIX, take_back, write_lease
 from tests.lab.namespace import Namespace, wait_until
+from tests.lab.network import Uplink
 
 DELEGATED, NEW = Prefix.parse(PREFIX), Prefix.parse("2001:db8:200::/60")
 OWN, OTHER = (Prefix(each.address + 1, 128) for each in (DELEGATED, NEW))
@@ -187,47 +194,145 @@ def test_ours_are_told_from_others(host: Namespace, routes: Routes) -> None:
     assert not host_addresses(older, [DELEGATED], 0).are_marked
 
 
-def test_the_next_is_there_before_one_goes(host: Namespace, routes: Routes, tmp_path: Path) -> None:
-    addresses.add(routes, {OWN: FOREVER}, 0)
-    monitor = AddressMonitor(host, tmp_path)
-    own = AddressPlan(present=[OWN], add={OTHER: FOREVER}, remove=[OWN])
-    assert apply(routes, ASKED, Changes((), Plan(), addresses=own)).own == {OTHER}
-    assert [each.partition("inet6")[2].split()[0] for each in monitor.changes()] == [str(OTHER), str(OWN)]
+class Watched(Routes):
+    """A request socket that keeps which addresses were on lo after each batch."""
+
+    def change(self, requests: Iterator[bytes]) -> list[Refusal]:
+        refused = super().change(requests)
+        self.seen = [*getattr(self, "seen", []), set(on_lo(self))]
+        return refused
+
+
+def test_the_next_is_there_before_one_goes(host: Namespace) -> None:
+    with host.entered(), closing(Watched()) as routes:
+        addresses.add(routes, {OWN: FOREVER}, 0)
+        own = AddressPlan(present=[OWN], add={OTHER: FOREVER}, remove=[OWN])
+        assert apply(routes, ASKED, Changes((), Plan(), addresses=own)).own == {OTHER}
+        found = [each for each, _ in groupby(routes.seen)]
+    assert found == [{OWN}, {OWN, OTHER}, {OTHER}]
+
+
+# H4: an uplink with a link-local address alone, and a routed-on subnet behind a link of 1,420 bytes.
+
+INNER, OUTSIDE = "2001:db8:100:5::2", "2001:db8:aaaa::2"
+UNASSIGNED = "2001:db8:100:9::9"
+ROUTED_ON = "{name: inner, id: 5, bind: false}"
+
+
+@pytest.fixture
+def inner(uplink: Uplink, lab: Callable[[str], Namespace]) -> Namespace:
+    """A host behind ours, which does not know how small the link between is."""
+    host, inner = uplink.host, lab("inner")
+    uplink.route(DELEGATED)
+    host.sysctl("net.ipv6.conf.all.forwarding", 1)
+    host.ip(f"link add tunnel mtu 1420 type veth peer name tunnel netns {inner.name}")
+    for end, address in ((host, "fe80::a/64"), (inner, "fe80::b/64")):
+        end.ip("link set tunnel up")
+        end.ip(f"addr add {address} dev tunnel nodad")
+    inner.ip(f"addr add {INNER}/64 dev tunnel nodad")
+    inner.ip("-6 route add default via fe80::a dev tunnel")
+    host.ip("-6 route add 2001:db8:100:5::/64 dev tunnel")
+    return inner
+
+
+@pytest.fixture
+def outside(uplink: Uplink, lab: Callable[[str], Namespace]) -> Namespace:
+    """A host behind the ISP, which forwards nothing that comes from a link-local address."""
+    isp, outside = uplink.isp, lab("outside")
+    isp.sysctl("net.ipv6.conf.all.forwarding", 1)
+    isp.ip(f"link add far type veth peer name far netns {outside.name}")
+    for end, address in ((isp, "2001:db8:aaaa::1/64"), (outside, f"{OUTSIDE}/64")):
+        end.ip("link set far up")
+        end.ip(f"addr add {address} dev far nodad")
+    outside.ip("-6 route add default via 2001:db8:aaaa::1 dev far")
+    return outside
+
+
+def arrives(outside: Namespace, inner: Namespace, size: int = 30_000) -> bool:
+    """Send some packets of 1,500 bytes over TCP; say whether they come through in a second."""
+    with inner.entered():
+        listener = socket.create_server((INNER, 0), family=socket.AF_INET6)
+    with listener, outside.entered(), socket.create_connection(listener.getsockname()[:2], 1) as sender:
+        receiver, _ = listener.accept()
+        with receiver:
+            receiver.settimeout(1)
+            sender.sendall(bytes(size))
+            with contextlib.suppress(TimeoutError):
+                while size:
+                    size -= len(receiver.recv(size))
+    return not size
+
+
+def refused_by(outside: Namespace) -> str | None:
+    """Send a datagram to what is unassigned; return who answers that there is no route to it."""
+    answer = outside.run("ping", "-c", "1", "-W", "1", UNASSIGNED, check=False).stdout
+    found = re.search("From (\\S+) .*Destination unreachable", answer)
+    return found[1] if found else None
+
+
+def test_h4_an_uplink_with_a_link_local_address_alone(
+    daemon: Daemon, inner: Namespace, outside: Namespace
+) -> None:
+    daemon.configure(f"subnets: [{ROUTED_ON}]")
+    write_lease(daemon.runtime)
+    daemon.start()
+    goes_out = ("ping", "-c", "1", "-W", "1", OUTSIDE)
+    assert daemon.namespace.run(*goes_out, check=False).returncode
+    assert refused_by(outside) is None
+    assert not arrives(outside, inner)
+    daemon.configure(f'subnets: [{{name: web, id: 0, address: "::1"}}, {ROUTED_ON}]')
+    daemon.reload()
+    daemon.namespace.run(*goes_out)
+    assert refused_by(outside) == "2001:db8:100::1"
+    assert arrives(outside, inner)
+    assert "mtu 1420" in outside.ip(f"-6 route get {INNER}")
 
 
 # The daemon.
+
+
+class AddressMonitor:
+    """`ip monitor` for addresses; of what there was before it started it says nothing."""
+
+    def __init__(self, host: Namespace, folder: Path) -> None:
+        self.host, self.log = host, folder / "addresses.log"
+        self.marks = (f"2001:db8:dead::{number:x}/128" for number in count(1))
+        with self.log.open("w") as log:
+            host.popen("ip", "-6", "-oneline", "monitor", "address", stdout=log)
+        self.changes()
+
+    def changes(self) -> list[str]:
+        """Give all changes up to now, a line each. The kernel announces an address a moment after it came."""
+        mark = next(self.marks)
+
+        def marked() -> bool:
+            self.host.ip(f"addr add {mark} dev lo")
+            try:
+                wait_until(lambda: f"inet6 {mark}" in self.log.read_text(), 0.2)
+            except TimeoutError:  # it does not listen yet
+                return False
+            finally:
+                self.host.ip(f"addr delete {mark} dev lo")
+            return True
+
+        wait_until(marked)
+        return [line for line in self.log.read_text().splitlines() if "2001:db8:dead:" not in line]
+
+
+@pytest.fixture
+def monitor(host: Namespace, tmp_path: Path) -> AddressMonitor:
+    return AddressMonitor(host, tmp_path)
 
 
 @pytest.fixture
 def running(daemon: Daemon) -> Daemon:
     """A daemon with a delegation."""
     daemon.configure(POLICY)
-    write_lease(daemon.runtime)
+    # One that began later than now would end later each time that it is read.
+    write_lease(daemon.runtime, life_starts=int(time.time()) - 1)
     daemon.start()
     daemon.wait_for("assigned address=2001:db8:100::1 subnet=web")
     return daemon
-
-
-class AddressMonitor:
-    """`ip monitor` for addresses and rules; of what there was before it started it says nothing."""
-
-    def __init__(self, host: Namespace, folder: Path) -> None:
-        self.host, self.log = host, folder / "addresses.log"
-        with self.log.open("w") as log:
-            host.popen("ip", "-6", "-oneline", "monitor", "address", stdout=log)
-        self.changes()
-
-    def changes(self) -> list[str]:
-        """Give all changes up to now, a line each."""
-
-        def marked() -> bool:
-            self.host.ip("addr add 2001:db8:dead::1/128 dev lo")
-            self.host.ip("addr delete 2001:db8:dead::1/128 dev lo")
-            return "2001:db8:dead::1" in self.log.read_text()[seen:]
-
-        seen = len(self.log.read_text()) if self.log.exists() else 0
-        wait_until(marked)
-        return [line for line in self.log.read_text().splitlines() if "2001:db8:dead:" not in line]
 
 
 def test_it_is_there_with_the_lifetimes_of_its_delegation(running: Daemon, routes: Routes) -> None:
@@ -243,15 +348,15 @@ def test_it_is_there_with_the_lifetimes_of_its_delegation(running: Daemon, route
     ]
 
 
-def test_a_restart_changes_nothing(running: Daemon, routes: Routes, tmp_path: Path) -> None:
-    monitor = AddressMonitor(running.namespace, tmp_path)
+def test_a_restart_changes_nothing(monitor: AddressMonitor, running: Daemon, routes: Routes) -> None:
+    wait_until(monitor.changes)
     running.terminate()
     assert list(on_lo(routes)) == [OWN]
     running.start()
     assert running.control("plan").stdout == "nothing to change\n"
     running.kill()
     running.start()
-    assert monitor.changes() == []
+    assert len(monitor.changes()) == 1
 
 
 def test_a_renewal_renews_it(running: Daemon, routes: Routes) -> None:
@@ -308,8 +413,8 @@ def test_somebody_elses_is_a_conflict_of_the_address_alone(daemon: Daemon, route
     assert "valid_lft" in daemon.namespace.ip(f"-6 addr show dev lo to {OWN}")
 
 
-def test_what_supersedes_brings_the_next(running: Daemon, routes: Routes, tmp_path: Path) -> None:
-    monitor = AddressMonitor(running.namespace, tmp_path)
+def test_what_supersedes_brings_the_next(monitor: AddressMonitor, running: Daemon, routes: Routes) -> None:
+    wait_until(monitor.changes)
     write_lease(running.runtime, "new", prefix=str(NEW))
     wait_until(lambda: OTHER in on_lo(routes))
     wait_until(lambda: not on_lo(routes)[OWN].preferred_until)
@@ -318,7 +423,7 @@ def test_what_supersedes_brings_the_next(running: Daemon, routes: Routes, tmp_pa
     wait_until(lambda: list(on_lo(routes)) == [OTHER])
     texts = [line.split() for line in monitor.changes()]
     seen = [words[0] == "Deleted" for words in texts if "2001:db8:100::1/128" in words]
-    assert seen == [False, True]  # deprecated, removed
+    assert seen == [False, False, True]  # assigned, deprecated, removed
 
 
 def test_it_ends_with_its_delegation_also_without_a_daemon(daemon: Daemon, routes: Routes) -> None:

@@ -61,7 +61,9 @@ def host_addresses(addresses: Sequence[Address], delegated: Sequence[Prefix], no
     return HostAddresses(
         own={each.prefix: lifetimes(each, now) for each in addresses if is_own(each)},
         others={each.prefix.address: _name(each.interface) for each in inside},
-        are_marked=any(each.protocol for each in addresses) or not addresses,
+        # The kernel's own ::1 is, as soon as lo is up.
+        are_marked=any(each.protocol for each in addresses)
+        or all(each.interface != wire.LOOPBACK_INDEX for each in addresses),
     )
 
 
