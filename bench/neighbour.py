@@ -28,9 +28,14 @@ GOAL = 1
 RATES = {1_000: 2.0, 20_000: 1.0, 50_000: 1.0}
 """Solicitations a second, and for how many seconds."""
 
+PROXIED_RATES = {1_000: 2.0, 20_000: 1.0}
+
 SUBNET = Prefix.parse("2001:db8:5::/64")
 POLICY = f"subnets: []\nstatic: [{{prefix: '{SUBNET}', neighbours: [uplink]}}]\n"
+PROXIED = POLICY.replace("neighbours", "bind: false, neighbours")
+BOUND_INSIDE = POLICY.replace("uplink", "inside")
 NDPPD = f"proxy uplink {{\n router no\n rule {SUBNET} {{\n static\n }}\n}}\n"
+NDPPD_PROXIED = NDPPD.replace("static", "iface inside")  # its `auto` answers for one address and no other
 LINK_LOCAL = (0xFE80 << 112) + 1
 ASKERS = 1_000_000
 SETTLED = 0.5  # seconds after which no answer comes any more
@@ -46,25 +51,42 @@ class Figures(NamedTuple):
     work: float
 
 
+Peer = tuple[Solicitor, int]
+"""Who asks, and the pid of who answers."""
+
+
 def rows(runs: int) -> Iterator[Row]:
-    """Measure both in turn at every rate, then what concerns ours alone."""
+    """Measure both in turn at every rate, then what concerns ours alone; and all that as NDP proxies."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
         ours = stack.enter_context(_ours(Path(folder)))
         peer = stack.enter_context(_ndppd(Path(folder)))
         for rate, seconds in RATES.items():
-            pairs = list[tuple[Figures, Figures]]()
-            _ask(*ours, rate, seconds), _ask(*peer, rate, seconds)
-            while any(wants_more(*_sides(pairs, field), runs, GOAL) for field in Figures._fields):
-                pairs.append((_ask(*ours, rate, seconds), _ask(*peer, rate, seconds)))
-            for field, name, unit in (
-                ("asked", "solicitations for an answer", "1"),
-                ("latency", "solicitation to answer", "ms"),
-                ("work", "processor time of 1,000 answers", "ms"),
-            ):
-                figures, theirs = _sides(pairs, field)
-                yield Row(f"{name}, {rate:,}/s", unit, figures, "ndppd", theirs, GOAL)
+            yield from _pairs(ours, peer, rate, seconds, runs)
         yield Row(f"memory that {ASKERS:,} askers take", "MB", [_grown(*ours)], limit=1)
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        ours = stack.enter_context(_ours_proxied(Path(folder)))
+        peer = stack.enter_context(_ndppd_proxied(Path(folder)))
+        for rate, seconds in PROXIED_RATES.items():
+            yield from _pairs(ours, peer, rate, seconds, runs, ", proxied")
+        yield Row(f"memory that {ASKERS:,} askers take, proxied", "MB", [_grown(*ours)], limit=1)
     yield Row("delegated to first answer", "ms", list(_renumbered(runs)), limit=50)
+
+
+def _pairs(  # noqa: PLR0913, PLR0917
+    ours: Peer, peer: Peer, rate: int, seconds: float, runs: int, how: str = ""
+) -> Iterator[Row]:
+    """Measure both in turn at one rate."""
+    pairs = list[tuple[Figures, Figures]]()
+    _ask(*ours, rate, seconds), _ask(*peer, rate, seconds)
+    while any(wants_more(*_sides(pairs, field), runs, GOAL) for field in Figures._fields):
+        pairs.append((_ask(*ours, rate, seconds), _ask(*peer, rate, seconds)))
+    for field, name, unit in (
+        ("asked", "solicitations for an answer", "1"),
+        ("latency", "solicitation to answer", "ms"),
+        ("work", "processor time of 1,000 answers", "ms"),
+    ):
+        figures, theirs = _sides(pairs, field)
+        yield Row(f"{name}, {rate:,}/s{how}", unit, figures, "ndppd", theirs, GOAL)
 
 
 def _sides(pairs: Sequence[tuple[Figures, Figures]], field: str) -> tuple[list[float], list[float]]:
@@ -86,7 +108,8 @@ def _ask(router: Solicitor, pid: int, rate: int, seconds: float) -> Figures:
         found[target].at - at if target in found else ASKED_AGAIN
         for target, at in zip(targets, sent, strict=True)
     ]
-    return Figures(len(frames) / len(found), median(latencies) * 1000, work * 1000 / len(found))
+    answers = len(found) or 1
+    return Figures(len(frames) / answers, median(latencies) * 1000, work * 1000 / answers)
 
 
 def _grown(router: Solicitor, pid: int) -> float:
@@ -153,18 +176,54 @@ def _started(host: Namespace, folder: Path, policy: str) -> Iterator[int]:
 
 
 @contextmanager
-def _ours(folder: Path) -> Iterator[tuple[Solicitor, int]]:
+def _inside(host: Namespace, folder: Path) -> Iterator[None]:
+    """Route the subnet on to a node that has all of it, and answers for it there."""
+    with Namespace(f"{host.name}-inside") as node:
+        host.ip(f"link add inside type veth peer name inside netns {node.name}")
+        for end, address in ((host, 1), (node, 2)):
+            end.ip("link set inside up")
+            end.ip(f"addr add fe80::{address}/64 dev inside nodad")
+        host.ip(f"-6 route add {SUBNET} dev inside")
+        node.ip("-6 route add default via fe80::1 dev inside")
+        folder.mkdir()
+        with _started(node, folder, BOUND_INSIDE):
+            yield
+
+
+@contextmanager
+def _ours_proxied(folder: Path) -> Iterator[Peer]:
+    with (
+        _link("proxy") as (uplink, router),
+        _inside(uplink.host, folder / "inside"),
+        _started(uplink.host, folder, PROXIED) as pid,
+    ):
+        yield router, pid
+
+
+@contextmanager
+def _ndppd_proxied(folder: Path) -> Iterator[Peer]:
+    with _link("auto") as (uplink, router), _inside(uplink.host, folder / "inside-auto"):
+        yield _start_ndppd(uplink, router, folder, NDPPD_PROXIED)
+
+
+@contextmanager
+def _ours(folder: Path) -> Iterator[Peer]:
     with _link("ours") as (uplink, router), _started(uplink.host, folder, POLICY) as pid:
         yield router, pid
 
 
 @contextmanager
-def _ndppd(folder: Path) -> Iterator[tuple[Solicitor, int]]:
+def _ndppd(folder: Path) -> Iterator[Peer]:
+    with _link("ndppd") as (uplink, router):
+        yield _start_ndppd(uplink, router, folder, NDPPD)
+
+
+def _start_ndppd(uplink: Uplink, router: Solicitor, folder: Path, text: str) -> Peer:
     configuration = folder / "ndppd.conf"
-    configuration.write_text(NDPPD)
-    with _link("ndppd") as (uplink, router), (folder / "ndppd.log").open("w") as log:
+    configuration.write_text(text)
+    with (folder / "ndppd.log").open("w") as log:
         files = ("-c", configuration, "-p", folder / "ndppd.pid")
         process = uplink.host.popen("ndppd", *files, env=debian.environment(), stdout=log, stderr=log)
-        while not router.ask([SUBNET.address + 5], 0.1):
-            assert process.poll() is None, (folder / "ndppd.log").read_text()
-        yield router, process.pid
+    while not router.ask([SUBNET.address + 5], 0.1):
+        assert process.poll() is None, (folder / "ndppd.log").read_text()
+    return router, process.pid

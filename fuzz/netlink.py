@@ -29,6 +29,7 @@ def run(data: bytes) -> None:
         lambda data: [wire.first_table(data)],
         partial(map_messages, lambda start, end: wire.route(data, start, end)),
         partial(map_messages, lambda start, end: wire.link(data, start, end)),
+        partial(map_messages, lambda start, end: wire.next_hops(data, start, end)),
     ]
     for read in readers:
         with contextlib.suppress(MalformedError):

@@ -27,6 +27,7 @@ _REQUEST = struct.Struct(
     "HH16s"  # RTA_DST
 )
 _REPLY = struct.Struct("=4xH2xI")  # type, sequence
+_RTMSG = struct.Struct("=16xxB5xB")  # dst_len, type
 _RTM_F_FIB_MATCH = 0x2000  # answer with the route that matched
 _RTA_IIF = 3
 _RECEIVE = 1 << 14
@@ -54,10 +55,10 @@ class Lookup:
         reply = self._ask(address)
         if reply is None:
             return False
-        route = wire.route(reply, 0, len(reply))
-        if route.type not in _TO_SOMEBODY or route.prefix.length < _WAY_OUT:
+        length, kind = _RTMSG.unpack_from(reply)
+        if kind not in _TO_SOMEBODY or length < _WAY_OUT:
             return False
-        links = {route.interface} if route.interface else wire.next_hops(reply, 0, len(reply))
+        links = wire.next_hops(reply, 0, len(reply))
         return bool(links) and self._interface not in links
 
     def _ask(self, address: int) -> bytes | None:

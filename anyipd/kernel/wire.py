@@ -372,9 +372,15 @@ def route(buffer: bytes, start: int, end: int) -> Route:
 
 
 def next_hops(buffer: bytes, start: int, end: int) -> set[int]:
-    """Return the interfaces of the next hops of the route at `start`, where it has several."""
-    several = (each for each in _attributes(buffer, start + _FIXED, end) if each[0] == RTA_MULTIPATH)
-    return {hop.interface for _, value, size in several for hop in _hops(buffer, value, value + size)}
+    """Return the interfaces of all next hops of the route at `start`."""
+    found = set[int]()
+    for kind, value, size in _attributes(buffer, start + _FIXED, end):
+        if kind == RTA_OIF:
+            _need(_LEAST[RTA_OIF], size)
+            found.add(_unsigned(buffer, value))
+        elif kind == RTA_MULTIPATH:
+            found |= {hop.interface for hop in _hops(buffer, value, value + size)}
+    return found
 
 
 def _routers(buffer: bytes, start: int, end: int, interface: int, flags: int) -> tuple[tuple[Hop, ...], int]:
