@@ -31,6 +31,7 @@ ROUTES_TO_SEND = st.builds(
     gateway=st.just(value=False),
     ticks=st.just(0),
     source=st.integers(0, 128).map(lambda length: Prefix(0, length)),
+    hops=st.just(()),
 )
 
 
