@@ -87,6 +87,15 @@ class SubnetPolicy(_Section):
     bind: Annotated[bool, Field(strict=True), right("true or false")] = True
     neighbours: tuple[Interface, ...] = ()
 
+    @field_validator("neighbours")
+    @classmethod
+    def _of_a_place_that_stays(cls, links: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if links and info.data.get("bind") is False and info.data.get("id", 0) is None:
+            raise ValueError(
+                "found links and no ID; one beside `bind: false`, else it moves off what is routed on"
+            )
+        return links
+
 
 class Accept(_Section):
     """Which delegated prefixes to use.

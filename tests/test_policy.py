@@ -258,7 +258,7 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
                 "uplink": draw(st.none() | LINKS),
                 "address": None if count else own,
                 "bind": bind,
-                "neighbours": draw(st.lists(LINKS, max_size=3)),
+                "neighbours": draw(st.lists(LINKS, max_size=3)) if bind or pinned else [],
             }
         )
         free += (count or 1) + draw(st.integers(0, 1 << 32)) if pinned else 0

@@ -14,6 +14,7 @@ SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
 SUBNET_KEYS = "name, id, count, length, uplink, address, bind, neighbours"
 UNANSWERED = "found false; true, or links in `neighbours` that an IPv6 prefix is answered for on"
+MOVES = "found links and no ID; one beside `bind: false`, else it moves off what is routed on"
 NO_SOLICITATIONS = "found links for 192.0.2.0/24; none, for Neighbor Solicitations are of IPv6 alone"
 ROOT_KEYS = "subnets, accept, unassigned, source_routes, static, listen"
 ACCEPT_KEYS = "uplinks, within, shortest, at_most, protocols"
@@ -189,6 +190,7 @@ def subnets(*entries: str) -> str:
         ("unassigned: no", "f:1:13: unassigned: found no; unreachable, blackhole, prohibit or none"),
         ("static: 192.0.2.0/24", "f:1:9: static: found 192.0.2.0/24; a list"),
         ("static: [7]", "f:1:10: static[0]: found 7; a mapping with the keys prefix, name, neighbours, bind"),
+        ("subnets: [{name: a, bind: false, neighbours: [eth0]}]", f"f:1:46: subnets[0].neighbours: {MOVES}"),
         ("static: [{prefix: '2001:db8::/64', bind: false}]", f"f:1:42: static[0].bind: {UNANSWERED}"),
         ("static: [{prefix: 192.0.2.0/24, bind: false}]", f"f:1:39: static[0].bind: {UNANSWERED}"),
         ("static: [{prefix: 192.0.2.0/24, neighbours: [eth0], bind: false}]",
