@@ -16,7 +16,7 @@ _FORWARDING = "net.ipv6.conf.all.forwarding"
 
 def lacking(policy: Policy) -> Iterator[str]:
     """Tell of a kernel that forwards no packets to what the policy has answered for."""
-    if policy.proxied and not int(Path("/proc/sys", *_FORWARDING.split(".")).read_text()):
+    if policy.proxied and not _forwards():
         yield (
             f"{_FORWARDING} is 0, so nothing reaches what {', '.join(policy.proxied)} is routed on to: "
             f"sysctl {_FORWARDING}=1, and accept_ra=2 on links whose router advertises the default route"
@@ -34,7 +34,15 @@ def about(policy: Policy, subnets: Iterable[Subnets], address: int | None) -> It
             yield f"{name} is routed on: on {where} what a route leads on to is answered for"
         else:
             yield from (_about_address(address, link) for link in links[name])
+    if reserved & {*policy.proxied}:
         yield from lacking(policy)
+
+
+def _forwards() -> bool:
+    try:
+        return bool(int(Path("/proc/sys", *_FORWARDING.split(".")).read_text()))
+    except FileNotFoundError:  # no IPv6 here
+        return False
 
 
 def _about_address(address: int, link: str) -> str:

@@ -31,9 +31,7 @@ _READ = struct.Struct(
     "B3xHH16s16s"  # IPv6: version and more, payload length, next header and hop limit, source, destination
     "H6x16s"  # ICMPv6: type and code, checksum, flags, target
 )
-_WRITTEN = struct.Struct(
-    "!6s16s16s16sHHL16s8s"
-)  # the same with all fields; the second ends before the source
+_WRITTEN = struct.Struct("!6s16s16s16sHHL16s8s")  # the same with all fields; one ends before the source
 _ADDRESSES, _DESTINATION, _PAYLOAD, _FLAGS = (
     22,
     38,
