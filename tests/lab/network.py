@@ -44,6 +44,26 @@ class Uplink:
         host.ip(f"addr add {HOST_LINK_LOCAL}/64 dev {interface} nodad")
         isp.ip(f"addr add {address}/128 dev lo nodad")
         host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {interface} metric {metric}")
+        self._await_line()
+
+    def _await_line(self) -> None:
+        """Ping until the host answers.
+
+        Carriers and addresses are announced before they work: workers of the kernel see to the rest, and they
+        wait while another namespace goes with half a million routes.
+        """
+        with self.isp.entered():
+            pings = _pings()
+            host = (HOST_LINK_LOCAL, 0, 0, socket.if_nametoindex(self.customer))
+        with pings:
+            pings.bind((self.address, 0))
+            identifier = random.getrandbits(16)
+            deadline = time.monotonic() + 20
+            while not read_replies(pings, identifier):
+                assert time.monotonic() < deadline, f"the host does not answer on {self.interface}"
+                with contextlib.suppress(OSError):  # as long as there is no carrier
+                    pings.sendto(_request(identifier), host)
+                select.select([pings], [], [], 0.05)
 
     def route(self, *prefixes: Prefix) -> None:
         """Have the ISP route `prefixes` to the host, as it does for what it delegated."""
@@ -59,13 +79,11 @@ class Uplink:
         """Ping all `addresses` at once from the ISP; give those that answered within `timeout` seconds."""
         asked = set(addresses)
         with self.isp.entered():
-            pings = socket.socket(
-                socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
-            )
+            pings = _pings()
         with pings:
             pings.bind((self.address, 0))
             identifier = random.getrandbits(16)
-            request = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, 0)
+            request = _request(identifier)
             answered: set[int] = set()
             deadline = time.monotonic() + timeout
             for address in asked:
@@ -83,6 +101,14 @@ class Uplink:
         while len(some) < n:
             some.add(random.randrange(prefix.address, prefix.end))
         return len(self.answering(some, timeout))
+
+
+def _pings() -> socket.socket:
+    return socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+
+
+def _request(identifier: int) -> bytes:
+    return struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, 0)
 
 
 def read_replies(pings: socket.socket, identifier: int) -> set[int]:
