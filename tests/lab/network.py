@@ -56,7 +56,6 @@ class Uplink:
             pings = _pings()
             host = (HOST_LINK_LOCAL, 0, 0, socket.if_nametoindex(self.customer))
         with pings:
-            pings.bind((self.address, 0))
             identifier = random.getrandbits(16)
             deadline = time.monotonic() + 20
             while not read_replies(pings, identifier):
