@@ -22,6 +22,7 @@ from anyipd.kernel.routes import (
     hook_message,
     hooks_discard_route,
     local_route,
+    throw_route,
 )
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import Discard, Prefix, SourceRoute
@@ -32,12 +33,14 @@ from anyipd.policy import Policy
 class Changes:
     """What must change, and which local routes of ours are `present`.
 
+    `throws` and some of `discard` are the holes of bound subnets.
     `strays` are of protocol 150 but like no route that we make. `messages` of our hooks say nothing any more,
     and `leftovers` are the discard routes of 0.1.0's: there may be thousands. `addresses` are for lo.
     """
 
     present: Collection[Prefix]
     local: Plan
+    throws: Plan = field(default_factory=Plan)
     discard: Plan = field(default_factory=Plan)
     source: SourceChanges = field(default_factory=SourceChanges)
     strays: Collection[Route] = ()
@@ -47,12 +50,18 @@ class Changes:
 
 
 def restore(
-    decision: Decision, lost: Collection[Prefix], messages: Collection[Discard], addresses: AddressPlan
+    decision: Decision,
+    lost: Collection[Prefix],
+    lost_throws: Collection[Prefix],
+    messages: Collection[Discard],
+    addresses: AddressPlan,
 ) -> Changes:
     """Put back what somebody removed: single routes, addresses; remove messages. All else is not read."""
-    add = {prefix: decision.local[prefix] for prefix in sorted(lost) if prefix in decision.local}
-    present = decision.local.keys() - lost
-    return Changes(present, Plan(add=add), messages=messages, addresses=addresses)
+    local, throws = (
+        Plan(add={prefix: wanted[prefix] for prefix in sorted(gone) if prefix in wanted})
+        for wanted, gone in ((decision.local, lost), (decision.throws, lost_throws))
+    )
+    return Changes(decision.local.keys() - lost, local, throws, messages=messages, addresses=addresses)
 
 
 class Outcome(NamedTuple):
@@ -84,20 +93,29 @@ class Outcome(NamedTuple):
 
 
 def apply(routes: Routes, policy: Policy, changes: Changes) -> Outcome:
-    """Change what must be changed. A route stays where one did not come that would have replaced it."""
+    """Change what must be changed. A route stays where one did not come that would have replaced it.
+
+    Holes come before the routes that are around them, and go after these: none is ever answered for.
+    """
     kind, local, discard = wire.DISCARDS.get(policy.unassigned, 0), changes.local, changes.discard
-    missing = routes.add_local(local.add, clock.now())
+    others = routes.add_throws(changes.throws.add)
     discards = routes.add_discard(kind, discard.add)
+    missing = routes.add_local(local.add, clock.now())
     refused = addresses.add(routes, changes.addresses.add, clock.now())
     refused += addresses.renew(routes, changes.addresses.renew, clock.now())
     sources = source_routes.add(routes, changes.source.add)
-    others = routes.renew_local(local.renew, clock.now())
+    others += routes.renew_local(local.renew, clock.now())
     sources |= source_routes.replace(routes, changes.source.replace)
     kept_out = [each.prefix for each in missing]
-    removed = [each for each in local.remove if not any(each.overlaps(other) for other in kept_out)]
+
+    def replaced(routes: Collection[Prefix]) -> list[Prefix]:
+        return [each for each in routes if not any(each.overlaps(other) for other in kept_out)]
+
+    removed = replaced(local.remove)
     # An address is bound as long as it is there, and longer: so it has a route at any moment.
     refused += addresses.remove(routes, changes.addresses.remove)
     others += routes.remove(map(local_route, removed))
+    others += routes.remove(map(throw_route, replaced(changes.throws.remove)))
     discards += routes.remove(discard_route(kind, prefix) for prefix in discard.remove)
     others += routes.remove(map(source_routes.source_route, changes.source.remove))
     others += routes.remove(changes.strays)

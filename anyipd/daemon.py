@@ -184,8 +184,8 @@ class Daemon:
             elif self._view:
                 messages = observer.seen.stale_messages()
                 own = observer.seen.compare_addresses(look.decision)
-                if look.lost or messages or own:
-                    changes = restore(look.decision, look.lost, messages, own)
+                if look.lost or look.lost_throws or messages or own:
+                    changes = restore(look.decision, look.lost, look.lost_throws, messages, own)
                     self._log_changes(self._view, self._view, changes, self._apply(changes))
         except (OSError, MalformedError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
@@ -199,8 +199,10 @@ class Daemon:
     def _make_so(self, decision: Decision, *, whole: bool) -> None:
         seen, before = self._observer.seen, self._view
         known = self._decision.local if self._decision else {}
-        new = {} if whole else {each: end for each, end in decision.local.items() if each not in known}
+        at_once = not whole and not decision.throws
+        new = {each: end for each, end in decision.local.items() if at_once and each not in known}
         # Somebody waits for them, and adding them takes no look: what was in the way the comparison finds.
+        # Holes come before them.
         seen.routes.add_local(new, clock.now())
         decision, changes = self._observer.compare(decision, whole=whole)
         outcome = self._apply(changes)

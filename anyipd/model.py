@@ -8,13 +8,17 @@ would cost more than the kernel does.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 INFINITE = float("inf")
 """The deadline of an infinite lifetime (RFC 9915, 7.7: 0xFFFFFFFF seconds)."""
+
+
+MAX_WITH_HOLES = 256
+"""Subnets of an entry that has holes, at most: each of them takes routes of its own."""
 
 
 class Prefix(NamedTuple):
@@ -272,7 +276,9 @@ class Subnets:
     `name-(number + i)` where the policy asked for a count. WITHOUT_ROOM has no `first`. `uplink` is that of
     the delegation; `deprecated` says that new connections should use another subnet of the name, if there is
     one (RFC 4862, section 5.5.4; RFC 9096). `address` is this host's own in the subnet, where the policy asks
-    for one and the subnet is to be bound; `address_reason` says why lo does not have it.
+    for one and the subnet is to be bound; `address_reason` says why lo does not have it. `holes` are parts of
+    each that are left to other routes, in order, as the bits below it; `gateways` are this host's routers
+    in there.
     """
 
     name: str
@@ -287,6 +293,16 @@ class Subnets:
     deprecated: bool = False
     address: int | None = None
     address_reason: str | None = None
+    holes: tuple[Prefix, ...] = ()
+    gateways: tuple[Prefix, ...] = ()
+
+    def parts(self, below: Collection[Prefix]) -> Iterator[Prefix]:
+        """Yield parts of each subnet of the run, in order; `below` is what they are in one."""
+        if self.first and below:
+            size = self.first.size
+            for start in range(self.first.address, self.first.address + self.count * size, size):
+                for each in below:
+                    yield each._replace(address=start + each.address)
 
     def subnet_name(self, i: int) -> str:
         """Name the run's i-th subnet."""

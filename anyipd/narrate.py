@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from anyipd.decide.covers import covers
 from anyipd.decide.gaps import Gaps
+from anyipd.decide.holes import holes, holes_text
 from anyipd.decide.moves import moves, pairs
 from anyipd.decide.source_routes import SourceChanges
 from anyipd.decide.verdict import Placed
@@ -80,14 +81,19 @@ def subnet_lines(
     yield from _subnets_at("bound", after, came)
     yield from _subnets_at("unbound", before, went)
     known = {_fate(each) for each in before}
+    had = {each[:-1]: each[-1] for each in known}
     for each in after:
+        *fate, now = _fate(each)
+        if had.get(tuple(fate), now) != now:
+            yield Line("holes", _named(each))
         if each.state in _HELD_OFF and _fate(each) not in known:
             yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
 
 
 def _subnets_at(event: str, subnets: Iterable[Subnets], found: Mapping[int, Gaps]) -> Iterator[Line]:
-    placed = Placed(each for each in subnets if each.state is SubnetState.BOUND)
-    for width, spans in found.items():
+    bound = [each for each in subnets if each.state is SubnetState.BOUND]
+    placed = Placed(bound)
+    for width, spans in _with_holes(bound, found).items():
         for span in spans:
             named = [_named(each) for each in placed.inside(span, width)]
             unnamed: Iterable[Fields] = ({"prefix": str(prefix)} for prefix in covers(span, width))
@@ -110,6 +116,19 @@ def address_lines(
         if address is not None and each.address_reason and known.get(address) != each:
             fields = {"address": address_text(address), "subnet": each.name, "reason": each.address_reason}
             yield Line("not assigned", fields, warning=True)
+
+
+def _with_holes(subnets: Iterable[Subnets], found: Mapping[int, Gaps]) -> Mapping[int, Gaps]:
+    """Return addresses with the holes of those IPv4 subnets that are there but for these."""
+    whole = dict(found)
+    for each in subnets:
+        if each.holes and each.first and (there := whole.get(each.first.width)):
+            filled = there.copy()
+            for hole in holes(each):
+                filled.add(hole.address, hole.end)
+            if filled.holds(each.first.address, each.first.end):
+                whole[each.first.width] = filled
+    return whole
 
 
 def moved_lines(before: Iterable[Subnets], after: Iterable[Subnets]) -> Iterator[Line]:
@@ -192,6 +211,8 @@ def _named(subnets: Subnets) -> dict[str, str | int]:
         fields["delegation"] = str(subnets.delegation)
     if subnets.count > 1:
         fields["count"] = subnets.count
+    if subnets.holes:
+        fields["except"] = holes_text(subnets)
     return fields
 
 
@@ -200,4 +221,7 @@ def _told_state(subnets: Subnets) -> tuple[object, ...]:
 
 
 def _fate(subnets: Subnets) -> tuple[object, ...]:
-    return subnets.name, subnets.delegation, subnets.state, subnets.first, subnets.number, subnets.reason
+    return (
+        *(subnets.name, subnets.delegation, subnets.state, subnets.first, subnets.number, subnets.reason),
+        subnets.holes,
+    )

@@ -29,6 +29,7 @@ from anyipd.kernel.routes import (
     LOCAL_METRIC,
     Routes,
     discard_route,
+    is_throw_route,
     ours_and_others,
 )
 from anyipd.kernel.source_routes import as_source_route
@@ -41,6 +42,8 @@ from anyipd.observe.nameservers import Nameservers
 from anyipd.observe.networkd import Networkd
 from anyipd.observe.onlink import Routed, addressed, host_addresses
 from anyipd.policy import Policy
+
+_IPV4 = wire.WIDTHS[wire.AF_INET]
 
 SHOWN_OF_ACCEPTED = 2
 """Times as many delegations of an uplink are known as may be accepted; a server may grant thousands."""
@@ -80,8 +83,10 @@ class Observations:
         self._routed = Routed()
         self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
         self._nameservers = Nameservers()
+        self._throws: set[Prefix] = set()
         self._own_discards: set[Prefix] = set()
         self._own_sources: set[SourceRoute] = set()
+        self._discards_ipv4 = True  # some of them may be; before the first look nobody knows
         self._strays: list[Route] = []  # of table main
         self._local_strays: list[Route] = []
         self.taken: set[Prefix] = set()
@@ -213,8 +218,12 @@ class Observations:
 
     def _look_at_own_discards(self) -> None:
         """Read our routes in table main: discard and source routes, and what is like none that we make."""
+        # Of IPv4 some are over holes in static prefixes, or were when the last daemon ended.
+        families = wire.WIDTHS if self._discards_ipv4 or self._has_static(_IPV4) else (wire.AF_INET6,)
         self._own_discards, self._own_sources, self._strays = set(), set(), []
-        for chunk in self.routes.dump(wire.TABLE_MAIN, wire.PROTOCOL):
+        for chunk in (
+            chunk for family in families for chunk in self.routes.dump(wire.TABLE_MAIN, wire.PROTOCOL, family)
+        ):
             for start, _, end in wire.messages(chunk):
                 route = wire.route(chunk, start, end)
                 if route._replace(ticks=0) == discard_route(self._discard_kind, route.prefix):
@@ -223,6 +232,10 @@ class Observations:
                     self._own_sources.add(source)
                 else:
                     self._strays.append(route)
+        self._discards_ipv4 = any(each.width == _IPV4 for each in self._own_discards)
+
+    def _has_static(self, width: int) -> bool:
+        return any(each.prefix.width == width for each in self.policy.static)
 
     @property
     def _discard_kind(self) -> int:
@@ -283,12 +296,13 @@ class Observations:
         IPv4 is read where a static prefix of it is wanted, or where it is to be `whole`, for what is ours and
         not wanted.
         """
-        wanted = {wire.AF_INET6, *(wire.AF_INET for each in self.policy.static if each.prefix.width != 128)}  # noqa: PLR2004  the width of IPv6
-        families = wire.WIDTHS if whole else wanted
+        families = wire.WIDTHS if whole or self._has_static(_IPV4) else (wire.AF_INET6,)
         ours, others = ours_and_others(
             chunk for family in families for chunk in self.routes.dump(wire.TABLE_LOCAL, family=family)
         )
-        self._local_strays = [route for route in others if route.protocol == wire.PROTOCOL]
+        own = [route for route in others if route.protocol == wire.PROTOCOL]
+        self._throws = {route.prefix for route in own if is_throw_route(route)}
+        self._local_strays = [route for route in own if not is_throw_route(route)]
         # Another metric is another place, and where ours is nobody else's is in its way.
         foreign = {
             route.prefix
@@ -306,6 +320,7 @@ class Observations:
         return Changes(
             present.keys(),
             plan(decision.local, present, clock.now()),
+            plan(decision.throws, dict.fromkeys(self._throws, 0), 0),
             plan(decision.discard, dict.fromkeys(self._own_discards, 0), 0),
             source_changes(decision.source, self._own_sources),
             [*self._local_strays, *self._strays],

@@ -47,13 +47,15 @@ _log = structlog.get_logger()
 class Look:
     """What a look came to.
 
-    `whole` says that all that is ours in the kernel must be compared with the decision; else `lost` are
-    single routes of it that somebody removed. `complaints` are lease files that were dropped.
+    `whole` says that all that is ours in the kernel must be compared with the decision; else `lost` and
+    `lost_throws` are single routes of it that somebody removed. `complaints` are lease files that were
+    dropped.
     """
 
     decision: Decision
     whole: bool
     lost: AbstractSet[Prefix]
+    lost_throws: AbstractSet[Prefix]
     complaints: Sequence[Complaint]
 
 
@@ -125,7 +127,8 @@ class Observer:
         """End a delegation until it is granted again; return whether there was one."""
         self.hear()  # what a route that stands by now has told of is forgotten as well
         hint, self._hint = self._hint, Hint()
-        self._wake(Hint(self.seen.hear(hint) | Stale.LEASES, hint.lost))
+        stale = self.seen.hear(hint) | Stale.LEASES
+        self._wake(Hint(stale, hint.lost, lost_throws=hint.lost_throws))
         return self.seen.ledger.forget(prefix, clock.now())
 
     def retry_later(self, stale: Stale = Stale.NOTHING) -> None:
@@ -236,7 +239,7 @@ class Observer:
             self._unreadable = not await self.seen.look(stale)
             decision = self._decide()
         complaints, self.seen.complaints = self.seen.complaints, []
-        return Look(decision, Stale.PRESENT in stale, hint.lost, complaints)
+        return Look(decision, Stale.PRESENT in stale, hint.lost, hint.lost_throws, complaints)
 
     def compare(self, decision: Decision, *, whole: bool) -> tuple[Decision, Changes]:
         """Find out what must change in the kernel for a decision, or for a new one if somebody is in the way.

@@ -26,15 +26,18 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from anyipd.model import Prefix, address_text
+from anyipd.model import Prefix
+from anyipd.policy_inside import hole_mistakes, own_address_mistakes
 from anyipd.policy_value import (
     LONGEST_LABEL,
     PROTOCOLS,
     AtLeastOne,
     DelegablePrefix,
     Glob,
+    HoleBits,
     HostBits,
     Interface,
+    IPPrefix,
     Label,
     RouteProtocol,
     StaticPrefix,
@@ -52,13 +55,18 @@ _E = TypeVar("_E", bound=BaseModel)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    @classmethod
+    def yaml_keys(cls) -> list[str]:
+        """Return the keys as they are in YAML."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
 
     @model_validator(mode="before")
     @classmethod
     def _nothing_means_default(cls, data: object) -> object:
         if isinstance(data, dict):
-            return {k: v for k, v in data.items() if v is not None or k not in cls.model_fields}
+            return {k: v for k, v in data.items() if v is not None or k not in cls.yaml_keys()}
         return data
 
 
@@ -69,7 +77,8 @@ class SubnetPolicy(_Section):
     are named `name-0`, `name-1` and on, one without a count is `name`. With an `uplink` only
     delegations that came in there are carved. `address` is this host's own in it, on lo. `bind: false`
     reserves. `neighbours` are the interfaces on which neighbour solicitations for the subnet are answered;
-    with `bind: false` for what is routed on.
+    with `bind: false` for what is routed on. `holes`, in YAML `except`, are parts of each subnet that are
+    left to other routes, as the bits below it.
     """
 
     name: Label
@@ -86,6 +95,7 @@ class SubnetPolicy(_Section):
     address: HostBits | None = None
     bind: Annotated[bool, Field(strict=True), right("true or false")] = True
     neighbours: tuple[Interface, ...] = ()
+    holes: tuple[HoleBits, ...] = Field((), alias="except")
 
     @field_validator("neighbours")
     @classmethod
@@ -118,13 +128,15 @@ class Accept(_Section):
 class Static(_Section):
     """A prefix to bind with no DHCP server involved, IPv4 or IPv6; in YAML also its text alone.
 
-    With `bind: false` it is not bound, and solicitations are answered for what of it is routed on.
+    With `bind: false` it is not bound, and solicitations are answered for what of it is routed on. `holes`,
+    in YAML `except`, are parts of it that are left to other routes, as whole prefixes.
     """
 
     prefix: StaticPrefix
     name: Label | None = None
     neighbours: tuple[Interface, ...] = ()
     bind: Annotated[bool, Field(strict=True), right("true or false")] = True
+    holes: tuple[IPPrefix, ...] = Field((), alias="except")
 
     @field_validator("neighbours")
     @classmethod
@@ -249,19 +261,19 @@ def parse(text: str, file: str) -> Policy:
 
 def _explain(document: Document, detail: ErrorDetails) -> Mistake:
     loc = detail["loc"]
-    sections: dict[str | int, type[BaseModel]] = {"subnets": SubnetPolicy, "accept": Accept, "static": Static}
+    sections: dict[str | int, type[_Section]] = {"subnets": SubnetPolicy, "accept": Accept, "static": Static}
     match detail["type"]:
         case "missing":
             return document.mistake(loc, "found nothing; this key is required")
         case "extra_forbidden":
-            known = sections[loc[0]].model_fields if len(loc) > 1 else Policy.model_fields
+            known = sections[loc[0]].yaml_keys() if len(loc) > 1 else Policy.yaml_keys()
             near = difflib.get_close_matches(str(loc[-1]), known, 1)
             wanted = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
             return document.mistake_of_key(loc, f"unknown key; {wanted}")
         case "value_error":
             return document.mistake(loc, str(detail["ctx"]["error"]))
         case "model_type":
-            known = sections[loc[0]].model_fields if loc else Policy.model_fields
+            known = sections[loc[0]].yaml_keys() if loc else Policy.yaml_keys()
             wanted = f"a mapping with the keys {', '.join(known)}"
         case "right":
             wanted = detail["msg"]
@@ -281,7 +293,8 @@ def _clashes(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     accept = _sound(Accept, [given.get("accept", {})]).get(0)
     yield from _names(subnets, static)
     yield from _leftovers(subnets)
-    yield from _addresses(subnets)
+    yield from own_address_mistakes(subnets)
+    yield from hole_mistakes(subnets, static)
     if accept is not None:
         yield from _room(subnets, min(prefix.length for prefix in accept.within))
     pinned = [
@@ -344,22 +357,6 @@ def _leftovers(subnets: Mapping[int, SubnetPolicy]) -> Iterator[tuple[Loc, str]]
                 f"found all, as in subnets[{rival}]; a number, or an uplink each",
             )
         takers.setdefault(s.uplink, i)
-
-
-def _addresses(subnets: Mapping[int, SubnetPolicy]) -> Iterator[tuple[Loc, str]]:
-    for i, s in subnets.items():
-        if s.address is None:
-            continue
-        found, loc = address_text(s.address), ("subnets", i, "address")
-        if s.address >> (128 - s.length):
-            yield (
-                loc,
-                f"found {found}; at most {128 - s.length} bits, which a /{s.length} leaves to its hosts",
-            )
-        if s.count is not None:
-            yield loc, f"found {found} beside `count`; one of the two"
-        if not s.bind:
-            yield loc, f"found {found} beside `bind: false`; one of the two"
 
 
 def _room(subnets: Mapping[int, SubnetPolicy], shortest: int) -> Iterator[tuple[Loc, str]]:

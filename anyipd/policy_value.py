@@ -89,6 +89,12 @@ def _delegable(prefix: Prefix) -> Prefix:
     return prefix
 
 
+def _below_subnet(prefix: Prefix) -> Prefix:
+    if prefix.width != 128:  # noqa: PLR2004  the width of IPv6
+        raise ValueError(f"found {prefix}; the bits below the subnet, such as ::5/128")
+    return prefix
+
+
 def _rentable(prefix: Prefix) -> Prefix:
     if prefix.length < _SHORTEST_STATIC:
         raise ValueError(f"found {prefix}; a prefix length from {_SHORTEST_STATIC}")
@@ -143,6 +149,8 @@ def _foreign(number: int) -> int:
 IPPrefix = Annotated[InstanceOf[Prefix], BeforeValidator(_read_prefix), PlainSerializer(str)]
 
 DelegablePrefix = Annotated[IPPrefix, AfterValidator(_delegable)]
+
+HoleBits = Annotated[IPPrefix, AfterValidator(_below_subnet)]
 
 StaticPrefix = Annotated[IPPrefix, AfterValidator(_rentable)]
 

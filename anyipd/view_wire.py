@@ -2,7 +2,8 @@
 
 Prefixes are text, runs of subnets stay runs. A time is in microseconds of CLOCK_BOOTTIME under a name that
 ends in `_usec`, null where it is not known; beside a deadline a bool says whether it is infinite. Among
-`uplinks` an unknown one is empty.
+`uplinks` an unknown one is empty. `except` of a run are the holes in each of its subnets, as the bits below
+it, and `gateways` the routers in there.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def _subnets_to_json(subnets: Subnets) -> Json:
         "reason": subnets.reason,
         "address": None if subnets.address is None else address_text(subnets.address),
         "address_reason": subnets.address_reason,
+        "except": [str(each) for each in subnets.holes],
+        "gateways": [str(each) for each in subnets.gateways],
     }
 
 
@@ -120,6 +123,8 @@ def _subnets_from_json(found: Mapping[str, Any]) -> Subnets:
         deprecated=found["deprecated"],
         address=None if found["address"] is None else Prefix.parse(found["address"]).address,
         address_reason=found["address_reason"],
+        holes=tuple(map(Prefix.parse, found["except"])),
+        gateways=tuple(map(Prefix.parse, found["gateways"])),
     )
 
 

@@ -182,9 +182,10 @@ def test_reasons_say_what_is_in_the_way() -> None:
     policy = wanting({"id": 1}, {"id": 0x10}, {"count": 5}, {"bind": False, "id": 2})
     runs = first_carve(delegated("2001:db8::/62"), policy, in_use("2001:db8:0:1:8000::/80"))
     assert {each.name: each.reason for each in runs} == {
-        "s0": "2001:db8:0:1:8000::/80 is on-link at eth0",
+        "s0": '2001:db8:0:1:8000::/80 is on-link at eth0; `except: ["::8000:0:0:0/80"]` keeps the rest',
         "s1": "ID 0x10 does not fit into a /62",
-        "s2": "no free /64 left in 2001:db8::/62",
+        "s2": "no free /64 left in 2001:db8::/62: "
+        '2001:db8:0:1:8000::/80 is on-link at eth0; `except: ["::8000:0:0:0/80"]` keeps the rest',
         "s3": "bind: false",
     }
 

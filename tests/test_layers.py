@@ -79,7 +79,7 @@ ALLOWED = {
         *("anyipd.model", "anyipd.kernel", "anyipd.observe", "anyipd.libc", "anyipd.printable"),
         *("anyipd.here", "anyipd.decide.ledger", "anyipd.runtime_file"),
     ],
-    "anyipd.policy": ["anyipd.model", "anyipd.policy_value", "anyipd.yaml_position"],
+    "anyipd.policy": ["anyipd.model", "anyipd.policy_inside", "anyipd.policy_value", "anyipd.yaml_position"],
     "anyipd.varlink": ["anyipd.varlink", "anyipd.model", "anyipd.here"],
     "anyipd.varlink.message": [],
     "anyipd.varlink.service": ["anyipd.varlink.message", "anyipd.model"],

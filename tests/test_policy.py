@@ -259,15 +259,19 @@ def policies(draw: st.DrawFn) -> dict[str, object]:
                 "address": None if count else own,
                 "bind": bind,
                 "neighbours": draw(st.lists(LINKS, max_size=3)) if bind or pinned else [],
+                "except": [],
             }
         )
+        if carved[-1]["length"] == 64 and (count or 1) <= 256 and carved[-1]["bind"]:
+            carved[-1]["except"] = draw(st.lists(st.sampled_from(["::5/128", "::a:0:0/96"]), unique=True))
         free += (count or 1) + draw(st.integers(0, 1 << 32)) if pinned else 0
     static = []
     for i, name in enumerate(names[split:]):
         prefix = draw(st.sampled_from([f"10.{i}.0.0/16", f"2001:db8:{i + 1:x}::/{48 + i}"]))
         links = draw(st.lists(LINKS, max_size=3)) if ":" in prefix else []
         bind = draw(st.booleans()) or not links
-        static.append({"prefix": prefix, "name": name, "neighbours": links, "bind": bind})
+        entry = {"prefix": prefix, "name": name, "neighbours": links, "bind": bind, "except": []}
+        static.append(entry)
     protocols = st.integers(1, 255).filter(lambda number: number != 150)
     return {
         "subnets": carved,
@@ -292,8 +296,10 @@ def plain(value: object) -> object:
         case tuple():
             return [plain(item) for item in value]
         case Policy() | SubnetPolicy() | Accept() | Static():
+            aliases = {name: field.alias for name, field in type(value).model_fields.items()}
             return {
-                key: address_text(item) if key == "address" and item else plain(item) for key, item in value
+                aliases[key] or key: address_text(item) if key == "address" and item else plain(item)
+                for key, item in value
             }
     return value
 

@@ -12,7 +12,9 @@ BY_IP_LINK = ", which `ip link` adds"
 AN_INTERFACE = "the name of an interface"
 SUBNET_ID = "a subnet ID: a whole number from 0, of at most 128 bits"
 COUNT = "a whole number from 1 to 65536, or all"
-SUBNET_KEYS = "name, id, count, length, uplink, address, bind, neighbours"
+HOLES_OF_NOBODY = "found holes beside `bind: false`; a subnet that is bound, or has `neighbours`"
+SUBNET_KEYS = "name, id, count, length, uplink, address, bind, neighbours, except"
+STATIC_KEYS = "prefix, name, neighbours, bind, except"
 UNANSWERED = "found false; true, or links in `neighbours` that an IPv6 prefix is answered for on"
 MOVES = "found links and no ID; one beside `bind: false`, else it moves off what is routed on"
 NO_SOLICITATIONS = "found links for 192.0.2.0/24; none, for Neighbor Solicitations are of IPv6 alone"
@@ -189,7 +191,7 @@ def subnets(*entries: str) -> str:
         ("accept: {protocols: [[dhcp]]}", f"f:1:22: accept.protocols[0]: found a list; {PROTOCOL}"),
         ("unassigned: no", "f:1:13: unassigned: found no; unreachable, blackhole, prohibit or none"),
         ("static: 192.0.2.0/24", "f:1:9: static: found 192.0.2.0/24; a list"),
-        ("static: [7]", "f:1:10: static[0]: found 7; a mapping with the keys prefix, name, neighbours, bind"),
+        ("static: [7]", f"f:1:10: static[0]: found 7; a mapping with the keys {STATIC_KEYS}"),
         ("subnets: [{name: a, bind: false, neighbours: [eth0]}]", f"f:1:46: subnets[0].neighbours: {MOVES}"),
         ("static: [{prefix: '2001:db8::/64', bind: false}]", f"f:1:42: static[0].bind: {UNANSWERED}"),
         ("static: [{prefix: 192.0.2.0/24, bind: false}]", f"f:1:39: static[0].bind: {UNANSWERED}"),
@@ -220,6 +222,31 @@ def subnets(*entries: str) -> str:
         ("subnets: [{name: a, count: 2}]\nstatic: [{prefix: 192.0.2.0/24, name: a-0}]",
          f"f:2:39: static[0].name: found a-0, which subnets[0] makes by count; {FREE}"),
         ("source_routes: no", "f:1:16: source_routes: found no; auto, always or never"),
+        (subnets("{name: a, except: ['::5', 2001:db8::1]}"),
+         "f:2:31: subnets[0].except[1]: found 2001:db8::1/128; the bits below the subnet"),
+        (subnets("{name: a, except: [192.0.2.1]}"),
+         "f:2:24: subnets[0].except[0]: found 192.0.2.1/32; the bits below the subnet, such as ::5/128"),
+        (subnets("{name: a, except: ['::/64']}"),
+         "f:2:24: subnets[0].except[0]: found ::/64; a prefix longer than /64"),
+        (subnets("{name: a, except: ['::/80', '::7/128']}"),
+         "f:2:33: subnets[0].except[1]: found ::7/128, which overlaps ::/80; one of the two"),
+        (subnets("{name: a, except: ['::/65', '::8000:0:0:0/65']}"),
+         "f:2:23: subnets[0].except: found holes that leave nothing; a part of the subnet at most"),
+        (subnets(f"{{name: a, except: {[f'::{i:x}' for i in range(257)]}}}"),
+         "f:2:23: subnets[0].except: found 257 holes; at most 256"),
+        (subnets("{name: a, count: all, except: ['::7']}"),
+         "f:2:35: subnets[0].except: found holes beside `count: all`; a count of 256 at most"),
+        (subnets("{name: a, count: 257, except: ['::7']}"),
+         "f:2:35: subnets[0].except: found holes beside `count: 257`; a count of 256 at most"),
+        (subnets("{name: a, bind: false, except: ['::7']}"),
+         f"f:2:36: subnets[0].except: {HOLES_OF_NOBODY}"),
+        (subnets("{name: a, address: ::7, except: ['::/124']}"),
+         "f:2:24: subnets[0].address: found ::7, which is in the hole ::/124; one outside of `except`"),
+        (subnets("{name: a, except: '::7'}"), "f:2:23: subnets[0].except: found '::7'; a list"),
+        ("static: [{prefix: 192.0.2.0/24, except: [192.0.2.7, 192.0.3.1]}]",
+         "f:1:53: static[0].except[1]: found 192.0.3.1/32; a part of 192.0.2.0/24"),
+        ("static: [{prefix: 192.0.2.0/24, except: ['::7']}]",
+         "f:1:42: static[0].except[0]: found ::7/128; a part of 192.0.2.0/24"),
         ("listen: eth0", "f:1:9: listen: found eth0; a list"),
         ("listen: [eth0, eth*]", f"f:1:16: listen[1]: found eth*; {INTERFACE}"),
     ],

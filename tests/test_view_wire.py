@@ -65,6 +65,8 @@ subnets = st.builds(
     deprecated=st.booleans(),
     address=st.none() | st.integers(0, (1 << 128) - 1),
     address_reason=words,
+    holes=st.lists(prefixes, max_size=3).map(tuple),
+    gateways=st.lists(prefixes, max_size=2).map(tuple),
 )
 POLICIES = [
     Policy(),
@@ -118,6 +120,8 @@ def test_a_range_is_one_object_however_many_subnets_it_has() -> None:
         "reason": None,
         "address": None,
         "address_reason": None,
+        "except": [],
+        "gateways": [],
     }
 
 

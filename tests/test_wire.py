@@ -63,7 +63,7 @@ def test_requests_say_what_they_should(
         assert fixed == (wire.AF_INET6, route.prefix.length, route.source.length, 0, 0)
         assert each.get("src") == ("::" if route.source.length else None)
         assert (each["table"], each["proto"], each["type"]) == (route.table, route.protocol, route.type)
-        assert (each.get("oif"), each.get("priority")) == (route.interface, route.metric)
+        assert (each.get("oif"), each.get("priority")) == (route.interface or None, route.metric)
         assert ("RTA_EXPIRES" in dict(each["attrs"])) is (expires is not None)
     if expires is not None:  # pyroute2 makes text of it
         assert data.endswith(struct.pack("=HHI", 8, wire.RTA_EXPIRES, expires))

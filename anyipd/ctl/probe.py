@@ -8,15 +8,17 @@ import re
 import secrets
 import socket
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import accumulate, chain
 
 from anyipd import arguments
 from anyipd.ctl import routed_on
 from anyipd.ctl.look import look
 from anyipd.ctl.subnets import HEAD, named, rows
 from anyipd.ctl.table import print_table
+from anyipd.decide.holes import spans
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
 from anyipd.printable import printable
@@ -158,22 +160,28 @@ def _probe(subnets: Subnets, seen: View, options: argparse.Namespace) -> Probe:
 def _pick(subnets: Subnets, options: argparse.Namespace) -> dict[str, str]:
     """Choose addresses at random, or the one that is meant, and for each another that asks for it."""
     assert subnets.first
-    width, first = subnets.first.width, subnets.first.address
-    size = subnets.count * subnets.first.size
+    width, outside_holes = subnets.first.width, list(spans(subnets))
+    ends = list(accumulate(each.end - each.start for each in outside_holes))
+    size = ends[-1]
 
-    def text(offset: int) -> str:
-        return address_text(first + offset % size, width)
+    def nth(number: int) -> int:
+        at = bisect_right(ends, number % size)
+        return outside_holes[at].end - ends[at] + number % size
+
+    def another(address: int) -> int:
+        number = secrets.randbelow(size)
+        return nth(number) if nth(number) != address else nth(number + 1)
 
     single = _single(options.target)
     if single:
-        chosen = {single.address - first}
+        chosen = {single.address}
     elif options.number >= size:
-        chosen = set(range(size))
+        chosen = set(map(nth, range(size)))
     else:
         chosen = set()
         while len(chosen) < options.number:
-            chosen.add(secrets.randbelow(size))
-    return {text(each): text(each + 1 + secrets.randbelow(max(size - 1, 1))) for each in chosen}
+            chosen.add(nth(secrets.randbelow(size)))
+    return {address_text(each, width): address_text(another(each), width) for each in chosen}
 
 
 def _uplinks(subnets: Subnets, seen: View) -> tuple[str, ...]:

@@ -8,15 +8,18 @@ import json
 import re
 import secrets
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from anyipd import arguments, clock
+from anyipd.decide import covers
 from anyipd.decide.delegations import delegations
+from anyipd.decide.gaps import Gaps
+from anyipd.decide.holes import spans
 from anyipd.decide.preferred import preferred
 from anyipd.kernel import addresses, lock, wire
-from anyipd.kernel.routes import Routes, ours_and_others
+from anyipd.kernel.routes import Routes, is_throw_route, ours_and_others
 from anyipd.ledger_file import LedgerFile
 from anyipd.model import Prefix, Subnets, SubnetState, address_text
 
@@ -66,9 +69,12 @@ def _bound() -> list[_Range]:
     chunks = (
         chunk for family in wire.WIDTHS for chunk in routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL, family)
     )
-    found = [_Range(each.address, each.end, each.width) for each in ours_and_others(chunks)[0]]
-    own = [each.prefix.address for each in routes.addresses() if addresses.is_own(each)]
-    return list(_without(found, own)) if own else found
+    bound, others = ours_and_others(chunks)
+    own = (each.prefix for each in routes.addresses() if addresses.is_own(each))
+    besides = chain(own, (each.prefix for each in others if is_throw_route(each)))
+    return [
+        _Range(*span, width) for width, spans in covers.addresses(bound, besides).items() for span in spans
+    ]
 
 
 def _inside(bound: list[_Range], options: argparse.Namespace) -> list[_Range]:
@@ -118,24 +124,14 @@ def _looked_up(options: argparse.Namespace) -> list[_Range]:
 
 
 def _ranges(subnets: Iterable[Subnets]) -> list[_Range]:
-    subnets = list(subnets)
-    found = (
-        _Range(each.first.address, each.first.address + each.count * each.first.size, each.first.width)
-        for each in subnets
-        if each.first
-    )
-    return list(_without(found, [each.address for each in subnets if each.address is not None]))
+    return [_Range(*span, each.first.width) for each in subnets if each.first for span in _free(each)]
 
 
-def _without(ranges: Iterable[_Range], own: Iterable[int]) -> Iterator[_Range]:
-    """Yield what is left of some ranges without these addresses of IPv6."""
-    own = sorted(own)
-    for start, end, width in ranges:
-        rest = start
-        for address in own if width == 128 else ():  # noqa: PLR2004  the width of IPv6
-            if rest <= address < end:
-                if rest < address:
-                    yield _Range(rest, address, width)
-                rest = address + 1
-        if rest < end:
-            yield _Range(rest, end, width)
+def _free(run: Subnets) -> Gaps:
+    """Return the addresses of a run that are neither in a hole nor this host's own."""
+    free = Gaps()
+    for span in spans(run):
+        free.add(*span)
+    if run.address is not None:
+        free.remove(run.address, run.address + 1)
+    return free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from anyipd.decide.holes import holes_text
 from anyipd.decide.moves import Move
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, address_text
@@ -15,11 +16,12 @@ MOVE_HEAD = ("SUBNET", "CHANGE", "FROM", "TO", "REASON")
 def rows(subnets: Iterable[Subnets]) -> Iterator[tuple[str, str, str, str, str]]:
     """Cells under HEAD."""
     for each in subnets:
-        reason = each.reason or each.address_reason or ""
+        holes = f"except {holes_text(each)}" if each.holes else ""
+        reason = "; ".join(filter(None, (each.reason or each.address_reason, holes)))
         yield names(each), _prefixes(each), _address(each) or "", each.state.value, reason
 
 
-def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | None]]:
+def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | list[str] | None]]:
     """`subnets` of `status --json`: a run, by the name and the prefix of its first."""
     for each in subnets:
         yield {
@@ -31,6 +33,7 @@ def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | None]]
             "reason": each.reason,
             "address": _address(each),
             "address_reason": each.address_reason,
+            "except": [str(hole) for hole in each.holes],
         }
 
 

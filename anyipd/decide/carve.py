@@ -12,9 +12,21 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from anyipd.decide.gaps import Gaps, Span
+from anyipd.decide.holes import is_in_hole
 from anyipd.decide.places import Piece, allocate, hold_downs
 from anyipd.decide.static import STATIC, why_reserved
-from anyipd.model import INFINITE, Assigned, Delegation, HoldDown, Place, Places, Prefix, Subnets, SubnetState
+from anyipd.model import (
+    INFINITE,
+    MAX_WITH_HOLES,
+    Assigned,
+    Delegation,
+    HoldDown,
+    Place,
+    Places,
+    Prefix,
+    Subnets,
+    SubnetState,
+)
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy, SubnetPolicy
@@ -61,7 +73,8 @@ def carve(
     pinned = Gaps()
     for entry in entries:
         if entry.id is not None:
-            pieces[entry.name] = list(_pinned(entry, entry.id, prefix, obstacles if entry.bind else []))
+            in_the_way = _outside_holes(obstacles, entry) if entry.bind else []
+            pieces[entry.name] = list(_pinned(entry, entry.id, prefix, in_the_way))
             for begin, end, start, _ in pieces[entry.name]:
                 if start is not None:
                     pinned.add(start, start + ((end - begin) << (128 - entry.length)))
@@ -75,7 +88,8 @@ def carve(
         held = hold_downs(places.hold_downs, prefix, others, now)
     # What yields goes in a while: there nothing new is begun.
     keeps_only = delegation.yields and bool(places.kept)
-    pieces |= allocate(automatic, free, places.kept, held, keeps_only=keeps_only)
+    in_holes = {entry.name: _in_holes(obstacles, entry) for entry in automatic if entry.holes}
+    pieces |= allocate(automatic, free, places.kept, held, in_holes, keeps_only=keeps_only)
     kept = tuple(
         Place(entry.name, None if entry.count is None else begin, Prefix(start, entry.length), end - begin)
         for entry in automatic
@@ -93,7 +107,7 @@ def carve(
     )
     return Carved(
         [
-            _subnets(entry, delegation, piece, deprecated=deprecated)
+            _subnets(entry, delegation, piece, obstacles, deprecated=deprecated)
             for entry in entries
             for piece in pieces[entry.name]
         ],
@@ -127,7 +141,7 @@ def _pinned(
     fitting = max(min(count, ids - subnet_id), 0)
     start, shift = prefix.address + (subnet_id << (128 - entry.length)), 128 - entry.length
     begin = 0
-    for low, high, holder in _collisions(Prefix(start, entry.length), obstacles) if obstacles else ():
+    for low, high, holder in _collisions(entry, Prefix(start, entry.length), obstacles) if obstacles else ():
         if begin == fitting:
             break
         if high < begin or low >= fitting:
@@ -144,24 +158,59 @@ def _pinned(
         yield Piece(fitting, count, None, reason)
 
 
-def _collisions(first: Prefix, obstacles: Iterable[Assigned]) -> Iterator[tuple[int, int, str]]:
+def _in_holes(obstacles: Iterable[Assigned], entry: SubnetPolicy) -> list[Prefix]:
+    """Return what lies in holes of an entry's subnets, wherever these are: it is in nobody's way."""
+    holes = sorted(entry.holes)
+    return [each.prefix for each in obstacles if is_in_hole(each.prefix, entry.length, holes)]
+
+
+def _outside_holes(obstacles: Sequence[Assigned], entry: SubnetPolicy) -> Sequence[Assigned]:
+    """Return what does not."""
+    if not entry.holes:
+        return obstacles
+    in_holes = set(_in_holes(obstacles, entry))
+    return [each for each in obstacles if each.prefix not in in_holes]
+
+
+def _collisions(
+    entry: SubnetPolicy, first: Prefix, obstacles: Iterable[Assigned]
+) -> Iterator[tuple[int, int, str]]:
     """First and last of the adjacent subnets that each obstacle meets, counted from `first`, and why."""
     for each in obstacles:
         low = (each.prefix.address - first.address) // first.size
         high = (each.prefix.end - 1 - first.address) // first.size
-        yield max(low, 0), high, f"{each.prefix} is {each.holder}"
+        yield max(low, 0), high, f"{each.prefix} is {each.holder}{_hint(entry, each.prefix)}"
 
 
-def _lack(entry: SubnetPolicy, delegation: Delegation) -> str:
+def _hint(entry: SubnetPolicy, obstacle: Prefix) -> str:
+    """Say how an entry's subnets can be bound around an obstacle that is a small part of one."""
+    if obstacle.length <= entry.length or entry.count == "all" or (entry.count or 1) > MAX_WITH_HOLES:
+        return ""
+    below = obstacle._replace(address=obstacle.address % (1 << 128 - entry.length))
+    return f'; `except: ["{below}"]` keeps the rest'
+
+
+def _lack(entry: SubnetPolicy, delegation: Delegation, obstacles: Sequence[Assigned]) -> str:
     if delegation.yields:
         return f"{delegation.prefix} is superseded, so nothing new is begun there"
-    return f"no free /{entry.length} left in {delegation.prefix}"
+    lack = f"no free /{entry.length} left in {delegation.prefix}"
+    for each in _outside_holes(obstacles, entry):
+        if hint := _hint(entry, each.prefix):
+            return f"{lack}: {each.prefix} is {each.holder}{hint}"
+    return lack
 
 
-def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece, *, deprecated: bool) -> Subnets:
+def _subnets(
+    entry: SubnetPolicy,
+    delegation: Delegation,
+    piece: Piece,
+    obstacles: Sequence[Assigned],
+    *,
+    deprecated: bool,
+) -> Subnets:
     reason = piece.reason
     if piece.start is None:
-        state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation)
+        state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation, obstacles)
     elif not entry.bind:
         state, reason = SubnetState.RESERVED, why_reserved(entry.neighbours)
     else:
@@ -177,4 +226,5 @@ def _subnets(entry: SubnetPolicy, delegation: Delegation, piece: Piece, *, depre
         reason=reason,
         uplink=delegation.uplink,
         deprecated=deprecated,
+        holes=tuple(sorted(entry.holes)),
     )

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from anyipd.decide.gaps import Gaps, Span
+from anyipd.decide.holes import spans
 from anyipd.model import Prefix, Subnets, SubnetState
 
 Wanted = Mapping[Prefix, float | None]
@@ -20,13 +21,16 @@ def local_routes(subnets: Iterable[Subnets], taken: Collection[Prefix] = ()) -> 
     Adjacent subnets share routes where they are of one entry, one delegation and one deadline. `taken` are
     the destinations of foreign routes: one in our place keeps it, one inside ours would win. So no route of
     ours has one of them inside, except for those inside a subnet. Where one is a subnet's own, that subnet is
-    not wanted.
+    not wanted. IPv4 is bound around its holes: see `holes`.
     """
     found: dict[Prefix, float | None] = {}
     for span, each in _ranges(subnets):
         assert each.first
         _, length, width = each.first
-        if span.end - span.start == each.first.size:
+        if each.holes and width == 32:  # noqa: PLR2004  the width of IPv4
+            for around in spans(each):
+                found |= dict.fromkeys(covers(around, width), each.valid_until)
+        elif span.end - span.start == each.first.size:
             found[each.first] = each.valid_until
         else:
             shorter = sorted(prefix for prefix in taken if prefix.length < length and prefix.width == width)

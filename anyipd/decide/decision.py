@@ -12,6 +12,7 @@ from anyipd.decide.carve import carve
 from anyipd.decide.covers import Wanted, local_routes
 from anyipd.decide.gaps import Span
 from anyipd.decide.gate import Host, gate_by_host, nameservers_assigned
+from anyipd.decide.holes import hole_discards, throws
 from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import discard_routes
 from anyipd.decide.source_routes import source_routes
@@ -69,12 +70,13 @@ class Evidence:
 class Decision:
     """What should be so at the time of its View, in which every subnet that is to be bound is WANTED.
 
-    `local`, `discard` and `source` are the routes of that, `addresses` are for lo; `places` is what the next
-    decision starts from, and `hinges` are where other people's routes would have made it another one.
+    `local`, `throws`, `discard` and `source` are the routes of that, `addresses` are for lo; `places` is what
+    the next decision starts from, and `hinges` are where other people's routes would have made it another.
     """
 
     view: View
     local: Wanted
+    throws: Wanted
     discard: Wanted
     addresses: Mapping[Prefix, Lifetimes]
     places: Mapping[Prefix, Places] = field(compare=False)
@@ -108,6 +110,8 @@ def decide(evidence: Evidence, now: float) -> Decision:
     discard, discard_deadline = discard_routes(
         unassigned, evidence.discards, evidence.own_discards, now, evidence.routed
     )
+    if policy.unassigned != "none":
+        discard = {**hole_discards(subnets, (), evidence.routed), **discard}
     view = View(
         time=now,
         network_namespace=evidence.network_namespace,
@@ -120,6 +124,7 @@ def decide(evidence: Evidence, now: float) -> Decision:
     return Decision(
         view,
         local_routes(subnets, evidence.taken),
+        throws(subnets),
         discard,
         own_addresses(subnets, delegations),
         places,

@@ -33,6 +33,12 @@ class Gaps:
     def __iter__(self) -> Iterator[Span]:
         return map(Span, self._starts, self._ends)
 
+    def copy(self) -> Gaps:
+        """Return the same set, to be changed by itself."""
+        copy = Gaps()
+        copy._starts, copy._ends = self._starts.copy(), self._ends.copy()
+        return copy
+
     def add(self, start: int, end: int) -> None:
         """Add the integers from `start` up to but not `end`."""
         low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)

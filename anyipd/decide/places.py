@@ -17,7 +17,7 @@ does not wait either, because it had to be without room until then. Without memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyipd.decide.gaps import Gaps, Span, aligned
@@ -46,22 +46,24 @@ class Piece(NamedTuple):
     reason: str | None = None
 
 
-def allocate(
+def allocate(  # noqa: PLR0913  who wants a place, and the five things that decide where
     entries: Iterable[SubnetPolicy],
     free: Gaps,
     remembered: Iterable[Place],
     held: Iterable[HoldDown],
+    in_holes: Mapping[str, Sequence[Prefix]],
     *,
     keeps_only: bool = False,
 ) -> dict[str, list[Piece]]:
     """Return the pieces of each entry by its name, in the order of their numbers. `free` is used up.
 
-    Where it `keeps_only`, nothing takes a place that it did not have.
+    `in_holes` is what is in use in the holes of an entry's subnets, and no obstacle to them. Where it
+    `keeps_only`, nothing takes a place that it did not have.
     """
     kept: dict[str, list[Place]] = {}
     for place in remembered:
         kept.setdefault(place.name, []).append(place)
-    everyone = [_Members(entry, kept.get(entry.name, ())) for entry in entries]
+    everyone = [_Members(entry, kept.get(entry.name, ()), in_holes.get(entry.name, ())) for entry in entries]
     counted = [each for each in everyone if each.entry.count != "all"]
     whole = [each for each in everyone if each.entry.count == "all"]
     for each in everyone if kept else ():
@@ -108,10 +110,14 @@ def hold_downs(
 
 
 class _Members:
-    """The subnets of one automatic entry; `kept` are its places as remembered."""
+    """The subnets of one automatic entry.
 
-    def __init__(self, entry: SubnetPolicy, kept: Iterable[Place]) -> None:
+    `kept` are its places as remembered, `in_holes` is in use where these subnets may have holes.
+    """
+
+    def __init__(self, entry: SubnetPolicy, kept: Iterable[Place], in_holes: Sequence[Prefix]) -> None:
         self.entry = entry
+        self._in_holes = in_holes
         self._size = 1 << (128 - entry.length)
         self._kept = kept
         self._begin()
@@ -123,21 +129,34 @@ class _Members:
 
     def keep(self, free: Gaps) -> None:
         """Take the places that are free of those that are remembered."""
+        room = self._room(free)
         for each in self._kept:
             if (each.number is None) != (self.entry.count is None) or each.first.length != self.entry.length:
                 continue
             number = each.number or 0
             zero = each.first.address - number * self._size  # where number 0 is, or would be
             for begin, end in list(self.unplaced.within(number, number + each.count)):
-                places = aligned(free.within(zero + begin * self._size, zero + end * self._size), self._size)
+                places = aligned(room.within(zero + begin * self._size, zero + end * self._size), self._size)
                 for low, high in list(places):
-                    self._put(Piece((low - zero) // self._size, (high - zero) // self._size, low), free)
+                    self._put(Piece((low - zero) // self._size, (high - zero) // self._size, low), free, room)
 
     def fill(self, free: Gaps) -> None:
         """Take the lowest free places for what has none."""
         if self.unplaced:
-            for piece in list(self._numbered(aligned(free, self._size))):
+            for piece in list(self._numbered(aligned(self._room(free), self._size))):
                 self._put(piece, free)
+
+    def _room(self, free: Gaps) -> Gaps:
+        """Return the addresses that these subnets may take, with what others use in their holes.
+
+        A hole is smaller than a subnet, so that alone gives no place to any.
+        """
+        if not self._in_holes:
+            return free
+        room = free.copy()
+        for each in self._in_holes:
+            room.add(each.address, each.end)
+        return room
 
     def give_up(self, free: Gaps) -> None:
         """Leave all places."""
@@ -177,9 +196,10 @@ class _Members:
                 if begin == end:
                     return
 
-    def _put(self, piece: Piece, free: Gaps) -> None:
+    def _put(self, piece: Piece, *gaps: Gaps) -> None:
         begin, end, start, _ = piece
         assert start is not None
         self.pieces.append(piece)
         self.unplaced.remove(begin, end)
-        free.remove(start, start + (end - begin) * self._size)
+        for free in gaps:
+            free.remove(start, start + (end - begin) * self._size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from anyipd.model import Assigned, Subnets, SubnetState
+from anyipd.model import Assigned, Prefix, Subnets, SubnetState
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy
@@ -23,6 +23,7 @@ def static_subnets(policy: Policy) -> list[Subnets]:
             state=SubnetState.WANTED if each.bind else SubnetState.RESERVED,
             first=each.prefix,
             reason=None if each.bind else why_reserved(each.neighbours),
+            holes=tuple(_below(hole, each.prefix) for hole in sorted(each.holes)),
         )
         for each in policy.static
     ]
@@ -31,6 +32,11 @@ def static_subnets(policy: Policy) -> list[Subnets]:
 def why_reserved(neighbours: Sequence[str]) -> str:
     """Say of a subnet with `bind: false` what is done with it."""
     return f"bind: false, answered for on {', '.join(neighbours)}" if neighbours else "bind: false"
+
+
+def _below(part: Prefix, prefix: Prefix) -> Prefix:
+    """Return a part of a prefix as the bits below it."""
+    return part._replace(address=part.address - prefix.address)
 
 
 def static_assigned(policy: Policy) -> set[Assigned]:

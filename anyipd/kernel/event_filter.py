@@ -42,8 +42,8 @@ def event_filter(
     bears the port of the socket that asked); of discard routes of `protocols` and of default routes in table
     main, and the hooks' messages. Of every table: on-link routes, any route inside `prefixes`, the delegated
     and the static ones, and those that may be around one, since its first `shortest` bits, or 32, are the
-    same; and those to `places`, as long as these are few. Of IPv4 that is table local, and addresses that lo
-    loses.
+    same; and those to `places`, as long as these are few. Of IPv4 that is ours, table local, and addresses
+    that lo loses.
     """
     everything = [*_not_routes(own_port), bpf.ACCEPT]
     if len(prefixes) > MAX_PREFIXES:
@@ -64,9 +64,11 @@ def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[
     """Return all but the last test, that of IPv6 in table local: a delegation changes nothing before it."""
     ipv4 = [
         (bpf.LD_BYTE, 0, 0, _TABLE),
-        *bpf.drop_unless(wire.TABLE_LOCAL),
+        *([] if static_ipv4 else bpf.drop_unless(wire.TABLE_LOCAL)),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
+        (bpf.LD_BYTE, 0, 0, _TABLE),
+        *bpf.drop_unless(wire.TABLE_LOCAL),
         *_inside(static_ipv4),
     ]
     discards = [

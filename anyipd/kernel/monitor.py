@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from anyipd.kernel import bpf, wire
 from anyipd.kernel.event_filter import event_filter
-from anyipd.kernel.routes import enlarge, is_local_route
+from anyipd.kernel.routes import enlarge, is_local_route, is_throw_route
 from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
 
@@ -69,8 +69,9 @@ class LinkDown(NamedTuple):
 
 @dataclass(slots=True)
 class Hint:
-    """Where to look again: at whole observations, and for single local routes of ours that were lost.
+    """Where to look again: at whole observations, and for single routes of ours that were lost.
 
+    `lost` are local routes, `lost_throws` throw routes.
     `news` are in the order of their events, and older than every look that follows. `lo_fell` says
     that lo is down or was meanwhile, and loses all its routes by that; `lo_up` how it was left.
     `malformed` are messages that could not be read.
@@ -82,6 +83,7 @@ class Hint:
     lo_fell: bool = False
     lo_up: bool | None = None
     malformed: list[str] = field(default_factory=list)
+    lost_throws: set[Prefix] = field(default_factory=set)
 
     def of_discards(self, besides: Container[int]) -> bool:
         """Whether a client may have left a discard route or taken it back, `besides` some metrics."""
@@ -96,14 +98,16 @@ class Hint:
         """Look also where another, later hint says. Where there is much, all is looked at."""
         self.stale |= other.stale
         self.lost |= other.lost
+        self.lost_throws |= other.lost_throws
         self.news += other.news
         self.lo_fell |= other.lo_fell
         self.lo_up = self.lo_up if other.lo_up is None else other.lo_up
         self.malformed += other.malformed
-        if len(self.lost) > MOST_LOST:
+        if len(self.lost) + len(self.lost_throws) > MOST_LOST:
             self.stale |= Stale.PRESENT
         if Stale.PRESENT in self.stale:
             self.lost.clear()
+            self.lost_throws.clear()
         if len(self.news) > MOST_NEWS:
             self.stale |= Stale.DISCARDS | Stale.ROUTES
             self.news.clear()
@@ -211,6 +215,8 @@ def _of_route(news: News) -> Hint:
     if route.protocol == wire.PROTOCOL and route.table in {wire.TABLE_MAIN, wire.TABLE_LOCAL}:
         if is_local_route(route) and not came:
             return Hint(lost={route.prefix})
+        if is_throw_route(route) and not came:
+            return Hint(lost_throws={route.prefix})
         # By somebody else's hand, since our own are filtered out: in table main it may have replaced the
         # discard route of a client, of which no other event tells.
         took_a_place = came and route.table == wire.TABLE_MAIN

@@ -43,6 +43,8 @@ BOUND_SUBNET = Route(
 """What every route that binds subnets is, but for its destination and lifetime."""
 _ALIKE = BOUND_SUBNET[1:]
 
+_HOLE = BOUND_SUBNET._replace(type=wire.THROW)
+
 
 class Routes:
     """A request socket. `port` is its netlink address, which notifications of our changes carry.
@@ -94,6 +96,13 @@ class Routes:
         """Give routes of ours that are there another lifetime. ENOENT: it is not there any more."""
         return self._change_local(wire.NLM_F_REPLACE, routes, now)
 
+    def add_throws(self, prefixes: Iterable[Prefix]) -> list[Refusal]:
+        """Leave holes in bound subnets to table main."""
+        flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
+        return self.change(
+            wire.change_request(wire.RTM_NEWROUTE, flags, throw_route(prefix)) for prefix in prefixes
+        )
+
     def add_discard(self, kind: int, prefixes: Iterable[Prefix]) -> list[Refusal]:
         """Discard what is unassigned of delegated prefixes; `kind` is one of `wire.DISCARDS`."""
         flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
@@ -138,14 +147,17 @@ class Routes:
 
 
 def discard_route(kind: int, prefix: Prefix) -> Route:
-    """Our own discard route over a delegated prefix."""
+    """Our own discard route over a delegated prefix, or over a hole.
+
+    The kernel takes one of IPv4 without a link alone (fib_create_info in net/ipv4/fib_semantics.c).
+    """
     return Route(
         prefix=prefix,
         table=wire.TABLE_MAIN,
         protocol=wire.PROTOCOL,
         type=kind,
         metric=DISCARD_METRIC,
-        interface=wire.LOOPBACK_INDEX,
+        interface=wire.LOOPBACK_INDEX if prefix.width == 128 else 0,  # noqa: PLR2004  the width of IPv6
         gateway=False,
         ticks=0,
     )
@@ -166,6 +178,16 @@ def hooks_discard_route(discard: Discard) -> Route:
 def local_route(prefix: Prefix) -> Route:
     """Return the route that binds the subnets in a prefix."""
     return Route(prefix, *_ALIKE)
+
+
+def throw_route(prefix: Prefix) -> Route:
+    """Return the route that leaves a hole of a bound subnet to table main."""
+    return _HOLE._replace(prefix=prefix)
+
+
+def is_throw_route(route: Route) -> bool:
+    """Whether a route is one of those."""
+    return route == throw_route(route.prefix) and route.prefix.width == 128  # noqa: PLR2004  the width of IPv6
 
 
 def is_local_route(route: Route) -> bool:

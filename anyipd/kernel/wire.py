@@ -34,7 +34,7 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 EVERY_TABLE, TABLE_HOOKS, TABLE_MAIN, TABLE_LOCAL = 0, 150, 254, 255
 """Our hooks leave messages in the second one; no rule looks it up."""
-UNICAST, LOCAL = 1, 2
+UNICAST, LOCAL, THROW = 1, 2, 9
 DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
 
@@ -193,7 +193,8 @@ def _around_address(  # noqa: PLR0913, PLR0917  all that requests for thousands 
     message: int, flags: int, length: int, width: int, rest: tuple[Any, ...], expires: int | None
 ) -> tuple[bytes, bytes]:
     route = Route(Prefix(0, length, width), *rest)
-    tail = _U32.pack(8, RTA_OIF, route.interface) + _U32.pack(8, RTA_PRIORITY, route.metric)
+    tail = _U32.pack(8, RTA_OIF, route.interface) if route.interface else b""
+    tail += _U32.pack(8, RTA_PRIORITY, route.metric)
     if route.source.length:
         tail += _ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
     [hop] = route.hops if len(route.hops) == 1 else [Hop(route.interface)]

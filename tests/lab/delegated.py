@@ -15,7 +15,7 @@ from tests.lab.namespace import Namespace
 PREFIX = "2001:db8:100::/60"
 
 
-OURS = "-6 route show table local proto 150"
+OURS = "-6 route show table local type local proto 150"
 """The words for `ip` that show the local routes of anyipd's."""
 
 
