@@ -178,6 +178,19 @@ class Assigned:
 
 
 @dataclass(frozen=True, slots=True)
+class InUse:
+    """What is in use inside static prefixes, or on a link around them.
+
+    `next_hops` are routers of this host, as prefixes of an address; `has_default` says whether it has a
+    default route of IPv4.
+    """
+
+    next_hops: frozenset[Prefix] = frozenset()
+    assigned: frozenset[Assigned] = frozenset()
+    has_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Covering:
     """A route by `link` around a delegated prefix; `table` where that is not main."""
 

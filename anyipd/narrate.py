@@ -86,6 +86,8 @@ def subnet_lines(
         *fate, now = _fate(each)
         if had.get(tuple(fate), now) != now:
             yield Line("holes", _named(each))
+        if each.state is SubnetState.BOUND and each.reason and tuple(fate) not in had:
+            yield Line("in use", _named(each) | {"reason": each.reason}, warning=True)
         if each.state in _HELD_OFF and _fate(each) not in known:
             yield Line(each.state.value, _named(each) | {"reason": each.reason or ""}, warning=True)
 

@@ -21,9 +21,10 @@ from anyipd.decide.gate import Host, accepts_uplink, gate
 from anyipd.decide.ledger import HOOK_METRICS, Ledger
 from anyipd.decide.plan import plan
 from anyipd.decide.source_routes import changed, source_changes
+from anyipd.decide.static import Gateways
 from anyipd.kernel import wire
 from anyipd.kernel.event_filter import MAX_PREFIXES
-from anyipd.kernel.monitor import Hint, LinkDown, Monitor, Stale
+from anyipd.kernel.monitor import Hint, LinkDown, Monitor, News, Stale
 from anyipd.kernel.routes import (
     DISCARD_METRIC,
     LOCAL_METRIC,
@@ -41,6 +42,7 @@ from anyipd.observe.lease_monitor import LeaseMonitor
 from anyipd.observe.nameservers import Nameservers
 from anyipd.observe.networkd import Networkd
 from anyipd.observe.onlink import Routed, addressed, host_addresses
+from anyipd.observe.static_use import StaticUse
 from anyipd.policy import Policy
 
 _IPV4 = wire.WIDTHS[wire.AF_INET]
@@ -83,6 +85,8 @@ class Observations:
         self._routed = Routed()
         self._hinges = Gaps(0, 1 << 128)  # of the last decision; before the first one all matters
         self._nameservers = Nameservers()
+        self._static_use = StaticUse()
+        self._routers: Gateways = {}
         self._throws: set[Prefix] = set()
         self._own_discards: set[Prefix] = set()
         self._own_sources: set[SourceRoute] = set()
@@ -119,8 +123,10 @@ class Observations:
         protocols, now = self.policy.accept.protocols, clock.now()
         if hint.lo_fell:
             self.ledger.lo_fell()
-        stale = hint.stale
+        stale = hint.stale if self._static else hint.stale & ~Stale.STATIC
         for news in hint.news:
+            if self._concerns_static(news):
+                stale |= Stale.STATIC
             if isinstance(news, LinkDown):
                 known = self._routed.lose_link(news.interface)
                 self._own_sources = {each for each in self._own_sources if each.interface != news.interface}
@@ -140,6 +146,17 @@ class Observations:
             if not known:
                 stale |= Stale.ROUTES
         return stale
+
+    @property
+    def _static(self) -> list[Prefix]:
+        """Return the static prefixes that are to be bound."""
+        return [each.prefix for each in self.policy.static if each.bind]
+
+    def _concerns_static(self, news: News | LinkDown) -> bool:
+        """Whether a router may have changed, or what is in use inside a static prefix."""
+        if isinstance(news, LinkDown):
+            return bool(self._static)
+        return any(not news.route.prefix.length or each.overlaps(news.route.prefix) for each in self._static)
 
     async def look(self, stale: Stale) -> bool:
         """Make anew the observations that are stale; say whether all lease files could be read.
@@ -165,6 +182,8 @@ class Observations:
             self._look_at_addresses()
         if Stale.ROUTES in stale:
             await self.look_at_routes(self._delegated)
+        if Stale.STATIC in stale:
+            await self._static_use.look(self.routes, self._static)
         if Stale.PRESENT in stale:
             self._look_at_own_discards()
         return readable
@@ -267,6 +286,8 @@ class Observations:
             discards=self._discards.standing,
             own_discards=self._own_discards,
             taken=self.taken,
+            routers=self._routers,
+            in_use=self._static_use.found,
             defaults=self._routed.defaults,
             places={
                 prefix: kept
@@ -282,7 +303,7 @@ class Observations:
 
     def follow(self, decision: Decision) -> None:
         """Have the next evidence start from a decision: its places, and the routes that it hinges on."""
-        self.places = decision.places
+        self.places, self._routers = decision.places, decision.routers
         hinges = Gaps()
         for span in decision.hinges:
             hinges.add(*span)

@@ -176,7 +176,8 @@ def test_hints_add_up() -> None:
     assert hint == Hint(Stale.ROUTES | Stale.LEASES, {one, other}, [CAME, WENT], lo_up=False)
     hint.add(PRESENT)  # a look at all of them finds each
     assert hint == Hint(Stale.ROUTES | Stale.LEASES | Stale.PRESENT, set(), [CAME, WENT], lo_up=False)
-    hint.add(Hint(Stale.ADDRESSES | Stale.DISCARDS | Stale.LINKS, lost={one}, lo_fell=True, lo_up=True))
+    others = Stale.ADDRESSES | Stale.DISCARDS | Stale.LINKS | Stale.STATIC
+    hint.add(Hint(others, lost={one}, lo_fell=True, lo_up=True))
     assert hint == Hint(Stale.ALL, set(), [CAME, WENT], lo_fell=True, lo_up=True)
     hint.add(Hint())
     assert hint == Hint(Stale.ALL, set(), [CAME, WENT], lo_fell=True, lo_up=True)

@@ -240,7 +240,7 @@ def subnets(*entries: str) -> str:
          "f:2:35: subnets[0].except: found holes beside `count: 257`; a count of 256 at most"),
         (subnets("{name: a, bind: false, except: ['::7']}"),
          f"f:2:36: subnets[0].except: {HOLES_OF_NOBODY}"),
-        (subnets("{name: a, address: ::7, except: ['::/124']}"),
+        (subnets("{name: a, address: '::7', except: ['::/124']}"),
          "f:2:24: subnets[0].address: found ::7, which is in the hole ::/124; one outside of `except`"),
         (subnets("{name: a, except: '::7'}"), "f:2:23: subnets[0].except: found '::7'; a list"),
         ("static: [{prefix: 192.0.2.0/24, except: [192.0.2.7, 192.0.3.1]}]",

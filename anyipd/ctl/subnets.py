@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from anyipd.decide.holes import holes_text
+from anyipd.decide.holes import as_written, holes_text
 from anyipd.decide.moves import Move
 from anyipd.decide.verdict import part
 from anyipd.model import Prefix, Subnets, address_text
@@ -33,7 +33,7 @@ def objects(subnets: Iterable[Subnets]) -> Iterator[dict[str, str | int | list[s
             "reason": each.reason,
             "address": _address(each),
             "address_reason": each.address_reason,
-            "except": [str(hole) for hole in each.holes],
+            "except": as_written(each),
         }
 
 

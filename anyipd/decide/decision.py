@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from anyipd.decide.addresses import own_addresses, with_addresses
@@ -16,7 +17,14 @@ from anyipd.decide.holes import hole_discards, throws
 from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import discard_routes
 from anyipd.decide.source_routes import source_routes
-from anyipd.decide.static import static_assigned, static_subnets
+from anyipd.decide.static import (
+    DEFAULT_ROUTE_WAIT,
+    Gateways,
+    gateways,
+    static_assigned,
+    static_subnets,
+    waits_for_default_route,
+)
 from anyipd.decide.verdict import without_taken
 from anyipd.model import (
     INFINITE,
@@ -25,6 +33,7 @@ from anyipd.model import (
     Delegation,
     Discard,
     HostAddresses,
+    InUse,
     Lifetimes,
     Link,
     Places,
@@ -46,7 +55,8 @@ class Evidence:
     `host_addresses` are this host's own, and all others inside of them.
     `discards` are the clients' discard routes and the hooks' messages, `own_discards` our own discard routes.
     `taken` are the destinations of foreign routes in table local that are in the way of ours. `places` is
-    what the last decision remembered. `defaults` are the default routes of table main.
+    what the last decision remembered, and so are `routers`, those inside static prefixes; `in_use` is what
+    else is in there. `defaults` are the default routes of table main.
     """
 
     network_namespace: int
@@ -63,6 +73,8 @@ class Evidence:
     own_discards: AbstractSet[Prefix]
     taken: AbstractSet[Prefix]
     places: Mapping[Prefix, Places]
+    routers: Gateways
+    in_use: InUse
     defaults: AbstractSet[DefaultRoute] = frozenset()
 
 
@@ -70,8 +82,9 @@ class Evidence:
 class Decision:
     """What should be so at the time of its View, in which every subnet that is to be bound is WANTED.
 
-    `local`, `throws`, `discard` and `source` are the routes of that, `addresses` are for lo; `places` is what
-    the next decision starts from, and `hinges` are where other people's routes would have made it another.
+    `local`, `throws`, `discard` and `source` are the routes of that, `addresses` are for lo; `places` and
+    `routers` are what the next decision starts from, and `hinges` are where other people's routes would have
+    made it another.
     """
 
     view: View
@@ -80,6 +93,7 @@ class Decision:
     discard: Wanted
     addresses: Mapping[Prefix, Lifetimes]
     places: Mapping[Prefix, Places] = field(compare=False)
+    routers: Gateways = field(compare=False)
     hinges: Sequence[Span] = field(compare=False)
     source: AbstractSet[SourceRoute] = frozenset()
 
@@ -90,7 +104,8 @@ def decide(evidence: Evidence, now: float) -> Decision:
     accepted = gate_by_host(evidence.delegations, policy, host, evidence.routed)
     delegations = without_overlaps(accepted, evidence.links)
     assigned = {*evidence.addressed, *evidence.routed, *static_assigned(policy), *nameservers_assigned(host)}
-    subnets = static_subnets(policy)
+    routers = gateways(policy, evidence.in_use, evidence.routers)
+    subnets = static_subnets(policy, evidence.in_use, routers, now)
     places = dict(evidence.places)
     places_deadline, hinges = INFINITE, [Span(each, each + 1) for each in host.nameservers]
     for each in delegations:
@@ -111,7 +126,10 @@ def decide(evidence: Evidence, now: float) -> Decision:
         unassigned, evidence.discards, evidence.own_discards, now, evidence.routed
     )
     if policy.unassigned != "none":
-        discard = {**hole_discards(subnets, (), evidence.routed), **discard}
+        next_hops = set(chain.from_iterable(routers.values()))
+        reached = {*evidence.routed, *evidence.in_use.assigned}
+        discard = {**hole_discards(subnets, next_hops, reached), **discard}
+    waits = any(waits_for_default_route(each.prefix, evidence.in_use, now) for each in policy.static)
     view = View(
         time=now,
         network_namespace=evidence.network_namespace,
@@ -119,7 +137,10 @@ def decide(evidence: Evidence, now: float) -> Decision:
         policy=policy,
         delegations=tuple(delegations),
         subnets=tuple(subnets),
-        deadline=min(evidence.ledger_deadline, discard_deadline, places_deadline),
+        deadline=min(
+            *(evidence.ledger_deadline, discard_deadline, places_deadline),
+            DEFAULT_ROUTE_WAIT if waits else INFINITE,
+        ),
     )
     return Decision(
         view,
@@ -128,6 +149,7 @@ def decide(evidence: Evidence, now: float) -> Decision:
         discard,
         own_addresses(subnets, delegations),
         places,
+        routers,
         hinges,
         source_routes(policy.source_routes, delegations, subnets, evidence.defaults, evidence.links),
     )

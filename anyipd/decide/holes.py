@@ -33,10 +33,15 @@ def holes(run: Subnets) -> Iterator[Prefix]:
     return run.parts(run.holes)
 
 
+def as_written(run: Subnets) -> list[str]:
+    """Return the holes of each subnet of a run as `except:` has them: of a static prefix they are whole."""
+    return list(map(str, run.holes if run.delegation else holes(run)))
+
+
 def holes_text(run: Subnets) -> str:
-    """Name the holes of each subnet of a run, and of many how many there are."""
+    """Name them, and of many how many there are."""
     more = f" and {len(run.holes) - MAX_NAMED} more" if len(run.holes) > MAX_NAMED else ""
-    return ", ".join(map(str, run.holes[:MAX_NAMED])) + more
+    return ", ".join(as_written(run)[:MAX_NAMED]) + more
 
 
 def spans(run: Subnets) -> Iterator[Span]:

@@ -12,11 +12,15 @@ import struct
 from collections.abc import Iterable, Sequence
 
 LD_WORD, LD_HALF, LD_BYTE = 0x20, 0x28, 0x30
+LD_WORD_AT_X, LD_NUMBER, LDX_NUMBER, TAX = 0x40, 0x00, 0x01, 0x07
 JUMP, JUMP_IF_EQUAL, JUMP_IF_AT_LEAST, AND = 0x05, 0x15, 0x35, 0x54
 ACCEPT, DROP = (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0)
 
 PROTOCOL, PACKET_TYPE, VLAN_TAG = 0xFFFFF000, 0xFFFFF004, 0xFFFFF02C
 """What the kernel knows of a packet beside its bytes: SKF_AD_OFF and on, in linux/filter.h."""
+
+FIND = 0xFFFFF00C
+"""Where a netlink attribute of type X is, from where A says on (SKF_AD_NLATTR)."""
 
 Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true and if false, operand."""

@@ -20,6 +20,7 @@ replaces, to net.core.optmem_max: 20 KiB before Linux 6.7 (sk_filter_charge in n
 
 # Offsets into a message of rt6_fill_node: nlmsghdr, rtmsg, RTA_TABLE, RTA_DST.
 _TYPE, _PORT, _FAMILY, _LENGTH, _TABLE, _PROTOCOL, _ROUTE_TYPE, _DST = 4, 12, 16, 17, 20, 21, 23, 40
+_ATTRIBUTES = 28  # behind rtmsg
 _INDEX = 20  # of ifaddrmsg
 
 _KERNEL, _RA = 2, 9  # protocols of on-link routes, which matter also where they cover our prefixes
@@ -42,8 +43,9 @@ def event_filter(
     bears the port of the socket that asked); of discard routes of `protocols` and of default routes in table
     main, and the hooks' messages. Of every table: on-link routes, any route inside `prefixes`, the delegated
     and the static ones, and those that may be around one, since its first `shortest` bits, or 32, are the
-    same; and those to `places`, as long as these are few. Of IPv4 that is ours, table local, and addresses
-    that lo loses.
+    same; and those to `places`, as long as these are few. Of IPv4 that is addresses that lo loses, what
+    is ours, and where there are static prefixes of it what is inside, default routes, and those by gateways
+    in there.
     """
     everything = [*_not_routes(own_port), bpf.ACCEPT]
     if len(prefixes) > MAX_PREFIXES:
@@ -67,8 +69,9 @@ def _before_ours(own_port: int, protocols: Sequence[int], static_ipv4: Sequence[
         *([] if static_ipv4 else bpf.drop_unless(wire.TABLE_LOCAL)),
         (bpf.LD_BYTE, 0, 0, _PROTOCOL),
         *bpf.accept_if(wire.PROTOCOL),
-        (bpf.LD_BYTE, 0, 0, _TABLE),
-        *bpf.drop_unless(wire.TABLE_LOCAL),
+        (bpf.LD_BYTE, 0, 0, _LENGTH),
+        *bpf.accept_if(0),
+        *_by_gateway(static_ipv4),
         *_inside(static_ipv4),
     ]
     discards = [
@@ -151,6 +154,38 @@ def _around(prefixes: Sequence[Prefix], shortest: int) -> list[bpf.Instruction]:
         (bpf.LD_BYTE, 0, 0, _LENGTH),
         (bpf.JUMP_IF_AT_LEAST, len(checks), 0, longest),
         *checks,
+    ]
+
+
+def _by_gateway(prefixes: Iterable[Prefix]) -> list[bpf.Instruction]:
+    """Accept an IPv4 route with a gateway in one of the prefixes, or with several; go on with all else."""
+    inside = [
+        step
+        for prefix in prefixes
+        for step in (
+            (bpf.LD_WORD_AT_X, 0, 0, 4),  # behind the attribute's header
+            (bpf.AND, 0, 0, _mask(prefix.length)),
+            *bpf.accept_if(prefix.address & _mask(prefix.length)),
+        )
+    ]
+    return [
+        *_find(wire.RTA_MULTIPATH),
+        (bpf.JUMP_IF_EQUAL, 1, 0, 0),
+        bpf.ACCEPT,
+        *_find(wire.RTA_GATEWAY),
+        (bpf.JUMP_IF_EQUAL, 0, 1, 0),
+        (bpf.JUMP, 0, 0, len(inside) + 1),
+        (bpf.TAX, 0, 0, 0),
+        *inside,
+    ]
+
+
+def _find(attribute: int) -> list[bpf.Instruction]:
+    """Load where an attribute of a route is, 0 where it has none."""
+    return [
+        (bpf.LD_NUMBER, 0, 0, _ATTRIBUTES),
+        (bpf.LDX_NUMBER, 0, 0, attribute),
+        (bpf.LD_WORD, 0, 0, bpf.FIND),
     ]
 
 

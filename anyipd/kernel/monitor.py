@@ -47,7 +47,8 @@ class Stale(Flag):
     ADDRESSES = auto()  # on links
     ROUTES = auto()  # other people's
     PRESENT = auto()  # routes of ours, and who else stands in their place
-    ALL = LEASES | LINKS | DISCARDS | ADDRESSES | ROUTES | PRESENT
+    STATIC = auto()  # what is in use inside static prefixes
+    ALL = LEASES | LINKS | DISCARDS | ADDRESSES | ROUTES | PRESENT | STATIC
 
 
 class News(NamedTuple):
@@ -223,5 +224,5 @@ def _of_route(news: News) -> Hint:
         return Hint(Stale.PRESENT | Stale.DISCARDS if took_a_place else Stale.PRESENT)
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
-    # With a filter too long for the kernel IPv4's pass, too.
-    return Hint(news=[news]) if route.prefix.width == 128 else Hint()  # noqa: PLR2004  the width of IPv6
+    # Of IPv4 only what is about static prefixes matters.
+    return Hint(news=[news]) if route.prefix.width == 128 else Hint(Stale.STATIC)  # noqa: PLR2004  the width of IPv6

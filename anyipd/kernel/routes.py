@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from anyipd.decide.covers import Wanted
-from anyipd.kernel import wire
+from anyipd.kernel import neighbour_table, wire
 from anyipd.kernel.wire import Address, Refusal, Route
 from anyipd.model import INFINITE, Discard, Link, Prefix
 
@@ -83,6 +83,11 @@ class Routes:
     def addresses(self) -> Iterator[Address]:
         """Read the IPv6 addresses of all links."""
         return chain.from_iterable(map(wire.addresses, self._dump(wire.addresses_request())))
+
+    def neighbours(self) -> Iterator[tuple[int, Prefix]]:
+        """Read whom the kernel knows on its links: interface index and address."""
+        dump = self._dump(neighbour_table.REQUEST)
+        return chain.from_iterable(map(neighbour_table.neighbours, dump))
 
     def links(self) -> dict[str, Link]:
         """Read which links there are, by name."""

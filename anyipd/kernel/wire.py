@@ -65,6 +65,9 @@ _U32 = struct.Struct("=HHI")
 _RTNEXTHOP = struct.Struct("=HBxI")  # length, flags, index
 _FIXED = _HEADER.size + _RTMSG.size
 
+ROUTE_SIZE = _FIXED
+"""Bytes of a route's message before its attributes."""
+
 TABLE_OFFSET = _FIXED + _ATTRIBUTE.size
 """Where the message of an IPv6 route has its table: RTA_TABLE is its first attribute."""
 
@@ -338,7 +341,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
     )
     address = source = metric = interface = ticks = 0
     gateway = False
-    for kind, value, size in _attributes(buffer, start + _FIXED, end):
+    for kind, value, size in attributes(buffer, start + _FIXED, end):
         _need(_LEAST.get(kind, 0), size)
         if kind == RTA_DST:
             _need(_ADDRESS[family], size)
@@ -375,7 +378,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
 def next_hops(buffer: bytes, start: int, end: int) -> set[int]:
     """Return the interfaces of all next hops of the route at `start`."""
     found = set[int]()
-    for kind, value, size in _attributes(buffer, start + _FIXED, end):
+    for kind, value, size in attributes(buffer, start + _FIXED, end):
         if kind == RTA_OIF:
             _need(_LEAST[RTA_OIF], size)
             found.add(_unsigned(buffer, value))
@@ -387,7 +390,7 @@ def next_hops(buffer: bytes, start: int, end: int) -> set[int]:
 def _routers(buffer: bytes, start: int, end: int, interface: int, flags: int) -> tuple[tuple[Hop, ...], int]:
     """Read the next hops of a default route from its attributes, and the preference of its router."""
     router = preference = 0
-    for kind, value, size in _attributes(buffer, start, end):
+    for kind, value, size in attributes(buffer, start, end):
         if kind == RTA_MULTIPATH:
             return tuple(_hops(buffer, value, value + size)), 0
         if kind == RTA_GATEWAY:
@@ -405,7 +408,7 @@ def _hops(buffer: bytes, start: int, end: int) -> Iterator[Hop]:
         _need(_RTNEXTHOP.size, size)
         _need(start + size, end)
         router = 0
-        for kind, value, length in _attributes(buffer, start + _RTNEXTHOP.size, start + size):
+        for kind, value, length in attributes(buffer, start + _RTNEXTHOP.size, start + size):
             if kind == RTA_GATEWAY:
                 router = int.from_bytes(buffer[value : value + length])
         yield _hop(interface, router, flags)
@@ -449,7 +452,7 @@ def links(buffer: bytes) -> Iterator[tuple[str, Link]]:
         _, hardware, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
         found = {
             kind: buffer[value : value + size]
-            for kind, value, size in _attributes(buffer, body, end)
+            for kind, value, size in attributes(buffer, body, end)
             if kind in {IFLA_IFNAME, IFLA_CARRIER_CHANGES, IFLA_LINKINFO}
         }
         if IFLA_IFNAME in found:
@@ -463,7 +466,7 @@ def _link_kind(hardware: int, info: bytes) -> LinkKind:
 
     PPP is none of the tunnels: most of it leads to a provider.
     """
-    found = {kind: _text(info[value : value + size]) for kind, value, size in _attributes(info, 0, len(info))}
+    found = {kind: _text(info[value : value + size]) for kind, value, size in attributes(info, 0, len(info))}
     if found.get(IFLA_INFO_SLAVE_KIND) == "vrf":
         return LinkKind.IN_VRF
     bare_ip = hardware == _ARPHRD_NONE and found.get(IFLA_INFO_KIND, _MODEM) != _MODEM
@@ -485,7 +488,7 @@ def addresses(buffer: bytes) -> Iterator[Address]:
         _, length, _, _, index = _IFADDRMSG.unpack_from(buffer, start + _HEADER.size)
         found = {
             kind: buffer[value : value + size]
-            for kind, value, size in _attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
+            for kind, value, size in attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
             if size == _SIZES.get(kind)
         }
         if IFA_ADDRESS not in found:
@@ -498,7 +501,7 @@ def addresses(buffer: bytes) -> Iterator[Address]:
         yield Address(index, _prefix(address, length), protocol, preferred, valid)
 
 
-def _attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+def attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Type of each attribute, and position and size of its value."""
     while position < end:
         _need(position + _ATTRIBUTE.size, end)

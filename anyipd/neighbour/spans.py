@@ -63,7 +63,7 @@ def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Answered]:
     """Say for each link of the policy what is to be answered for there: its subnets, bound and routed on.
 
     `subnets` are verdicts. Reserved ones not answered for there are left out, also inside static prefixes,
-    and so are this host's routers. Holes are answered for: whoever is there is reached by way of this host.
+    and so are this host's routers. Holes are answered for where a route leads on, as what is routed on is.
     """
     links = {each.name: each.neighbours for each in policy.subnets}
     links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
@@ -75,13 +75,20 @@ def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Answered]:
         ]
         for state in (SubnetState.BOUND, SubnetState.RESERVED)
     )
+    holes = [
+        (links[run.name], (each.address, each.end))
+        for run in subnets
+        if run.state is SubnetState.BOUND
+        for each in run.parts(run.holes)
+    ]
     routers = [(each.address, each.end) for run in subnets for each in run.parts(run.gateways)]
 
     def on(link: str) -> Answered:
         routed = [span for wanted, span in reserved if link in wanted]
         others = routers + [span for wanted, span in reserved if link not in wanted]
         inside = [span for wanted, span in bound if link in wanted]
-        return Answered(Spans.of([*inside, *routed], others), Spans.of(routed, others))
+        left = [span for wanted, span in holes if link in wanted]
+        return Answered(Spans.of([*inside, *routed], others), Spans.of([*routed, *left], others))
 
     return {link: on(link) for link in policy.links}
 

@@ -44,7 +44,7 @@ MAX_DUMPS = 4
 def addressed(addresses: Iterable[Address], delegated: Sequence[Prefix]) -> list[Assigned]:
     """Return which prefixes of addresses on links overlap a delegated one."""
     return [
-        Assigned(prefix, f"on-link at {_name(each.interface)}")
+        Assigned(prefix, f"on-link at {link_name(each.interface)}")
         for each in addresses
         for prefix in [each.prefix.masked()]
         if each.interface != wire.LOOPBACK_INDEX and any(prefix.overlaps(other) for other in delegated)
@@ -60,7 +60,7 @@ def host_addresses(addresses: Sequence[Address], delegated: Sequence[Prefix], no
     )
     return HostAddresses(
         own={each.prefix: lifetimes(each, now) for each in addresses if is_own(each)},
-        others={each.prefix.address: _name(each.interface) for each in inside},
+        others={each.prefix.address: link_name(each.interface) for each in inside},
         # The kernel's own ::1 is, as soon as lo is up.
         are_marked=any(each.protocol for each in addresses)
         or all(each.interface != wire.LOOPBACK_INDEX for each in addresses),
@@ -251,16 +251,17 @@ def _meanings(route: Route, delegated: Sequence[Prefix]) -> Iterator[_Meaning]:
     table, prefix = None if route.table == wire.TABLE_MAIN else route.table, route.prefix
     if not route.gateway and route.protocol in _ON_LINK_PROTOCOLS:
         if any(prefix.overlaps(each) for each in delegated):
-            yield Assigned(prefix, f"on-link at {_name(route.interface)}", table)
+            yield Assigned(prefix, f"on-link at {link_name(route.interface)}", table)
         return
     if any(each.covers(prefix) for each in delegated):
         where = f" in table {table}" if table else ""
-        yield Assigned(prefix, f"routed to {_name(route.interface)}{where}", table)
+        yield Assigned(prefix, f"routed to {link_name(route.interface)}{where}", table)
     if any(prefix.covers(each) and prefix != each for each in delegated):
-        yield Covering(prefix, _name(route.interface), table)
+        yield Covering(prefix, link_name(route.interface), table)
 
 
-def _name(index: int) -> str:
+def link_name(index: int) -> str:
+    """Name a link, as it may be shown."""
     try:
         return printable(socket.if_indextoname(index))
     except OSError:
