@@ -358,6 +358,8 @@ SUBNETS = {
     "reason": None,
     "address": None,
     "address_reason": None,
+    "except": [],
+    "gateways": [],
 }
 VIEW = {
     "time_usec": 1,
