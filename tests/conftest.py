@@ -19,6 +19,7 @@ from tests.lab.hook_caller import SHELLS, Caller, shell_command
 from tests.lab.kea import Kea
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
+from tests.lab.site import Site, set_up
 
 # A deadline is one of wall time, which the tests on other workers take, too.
 settings.register_profile("default", settings.get_profile("default"), deadline=None)
@@ -155,3 +156,17 @@ def dhclient(uplink: Uplink, daemon: Daemon, tmp_path: Path) -> Dhclient:
 def caller(request: pytest.FixtureRequest, tmp_path: Path) -> Caller:
     """A caller of the dhclient hook, in each shell that may be somebody's /bin/sh."""
     return Caller(shell_command(request.param), tmp_path)
+
+
+@pytest.fixture
+def idle(uplink: Uplink, daemon: Daemon, tmp_path: Path) -> Iterator[Site]:
+    """A site on which anyipd runs, with the document's policy, and nothing is delegated yet."""
+    with set_up(uplink, daemon, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+def site(idle: Site) -> Site:
+    """The same, with a delegated prefix."""
+    idle.delegate()
+    return idle

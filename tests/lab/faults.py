@@ -16,6 +16,7 @@ from pathlib import Path
 
 from anyipd.model import Prefix
 from tests.lab import faults_delegation as delegation
+from tests.lab.behind import SHOP
 from tests.lab.delegated import holder, take_away
 from tests.lab.namespace import wait_until
 from tests.lab.stage import OPTIONAL, OPTIONAL_LINE, POLICY, RESERVED, WHOLE_WITHIN, Stage
@@ -41,7 +42,7 @@ def everything(_: Prefix) -> bool:
 
 
 def only(place: Prefix) -> Covers:
-    return lambda prefix: prefix == place
+    return place.covers
 
 
 def kill(stage: Stage) -> None:
@@ -130,7 +131,7 @@ def foreign_route(stage: Stage) -> None:
 
 def address_on_a_link(stage: Stage) -> None:
     place = stage.pick((0, 4, 5))
-    address = f"{Prefix(place.address + 1, 128)}".replace("/128", "/64")
+    address = f"{Prefix(place.address + 2, 128)}".replace("/128", "/64")
     with stage.trouble(unbinds=only(place)) as trouble:
         stage.absent = frozenset({place})
         stage.host.ip(f"addr add {address} dev lan nodad")
@@ -250,9 +251,21 @@ def runtime_read_only(stage: Stage) -> None:
         stage.remount("rw")
 
 
+def responder_killed(stage: Stage) -> None:
+    def shop(prefix: Prefix) -> bool:
+        return prefix.address >> 64 & 0xF == SHOP
+
+    with stage.trouble(shop) as trouble:
+        stage.neighbour.kill()
+        stage.a_while()
+        trouble.lifted()
+        stage.neighbour.start()
+
+
 FAULTS = (
     Fault("SIGKILL and restart", "none", kill),
     Fault("SIGTERM and restart", "none", terminate),
+    Fault("SIGKILL of anyipd-neighbour", "what is on-link", responder_killed),
     Fault("a second daemon", "none", second_daemon),
     Fault("SIGHUP, good policy", "none", good_policy),
     Fault("SIGHUP, bad policy", "none", bad_policy),
@@ -267,6 +280,7 @@ FAULTS = (
     Fault("lo down and up", "all", lo_down),
     Fault("an uplink down and up", "that uplink", delegation.uplink_down),
     Fault("an uplink without carrier", "that uplink", delegation.carrier_lost),
+    Fault("an uplink with another router", "none", delegation.router_replaced),
     Fault("an uplink renamed and back", "that uplink", delegation.uplink_renamed),
     Fault("an uplink removed and returned", "that uplink", delegation.uplink_removed),
     Fault("client killed", "none", delegation.client_killed),

@@ -8,7 +8,10 @@ from anyipd.model import Prefix
 from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Offer
 from tests.lab.namespace import stop, wait_until
+from tests.lab.network import ISP_LINK_LOCAL
 from tests.lab.stage import PREFERRED, VALID, WHOLE_WITHIN, Line, Stage
+
+OTHER_ROUTER = "fe80::9"
 
 
 def uplink_down(stage: Stage) -> None:
@@ -19,6 +22,17 @@ def uplink_down(stage: Stage) -> None:
         trouble.lifted()
         stage.host.ip(f"link set {line.uplink.interface} up")
         line.connect()
+
+
+def router_replaced(stage: Stage) -> None:
+    line = stage.pick_line()
+    line.uplink.isp.ip(f"addr replace {OTHER_ROUTER}/64 dev {line.uplink.customer} nodad")
+    with stage.trouble() as trouble:
+        for router in OTHER_ROUTER, ISP_LINK_LOCAL:
+            trouble.lifted()
+            line.router = router
+            line.route()
+            stage.wait_until_whole()
 
 
 def uplink_renamed(stage: Stage) -> None:

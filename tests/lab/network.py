@@ -36,7 +36,7 @@ class Uplink:
         metric: int = 1024,
     ) -> None:
         self.isp, self.host = isp, host
-        self.interface, self.address = interface, address
+        self.interface, self.address, self.metric = interface, address, metric
         isp.ip(f"link add {self.customer} type veth peer name {interface} netns {host.name}")
         isp.ip(f"link set {self.customer} up")
         host.ip(f"link set {interface} up")

@@ -20,7 +20,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from tests.lab.faults import FAULTS, Fault
-from tests.lab.namespace import LabError, enter
+from tests.lab.namespace import LabError, Process, enter
 from tests.lab.soak_report import Footprint, Report
 from tests.lab.stage import Stage, build
 
@@ -97,10 +97,12 @@ class Soak:
         if process != self.process:
             self.process, self.first = process, footprint
         self.report.see(footprint, self.first)
+        programs: list[Process] = [self.stage.neighbour.running]
         for line in self.stage.lines:
-            for program in (line.client.process, line.kea.process):
-                if program.poll() is not None:
-                    raise RuntimeError(f"{program.args!r} ended with {program.returncode} by itself")
+            programs += [line.client.process, line.kea.process]
+        for program in programs:
+            if program.poll() is not None:
+                raise RuntimeError(f"{program!r} ended with {program.returncode} by itself")
         for watcher in self.stage.prober, self.stage.witness, self.stage.onlooker:
             if not watcher.thread.is_alive():
                 raise RuntimeError(f"the {type(watcher).__name__.lower()} ended")

@@ -15,6 +15,17 @@ from pathlib import Path
 from random import Random
 
 from anyipd.model import Prefix
+from tests.lab.behind import (
+    HOLE,
+    SHOP,
+    WEB,
+    Behind,
+    hole,
+    own_address,
+    probed,
+    refuse_foreign_sources,
+    subnet,
+)
 from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
 from tests.lab.dhcpcd import Dhcpcd
@@ -31,34 +42,31 @@ RENEW, REBIND = 2, 30
 WHOLE_WITHIN = 40.0
 """Seconds until everything must be whole again: what needs a renewal may wait for its repetition."""
 
-POLICY = """\
+POLICY = f"""\
 subnets:
-  - {name: web, id: 0}
-  - {name: pair, id: 4, count: 2}
-  - {name: optional, id: 8}
-  - {name: pool, count: 2}
-  - {name: reserved, id: 0xf, bind: false}
-  - {name: far, id: 0x1f}
+  - {{name: web, id: {WEB}, address: "::1", except: ["{HOLE}"]}}
+  - {{name: pair, id: 4, count: 2}}
+  - {{name: optional, id: 8}}
+  - {{name: pool, count: 2}}
+  - {{name: shop, id: {SHOP}, bind: false, neighbours: [uplink1, uplink2]}}
+  - {{name: reserved, id: 0xf, bind: false}}
+  - {{name: far, id: 0x1f}}
 """
 CLIENTS: Mapping[int, type[Dhclient | Dhcpcd]] = {1: Dhclient, 2: Dhcpcd}
 """The DHCPv6 client of each uplink."""
 
 OPTIONAL_LINE = "  - {name: optional, id: 8}\n"
-PINNED, AUTOMATIC, OPTIONAL, RESERVED, FAR = (0, 4, 5), (1, 2), 8, 15, 31
+PINNED, AUTOMATIC, OPTIONAL, RESERVED, FAR = (WEB, 4, 5), (1, 2), 8, 15, 31
 """Subnet IDs of POLICY; the lowest that are free are the automatic ones. FAR lies behind the end of a /60."""
-
-
-def subnet(delegated: Prefix, number: int) -> Prefix:
-    """Give the /64 of this subnet ID."""
-    return Prefix(delegated.address + (number << 64), 64)
 
 
 @dataclass(eq=False)
 class Line:
-    """An uplink with its ISP; all that is delegated there comes out of `pool`.
+    """An uplink with its ISP; all that is delegated there comes out of `pool`, the only source let through.
 
     `current` is what is delegated now, `former` what was before; `witness` tells when each ends. What the
-    prober reads is replaced and never changed in place: it runs in a thread of its own.
+    prober reads is replaced and never changed in place: it runs in a thread of its own. `router` is the
+    link-local address that the host's default route goes by.
     """
 
     uplink: Uplink
@@ -69,6 +77,7 @@ class Line:
     number: int = 0
     current: Prefix | None = None
     former: frozenset[Prefix] = frozenset()
+    router: str = ISP_LINK_LOCAL
 
     def fresh(self, length: int = 60) -> Prefix:
         """Give a prefix that was never delegated before."""
@@ -127,8 +136,20 @@ class Line:
         uplink, host, isp = self.uplink, self.uplink.host, self.uplink.isp
         isp.ip(f"addr replace {ISP_LINK_LOCAL}/64 dev {uplink.customer} nodad")
         host.ip(f"addr replace {HOST_LINK_LOCAL}/64 dev {uplink.interface} nodad")
-        host.ip(f"-6 route replace {uplink.address} via {ISP_LINK_LOCAL} dev {uplink.interface}")
+        self.route()
         uplink.route(self.pool)
+        for prefix, _ in self.told():
+            self.regard_as_on_link(prefix)
+
+    def route(self) -> None:
+        """Give the host its default route, as a Router Advertisement does."""
+        name, metric = self.uplink.interface, self.uplink.metric
+        self.uplink.host.ip(f"-6 route replace default via {self.router} dev {name} metric {metric}")
+
+    def regard_as_on_link(self, delegated: Prefix) -> None:
+        """Have the ISP ask for each address of the container's subnet."""
+        place = subnet(delegated, SHOP)
+        self.uplink.isp.ip(f"-6 route replace {place} dev {self.uplink.customer}")
 
     def covers(self, prefix: Prefix) -> bool:
         return self.pool.covers(prefix)
@@ -149,13 +170,21 @@ class Stage:
     """Everything that runs, and what is wanted of it."""
 
     def __init__(
-        self, host: Namespace, lines: list[Line], daemon: Daemon, witness: Witness, seed: int
+        self,
+        behind: Behind,
+        lines: list[Line],
+        daemon: Daemon,
+        neighbour: Daemon,
+        *,
+        witness: Witness,
+        seed: int,
     ) -> None:
-        self.host, self.lines, self.daemon, self.folder = host, lines, daemon, daemon.configuration.parent
+        self.behind, self.host, self.lines = behind, behind.host, lines
+        self.daemon, self.neighbour, self.folder = daemon, neighbour, daemon.configuration.parent
         self.random, self.witness = Random(seed), witness
         self.windows = Windows()
         self.prober = Prober([line.uplink for line in lines], self.targets, self.windows)
-        self.onlooker = Onlooker(host, self.daemons_pid)
+        self.onlooker = Onlooker(self.host, self.daemons_pid)
         self.absent: frozenset[Prefix] = frozenset()
         self.optional = True
         self.yielded: frozenset[Prefix] = frozenset()
@@ -167,6 +196,7 @@ class Stage:
     def start(self) -> None:
         """Start everything, and wait until it is whole for the first time."""
         self.daemon.start()
+        self.neighbour.start()
         for line in self.lines:
             line.connect()
             prefix = line.fresh()
@@ -183,37 +213,72 @@ class Stage:
             each for number in numbers if delegated.covers(each := subnet(delegated, number))
         } - self.absent
 
+    def around(self, delegated: Prefix) -> set[Prefix]:
+        """What must answer of `delegated` besides what the policy binds: the container."""
+        parts = {probed(subnet(delegated, SHOP))}
+        return parts if subnet(delegated, WEB) in self.absent else parts | {probed(hole(delegated))}
+
     def targets(self) -> Targets:
         """What must answer now, and behind which uplink."""
         return {
             each: line.uplink
             for line in self.lines
             for prefix in line.live()
-            for each in self.subnets(prefix)
+            for each in self.subnets(prefix) | self.around(prefix)
         }
 
+    def wanted(self) -> set[Prefix]:
+        """What must be bound now, and the host's own addresses in it."""
+        live = [prefix for line in self.lines for prefix in line.live()]
+        wanted = {each for prefix in live for each in self.subnets(prefix)}
+        own = {own_address(prefix) for prefix in live if subnet(prefix, WEB) in wanted}
+        return wanted | own
+
     def bound(self) -> set[Prefix]:
-        """What the kernel lists, let alone whether it lets anything by it still."""
-        return set(bound(self.host))
+        """What the kernel lists, let alone whether it lets anything by it still; own addresses, too."""
+        shown = self.host.ip_json("-6 addr show dev lo scope global")
+        infos = [each for link in shown for each in link.get("addr_info", ()) if each]
+        own = {Prefix.parse(f"{each['local']}/128") for each in infos}
+        return set(bound(self.host)) | own
 
     def difference(self) -> str:
         """Say where the kernel's table is not what it must be; nothing if it is."""
         # What ends meanwhile may count on either side: it is asked for before and after.
         undecided = {prefix for line in self.lines for prefix in line.undecided()}
-        wanted, bound = set(self.targets()), self.bound()
+        wanted, bound = self.wanted(), self.bound()
         undecided |= {prefix for line in self.lines for prefix in line.undecided()}
 
         def clear(found: set[Prefix]) -> list[str]:
             return sorted(str(each) for each in found if not any(prefix.covers(each) for prefix in undecided))
 
-        missing, odd = clear(wanted - bound), clear(bound - wanted)
-        return "; ".join(
-            f"{what} {', '.join(found)}" for what, found in (("missing", missing), ("too many", odd)) if found
-        )
+        found = {
+            "missing": clear(wanted - bound),
+            "too many": clear(bound - wanted),
+            "leaving by another router": clear(self.misled()),
+        }
+        return "; ".join(f"{what} {', '.join(prefixes)}" for what, prefixes in found.items() if prefixes)
+
+    def misled(self) -> set[Prefix]:
+        """Return the prefixes whose packets leave by another router than their uplink's.
+
+        Those of the uplink that is preferred need no route of their own.
+        """
+        shown = self.host.ip_json("-6 route show table main proto 150")
+        ways = {route["from"]: (route["dev"], route["gateway"]) for route in shown if "from" in route}
+        found = set[Prefix]()
+        for line in self.lines:
+            right = line.uplink.interface, line.router
+            unrouted = right if line is self.lines[0] else None
+            found |= {prefix for prefix in line.live() if ways.get(str(prefix), unrouted) != right}
+        return found
 
     def wait_for_subnets(self, delegated: Prefix) -> None:
-        """Wait until all of a prefix that was not wanted so far is bound."""
+        """Wait until all of a prefix that was not wanted so far is bound; the container has its part, too."""
         wait_until(lambda: self.subnets(delegated) <= self.bound(), WHOLE_WITHIN)
+        self.behind.route(delegated)
+        for line in self.lines:
+            if line.covers(delegated):
+                line.regard_as_on_link(delegated)
 
     def wait_until_whole(self) -> None:
         """Wait until the table is right, and then every subnet has answered once."""
@@ -277,7 +342,9 @@ class Stage:
 
     def remount(self, mode: str) -> None:
         """Make the runtime directory's file system read-only (`ro`), or writable again (`rw`)."""
-        self.host.run("mount", "-o", f"remount,{mode}", self.daemon.runtime)
+        command = ("mount", "-o", f"remount,{mode}", self.daemon.runtime)
+        # Somebody may be writing a file there.
+        wait_until(lambda: self.host.run(*command, check=False).returncode == 0, WHOLE_WITHIN)
 
     def wait_for_line(self, text: str, since: int) -> None:
         """Wait for a line in the daemon's log behind the first `since`."""
@@ -294,6 +361,7 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
         runtime.mkdir()
         host.run("mount", "-t", "tmpfs", "-o", "size=512k", "runtime", runtime)
         stack.callback(host.run, "umount", "--lazy", runtime)
+        neighbour = stack.enter_context(Daemon(host, folder, module="anyipd.neighbour"))
         daemon = stack.enter_context(Daemon(host, folder, POLICY))
         # A link of no uplink, for addresses and routes of others.
         host.ip("link add lan type veth peer name lan-peer")
@@ -316,5 +384,7 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
             # Its record of all calls is not read here, and grows.
             client.recorder.unlink()
             pool = Prefix.parse(f"2001:db8:{number}000::/36")
+            refuse_foreign_sources(uplink, pool)
             lines.append(Line(uplink, Kea(uplink.isp, uplink.customer, place), client, pool, witness))
-        yield Stage(host, lines, daemon, witness, seed)
+        behind = Behind(host, enter(Namespace("behind")), [line.pool for line in lines])
+        yield Stage(behind, lines, daemon, neighbour, witness=witness, seed=seed)
