@@ -7,6 +7,7 @@ import errno
 import math
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -375,6 +376,36 @@ def test_whoever_removes_it_sees_it_again(running: Daemon, routes: Routes) -> No
     running.namespace.ip("link set lo up")
     wait_until(lambda: OWN in on_lo(routes))
     wait_until(lambda: "2001:db8:100::1 " in running.namespace.ip("-6 route show table local proto kernel"))
+
+
+def test_where_lo_takes_none_it_is_missing(running: Daemon, routes: Routes) -> None:
+    running.namespace.sysctl("net.ipv6.conf.lo.disable_ipv6", 1)
+    wait_until(lambda: running.status()["subnets"][0]["address_reason"] == MISSING)
+    running.namespace.sysctl("net.ipv6.conf.lo.disable_ipv6", 0)
+    wait_until(lambda: OWN in on_lo(routes))
+    wait_until(lambda: running.status()["subnets"][0]["address_reason"] is None)
+
+
+def test_it_is_answered_for_like_all_of_its_subnet(
+    uplink: Uplink, running: Daemon, neighbour: Daemon
+) -> None:
+    uplink.isp.ip("-6 route add 2001:db8:100::/64 dev customer")
+    running.configure('subnets: [{name: web, id: 0, address: "::1", neighbours: [uplink]}]')
+    running.reload()
+    neighbour.start()
+    wait_until(lambda: uplink.answering([OWN.address]))
+
+
+def test_watch_tells_of_it(running: Daemon, tmp_path: Path) -> None:
+    out = tmp_path / "watch"
+    with out.open("w") as file:
+        command = [sys.executable, "-m", "anyipd.ctl", "watch", *running.files]
+        running.namespace.popen(*command, stdout=file, env=running.environment())
+    wait_until(
+        lambda: "event=bound subnet=web prefix=2001:db8:100::/64 address=2001:db8:100::1\n" in out.read_text()
+    )
+    running.namespace.ip(f"addr change {OWN} dev lo")
+    wait_until(lambda: "address=2001:db8:100::1 reason=" in out.read_text())
 
 
 def test_what_is_ours_and_should_not_be_there_goes(running: Daemon, routes: Routes) -> None:
