@@ -375,6 +375,7 @@ def test_a_renewal_renews_it(running: Daemon, routes: Routes) -> None:
 
 
 def test_whoever_changes_or_removes_it_sees_it_again(running: Daemon, routes: Routes) -> None:
+    assert running.status()["subnets"][0]["address_reason"] is None  # it rests by now
     addresses.renew(routes, {OWN: FOREVER}, 0)
     wait_until(lambda: on_lo(routes)[OWN] != FOREVER)
     for _ in range(3):
