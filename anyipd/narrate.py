@@ -103,7 +103,7 @@ def _subnets_at(event: str, subnets: Iterable[Subnets], found: Mapping[int, Gaps
 
 
 def address_lines(
-    before: Iterable[Subnets], after: Sequence[Subnets], came: Iterable[Prefix], went: Iterable[Prefix]
+    before: Sequence[Subnets], after: Sequence[Subnets], came: Iterable[Prefix], went: Iterable[Prefix]
 ) -> Iterator[Line]:
     """This host's own addresses that were assigned and removed, and those that newly cannot be had."""
     known = {each.address: each for each in before}
@@ -114,9 +114,18 @@ def address_lines(
             if each := subnets.get(prefix.address):
                 fields["subnet"] = each.name
             yield Line(event, fields)
-    for address, each in named.items():
-        if address is not None and each.address_reason and known.get(address) != each:
-            fields = {"address": address_text(address), "subnet": each.name, "reason": each.address_reason}
+    said = {(each.address, each.address_reason) for each in before}
+    for each in after:
+        if (
+            each.address is not None
+            and each.address_reason
+            and (each.address, each.address_reason) not in said
+        ):
+            fields = {
+                "address": address_text(each.address),
+                "subnet": each.name,
+                "reason": each.address_reason,
+            }
             yield Line("not assigned", fields, warning=True)
 
 

@@ -439,6 +439,9 @@ def test_somebody_elses_is_a_conflict_of_the_address_alone(daemon: Daemon, route
     daemon.wait_for(
         f'level=warning event="not assigned" address=2001:db8:100::1 subnet=web reason="{reason}"'
     )
+    write_lease(daemon.runtime, valid_lifetime=5000)
+    daemon.wait_for("renewed")
+    assert daemon.log.read_text().count("not assigned") == 1
     [web] = daemon.status()["subnets"]
     assert (web["state"], web["address_reason"]) == ("bound", reason)
     checked = daemon.control("status", "--check", check=False)
