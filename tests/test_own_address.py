@@ -477,6 +477,10 @@ def test_random_never_gives_it_out(daemon: Daemon) -> None:
     for words in ([], ["tiny"], ["2001:db8::/32"]):
         found = daemon.control("random", "-n", "200", *words).stdout.split()
         assert set(found) == others, words
+    daemon.configure('subnets: [{name: tiny, id: 0, length: 126, address: "::2", except: ["::1/128"]}]')
+    daemon.reload()
+    others -= {"2001:db8:100::1"}
+    assert set(daemon.control("random", "-n", "200").stdout.split()) == others
     daemon.terminate()
     assert set(daemon.control("random", "-n", "200").stdout.split()) == others
 
