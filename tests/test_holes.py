@@ -80,6 +80,24 @@ def test_a_container_has_its_address_and_the_host_all_others(
     assert running.status()["subnets"][0]["state"] == "bound"
 
 
+def test_a_container_behind_an_on_link_prefix_is_answered_for(
+    daemon: Daemon, neighbour: Daemon, uplink: Uplink, lab: Callable[[str], Namespace]
+) -> None:
+    """Nobody else is: a hole that is not routed on may be a peer's on the link."""
+    uplink.isp.ip("-6 route add 2001:db8:5::/64 dev customer")
+    Container(lab, uplink.host).give("2001:db8:5::5")
+    holes = "except: ['2001:db8:5::5', '2001:db8:5::9']"
+    daemon.configure(f"static: [{{prefix: '2001:db8:5::/64', neighbours: [uplink], {holes}}}]")
+    daemon.start()
+    neighbour.start()
+    assert answers(uplink, "2001:db8:5::5")
+    assert answers(uplink, "2001:db8:5::6")
+    assert not answers(uplink, "2001:db8:5::9")
+    entry = {each["dst"]: each["state"] for each in uplink.isp.ip_json("-6 neigh show dev customer")}
+    assert entry["2001:db8:5::5"] == entry["2001:db8:5::6"] == ["REACHABLE"]
+    assert entry["2001:db8:5::9"] in (["INCOMPLETE"], ["FAILED"])
+
+
 def test_a_restart_changes_no_route(running: Daemon, tmp_path: Path) -> None:
     monitor = RouteMonitor(running.namespace, tmp_path)
     running.terminate()
@@ -120,6 +138,19 @@ def test_a_hole_that_is_not_wanted_goes(running: Daemon) -> None:
     running.reload()
     assert throws(host) == discards(host) == HOLES
     running.wait_for('event=holes subnet=web prefix=2001:db8:100::/64 except="::5/128, ::a:0:0/96"')
+
+
+def test_plan_shows_what_becomes_of_holes(running: Daemon) -> None:
+    running.configure(
+        POLICY.replace('"::5/128", ', "") + "static: [{prefix: 192.0.2.0/31, except: [192.0.2.1]}]"
+    )
+    rows = [line.split() for line in running.control("plan").stdout.splitlines()]
+    assert ["add", "local", "192.0.2.0/32", "192.0.2.0/31"] in rows
+    assert ["add", "discard", "192.0.2.1/32", "192.0.2.0/31"] in rows
+    assert ["remove", "throw", "2001:db8:100::5/128", "web"] in rows
+    assert ["remove", "discard", "2001:db8:100::5/128", "web"] in rows
+    running.reload()
+    assert "nothing to change" in running.control("plan").stdout
 
 
 def test_no_hole_is_answered_for_even_for_a_moment(daemon: Daemon, host: Namespace, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from anyipd.decide.carve import carve
 from anyipd.decide.covers import local_routes
 from anyipd.decide.holes import hole_discards, holes, is_in_hole, spans, throws
 from anyipd.model import Assigned, Delegation, DelegationState, Places, Prefix, Subnets, SubnetState
+from anyipd.neighbour.spans import answered
 from anyipd.policy import parse
 
 P = Prefix.parse
@@ -107,6 +108,30 @@ def test_a_place_with_something_in_a_hole_is_for_one_alone() -> None:
     assert c.state is SubnetState.WITHOUT_ROOM
     assert c.reason
     assert c.reason.endswith('2001:db8:100::5/128 is routed to br0; `except: ["::5/128"]` keeps the rest')
+
+
+def test_the_responder_knows_holes() -> None:
+    """What may be routed on it answers for where that is so, and for a router of this host never."""
+    policy = parse(
+        "subnets: [{name: a, id: 0, neighbours: [eth0], except: ['::5']},"
+        " {name: b, id: 1, bind: false, neighbours: [eth0], except: ['::6']}]",
+        "f",
+    )
+    first, below = Prefix(D.address, 64), (Prefix(1, 128), Prefix(5, 128))
+    a = Subnets("a", D, SubnetState.BOUND, first, holes=below, gateways=below[:1])
+    b = Subnets("b", D, SubnetState.RESERVED, first._replace(address=first.end), holes=(Prefix(6, 128),))
+    answered_for = answered(policy, [a, b])["eth0"]
+    known = {
+        address: (address in answered_for.spans, address in answered_for.routed)
+        for address in (first.address + 1, first.address + 5, first.address + 7, first.end + 6, first.end + 7)
+    }
+    assert list(known.values()) == [
+        (False, False),
+        (True, True),
+        (True, False),
+        (False, False),
+        (True, True),
+    ]
 
 
 @pytest.mark.parametrize(

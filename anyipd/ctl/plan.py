@@ -84,15 +84,18 @@ def _print_changes(options: argparse.Namespace) -> None:
     for dropped in seen.dropped:
         print(dropped, file=sys.stderr)
     local, discard, own = seen.changes.local, seen.changes.discard, seen.changes.addresses
+    throws = seen.changes.throws
     changes = [
+        *_of_holes("add", "throw", throws.add, after),
         *_changes("add", "local", local.add, after),
-        *_changes("add", "discard", discard.add),
+        *_of_holes("add", "discard", discard.add, after),
         *_of_addresses("add", own.add, after),
         *_changes("renew", "local", local.renew, after),
         *_of_addresses("renew", own.renew, after),
         *_of_addresses("remove", own.remove, before),
         *_changes("remove", "local", local.remove, before),
-        *_changes("remove", "discard", discard.remove),
+        *_of_holes("remove", "throw", throws.remove, before),
+        *_of_holes("remove", "discard", discard.remove, before),
         *_changes("remove", "stray", (route.prefix for route in seen.changes.strays)),
         *_changes(
             "remove", "leftover", (each.prefix for each in (*seen.changes.messages, *seen.changes.leftovers))
@@ -127,8 +130,17 @@ def _changes(
 ) -> Iterator[_Change]:
     placed = Placed(each for each in subnets if each.state in _BOUND)
     for prefix in prefixes:
-        inside = placed.inside(Span(prefix.address, prefix.end), prefix.width)
-        yield _Change(change, kind, prefix, list(inside))
+        inside = list(placed.inside(Span(prefix.address, prefix.end), prefix.width))
+        yield _Change(change, kind, prefix, inside or list(placed.around(prefix)))
+
+
+def _of_holes(
+    change: str, kind: str, prefixes: Iterable[Prefix], subnets: Iterable[Subnets]
+) -> Iterator[_Change]:
+    """Yield changes of routes over holes, each with the subnet that it is in, or over a delegated prefix."""
+    placed = Placed(each for each in subnets if each.state in _BOUND)
+    for prefix in prefixes:
+        yield _Change(change, kind, prefix, list(placed.around(prefix)))
 
 
 def _of_addresses(change: str, addresses: Iterable[Prefix], subnets: Iterable[Subnets]) -> Iterator[_Change]:

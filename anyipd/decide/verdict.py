@@ -69,6 +69,17 @@ class Placed:
             if begin < end:
                 yield part(each, begin, end - begin)
 
+    def around(self, prefix: Prefix) -> Iterator[Subnets]:
+        """Yield the one that a smaller prefix lies in, if there is one."""
+        runs = self._runs[prefix.width]
+        at = bisect_right(runs, prefix.address, key=_start) - 1
+        if at >= 0:
+            start, each = runs[at]
+            assert each.first
+            number = (prefix.address - start) // each.first.size
+            if number < each.count and each.first.length < prefix.length:
+                yield part(each, number, 1)
+
 
 def _start(run: tuple[int, Subnets]) -> int:
     return run[0]

@@ -63,7 +63,8 @@ def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Answered]:
     """Say for each link of the policy what is to be answered for there: its subnets, bound and routed on.
 
     `subnets` are verdicts. Reserved ones not answered for there are left out, also inside static prefixes,
-    and so are this host's routers. Holes are answered for where a route leads on, as what is routed on is.
+    and so are this host's routers. Holes in bound ones are answered for where a route leads on, as what is
+    routed on is; of what is routed on they are left out.
     """
     links = {each.name: each.neighbours for each in policy.subnets}
     links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
@@ -75,17 +76,21 @@ def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Answered]:
         ]
         for state in (SubnetState.BOUND, SubnetState.RESERVED)
     )
-    holes = [
-        (links[run.name], (each.address, each.end))
-        for run in subnets
-        if run.state is SubnetState.BOUND
-        for each in run.parts(run.holes)
-    ]
-    routers = [(each.address, each.end) for run in subnets for each in run.parts(run.gateways)]
+    holes, unanswered = (
+        [
+            (links[run.name], (each.address, each.end))
+            for run in subnets
+            if run.state is state
+            for each in run.parts(run.holes)
+        ]
+        for state in (SubnetState.BOUND, SubnetState.RESERVED)
+    )
+    nobodys = [(each.address, each.end) for run in subnets for each in run.parts(run.gateways)]
+    nobodys += [span for _, span in unanswered]
 
     def on(link: str) -> Answered:
         routed = [span for wanted, span in reserved if link in wanted]
-        others = routers + [span for wanted, span in reserved if link not in wanted]
+        others = nobodys + [span for wanted, span in reserved if link not in wanted]
         inside = [span for wanted, span in bound if link in wanted]
         left = [span for wanted, span in holes if link in wanted]
         return Answered(Spans.of([*inside, *routed], others), Spans.of([*routed, *left], others))
