@@ -181,9 +181,10 @@ class Policy(_Section):
 
     @property
     def proxied(self) -> tuple[str, ...]:
-        """Names of what is routed on, and answered for by an NDP proxy."""
-        subnets = [each.name for each in self.subnets if each.neighbours and not each.bind]
-        return (*subnets, *(each.name or str(each.prefix) for each in self.static if not each.bind))
+        """Names of subnets that are routed on, whole or in their holes, and answered for all the same."""
+        entries: list[tuple[str, SubnetPolicy | Static]] = [(each.name, each) for each in self.subnets]
+        entries += [(each.name or str(each.prefix), each) for each in self.static]
+        return tuple(name for name, each in entries if each.neighbours and (each.holes or not each.bind))
 
     @property
     def links(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -403,7 +404,7 @@ subnets:
   - {name: plain}
   - {name: docker, id: 0xf, bind: false, neighbours: [eth0]}
 static:
-  - {prefix: 2001:db8:5::/64, neighbours: [eth0]}
+  - {prefix: 2001:db8:5::/64, neighbours: [eth0], except: ["2001:db8:5::c0/124", "2001:db8:5::1/128"]}
   - {prefix: 2001:db8:6::/64, neighbours: [eth1], bind: false}
   - 192.0.2.0/24
 """,
@@ -418,7 +419,7 @@ static:
     def subnets(name: str, first: Prefix, state: SubnetState, count: int = 1) -> Subnets:
         return Subnets(name=name, delegation=None, state=state, first=first, count=count)
 
-    reserved = Prefix.parse("2001:db8:5::8000:0:0:0/65")
+    reserved, hole = Prefix.parse("2001:db8:5:0:8000::/65"), Prefix.parse("2001:db8:5::c0/124")
     found = answered(
         wanted,
         [
@@ -429,14 +430,18 @@ static:
             subnets("docker", reserved, SubnetState.RESERVED),
             subnets("plain", at(2), SubnetState.RESERVED),
             subnets(str(proxied), proxied, SubnetState.RESERVED),
-            subnets(str(SUBNET), SUBNET, SubnetState.BOUND),
+            replace(
+                subnets(str(SUBNET), SUBNET, SubnetState.BOUND),
+                holes=(Prefix(1, 128), Prefix(0xC0, 124)),
+                gateways=(Prefix(1, 128),),
+            ),
             subnets(str(v4), v4, SubnetState.BOUND),
         ],
     )
     assert found == {
         "eth0": Answered(
-            Spans((SUBNET.address, SUBNET.end, at(0).address, at(0).end)),
-            routed=Spans((reserved.address, reserved.end)),
+            Spans((SUBNET.address, OWN, OWN + 1, SUBNET.end, at(0).address, at(0).end)),
+            routed=Spans((hole.address, hole.end, reserved.address, reserved.end)),
         ),
         "eth1": Answered(
             Spans((proxied.address, proxied.end, at(0).address, at(1).end)),

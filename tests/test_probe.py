@@ -182,6 +182,6 @@ def test_what_is_not_bound(probed: Daemon) -> None:
     assert "nothing of web is bound:" in refused(probed, "web")
     assert "conflict" in refused(probed, "2001:db8:100:3::1")
     assert "there is no subnet wep now, but: web, some" in refused(probed, "wep")
-    assert "no subnet that holds 2001:db8::1 is bound" in refused(probed, "2001:db8::1")
+    assert "nothing at 2001:db8::1 is bound" in refused(probed, "2001:db8::1")
     assert "-n 0 is below 1" in refused(probed, "web", "-n", "0", code=64)
     assert "2001:::1" in refused(probed, "2001:::1", code=64)

@@ -72,22 +72,26 @@ def _chosen(seen: View, target: str | None) -> list[Subnets]:
     if target is None:
         chosen, nothing = list(seen.subnets), "no subnet"
     elif re.search("[:.]", target):
-        chosen, nothing = _holding(seen.subnets, _prefix(target)), f"no subnet that holds {target}"
+        chosen, nothing = _holding(seen.subnets, _prefix(target)), f"nothing at {target}"
     else:
         chosen = list(named(seen.subnets, target))
         names = ", ".join(dict.fromkeys(each.name for each in seen.subnets)) or "none"
         if not chosen:
             arguments.fail(_FAILED, f"anyipctl probe: there is no subnet {target} now, but: {names}")
         nothing = f"nothing of {target}"
-    bound = [each for each in chosen if each.state is SubnetState.BOUND]
+    single = _single(target)
+    bound = [
+        each
+        for each in chosen
+        if each.state is SubnetState.BOUND and not routed_on.is_routed_on(each, single)
+    ]
     if not bound:
         print(
             f"anyipctl probe: {nothing} is bound{':' if chosen else '; see anyipctl status'}", file=sys.stderr
         )
         if chosen:
             print_table(HEAD, rows(chosen))
-        single = _single(target)
-        for line in routed_on.about(seen.policy, chosen, single.address if single else None):
+        for line in routed_on.about(seen.policy, chosen, single):
             print(line, file=sys.stderr)
         raise SystemExit(_FAILED)
     return bound

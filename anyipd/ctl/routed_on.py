@@ -1,4 +1,4 @@
-"""Subnets that are routed on (`bind: false` with `neighbours:`): how they are, and what is missing here."""
+"""What is routed on, reserved subnets and holes: whether it is answered for, and what is missing here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from anyipd.kernel.lookup import Lookup
-from anyipd.model import Subnets, SubnetState, address_text
+from anyipd.model import Prefix, Subnets, SubnetState, address_text
 from anyipd.policy import Policy
 
 _FORWARDING = "net.ipv6.conf.all.forwarding"
@@ -23,19 +23,24 @@ def lacking(policy: Policy) -> Iterator[str]:
         )
 
 
-def about(policy: Policy, subnets: Iterable[Subnets], address: int | None) -> Iterator[str]:
-    """Tell what is answered for of reserved subnets, or whether one address of them is."""
+def about(policy: Policy, subnets: Iterable[Subnets], address: Prefix | None) -> Iterator[str]:
+    """Tell what is answered for of subnets that are routed on, or whether one address of them is."""
     links = {each.name: each.neighbours for each in policy.subnets}
     links |= {each.name or str(each.prefix): each.neighbours for each in policy.static}
-    reserved = {each.name for each in subnets if each.state is SubnetState.RESERVED}
-    for name in sorted(reserved & {*policy.proxied}):
-        if address is None:
+    for name in dict.fromkeys(each.name for each in subnets if is_routed_on(each, address)):
+        if address:
+            yield from (_about_address(address.address, link) for link in links[name])
+        elif links[name]:
             where = ", ".join(links[name])
             yield f"{name} is routed on: on {where} what a route leads on to is answered for"
-        else:
-            yield from (_about_address(address, link) for link in links[name])
-    if reserved & {*policy.proxied}:
-        yield from lacking(policy)
+        if links[name]:
+            yield from lacking(policy)
+
+
+def is_routed_on(run: Subnets, address: Prefix | None) -> bool:
+    """Whether subnets are reserved, or one address of them is in a hole."""
+    in_hole = address is not None and any(hole.covers(address) for hole in run.parts(run.holes))
+    return in_hole or run.state is SubnetState.RESERVED
 
 
 def _forwards() -> bool:
