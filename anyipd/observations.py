@@ -123,15 +123,17 @@ class Observations:
         protocols, now = self.policy.accept.protocols, clock.now()
         if hint.lo_fell:
             self.ledger.lo_fell()
-        stale = hint.stale if self._static else hint.stale & ~Stale.STATIC
+        stale = hint.stale
         for news in hint.news:
             if self._concerns_static(news):
                 stale |= Stale.STATIC
+            if isinstance(news, News) and news.route.prefix.width == _IPV4:
+                continue
             if isinstance(news, LinkDown):
                 known = self._routed.lose_link(news.interface)
                 self._own_sources = {each for each in self._own_sources if each.interface != news.interface}
             else:
-                route, came, replaced = news
+                route, came, replaced, _ = news
                 known = self._routed.hear(route, came=came, replaced=replaced)
                 if place := self._discards.hear(route, protocols, came=came):
                     if place in self._discards.standing:
@@ -153,10 +155,19 @@ class Observations:
         return [each.prefix for each in self.policy.static if each.bind]
 
     def _concerns_static(self, news: News | LinkDown) -> bool:
-        """Whether a router may have changed, or what is in use inside a static prefix."""
+        """Whether a router may have come, or what is in use inside a static prefix may have changed.
+
+        Thousands of routes may come and go by a router that is known. One that is none any more stays a hole
+        up to the next look.
+        """
         if isinstance(news, LinkDown):
             return bool(self._static)
-        return any(not news.route.prefix.length or each.overlaps(news.route.prefix) for each in self._static)
+        prefix = news.route.prefix
+        new = [hop for hop in news.gateways if news.came and hop not in self._static_use.found.next_hops]
+        return any(
+            not prefix.length or each.overlaps(prefix) or any(each.covers(hop) for hop in new)
+            for each in self._static
+        )
 
     async def look(self, stale: Stale) -> bool:
         """Make anew the observations that are stale; say whether all lease files could be read.

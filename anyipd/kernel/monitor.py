@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from anyipd.kernel import bpf, wire
 from anyipd.kernel.event_filter import event_filter
+from anyipd.kernel.gateways import gateways
 from anyipd.kernel.routes import enlarge, is_local_route, is_throw_route
 from anyipd.kernel.wire import MalformedError, Route
 from anyipd.model import Prefix
@@ -54,12 +55,14 @@ class Stale(Flag):
 class News(NamedTuple):
     """A client's discard route, a hook's message, or somebody's route inside our prefixes came or went.
 
-    So did a default route. Of one that came `replaced` says that another one went for it.
+    So did a default route. Of one that came `replaced` says that another one went for it. `gateways` are told
+    of IPv4 alone, of which nothing matters but what is about static prefixes.
     """
 
     route: Route
     came: bool
     replaced: bool = False
+    gateways: tuple[Prefix, ...] = ()
 
 
 class LinkDown(NamedTuple):
@@ -200,7 +203,10 @@ def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
         return Hint(Stale.PRESENT if wire.is_ipv4(chunk, start) else Stale.ADDRESSES)
     if kind in {wire.RTM_NEWROUTE, wire.RTM_DELROUTE}:
         came = kind == wire.RTM_NEWROUTE
-        return _of_route(News(wire.route(chunk, start, end), came, came and wire.replaces(chunk, start)))
+        route = wire.route(chunk, start, end)
+        ipv4 = route.prefix.width != 128  # noqa: PLR2004  the width of IPv6
+        hops = tuple(gateways(chunk, start, end)) if ipv4 else ()
+        return _of_route(News(route, came, came and wire.replaces(chunk, start), hops))
     return Hint()
 
 
@@ -212,7 +218,7 @@ def _of_link(index: int, *, up: bool) -> Hint:
 
 
 def _of_route(news: News) -> Hint:
-    route, came, _ = news
+    route, came = news.route, news.came
     if route.protocol == wire.PROTOCOL and route.table in {wire.TABLE_MAIN, wire.TABLE_LOCAL}:
         if is_local_route(route) and not came:
             return Hint(lost={route.prefix})
@@ -224,5 +230,4 @@ def _of_route(news: News) -> Hint:
         return Hint(Stale.PRESENT | Stale.DISCARDS if took_a_place else Stale.PRESENT)
     if route.table == wire.TABLE_LOCAL:
         return Hint(Stale.PRESENT)
-    # Of IPv4 only what is about static prefixes matters.
-    return Hint(news=[news]) if route.prefix.width == 128 else Hint(Stale.STATIC)  # noqa: PLR2004  the width of IPv6
+    return Hint(news=[news])
