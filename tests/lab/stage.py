@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -251,34 +251,32 @@ class Stage:
         def clear(found: set[Prefix]) -> list[str]:
             return sorted(str(each) for each in found if not any(prefix.covers(each) for prefix in undecided))
 
+        misled = {prefix for line in self.lines for prefix in self.misled(line, line.live())}
         found = {
             "missing": clear(wanted - bound),
             "too many": clear(bound - wanted),
-            "leaving by another router": clear(self.misled()),
+            "leaving by another router": clear(misled),
         }
         return "; ".join(f"{what} {', '.join(prefixes)}" for what, prefixes in found.items() if prefixes)
 
-    def misled(self) -> set[Prefix]:
-        """Return the prefixes whose packets leave by another router than their uplink's.
+    def misled(self, line: Line, prefixes: Iterable[Prefix]) -> set[Prefix]:
+        """Return the prefixes whose packets leave by another router than that of `line`.
 
         Those of the uplink that is preferred need no route of their own.
         """
         shown = self.host.ip_json("-6 route show table main proto 150")
         ways = {route["from"]: (route["dev"], route["gateway"]) for route in shown if "from" in route}
-        found = set[Prefix]()
-        for line in self.lines:
-            right = line.uplink.interface, line.router
-            unrouted = right if line is self.lines[0] else None
-            found |= {prefix for prefix in line.live() if ways.get(str(prefix), unrouted) != right}
-        return found
+        right = line.uplink.interface, line.router
+        unrouted = right if line is self.lines[0] else None
+        return {prefix for prefix in prefixes if ways.get(str(prefix), unrouted) != right}
 
     def wait_for_subnets(self, delegated: Prefix) -> None:
         """Wait until all of a prefix that was not wanted so far is bound; the container has its part, too."""
+        [line] = [line for line in self.lines if line.covers(delegated)]
         wait_until(lambda: self.subnets(delegated) <= self.bound(), WHOLE_WITHIN)
+        wait_until(lambda: not self.misled(line, [delegated]), WHOLE_WITHIN)
         self.behind.route(delegated)
-        for line in self.lines:
-            if line.covers(delegated):
-                line.regard_as_on_link(delegated)
+        line.regard_as_on_link(delegated)
 
     def wait_until_whole(self) -> None:
         """Wait until the table is right, and then every subnet has answered once."""
