@@ -84,18 +84,21 @@ def _print_changes(options: argparse.Namespace) -> None:
     for dropped in seen.dropped:
         print(dropped, file=sys.stderr)
     local, discard, own = seen.changes.local, seen.changes.discard, seen.changes.addresses
-    throws = seen.changes.throws
+    throws, source = seen.changes.throws, seen.changes.source
     changes = [
         *_of_holes("add", "throw", throws.add, after),
         *_changes("add", "local", local.add, after),
         *_of_holes("add", "discard", discard.add, after),
         *_of_addresses("add", own.add, after),
+        *_changes("add", "source", (each.source for each in source.add)),
+        *_changes("renew", "source", (each.source for each in source.replace)),
         *_changes("renew", "local", local.renew, after),
         *_of_addresses("renew", own.renew, after),
         *_of_addresses("remove", own.remove, before),
         *_changes("remove", "local", local.remove, before),
         *_of_holes("remove", "throw", throws.remove, before),
         *_of_holes("remove", "discard", discard.remove, before),
+        *_changes("remove", "source", (each.source for each in source.remove)),
         *_changes("remove", "stray", (route.prefix for route in seen.changes.strays)),
         *_changes(
             "remove", "leftover", (each.prefix for each in (*seen.changes.messages, *seen.changes.leftovers))

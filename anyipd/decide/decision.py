@@ -16,7 +16,7 @@ from anyipd.decide.gate import Host, gate_by_host, nameservers_assigned
 from anyipd.decide.holes import hole_discards, throws
 from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import discard_routes
-from anyipd.decide.source_routes import source_routes
+from anyipd.decide.source_routes import Surroundings, source_routes
 from anyipd.decide.static import (
     DEFAULT_ROUTE_WAIT,
     Gateways,
@@ -142,6 +142,12 @@ def decide(evidence: Evidence, now: float) -> Decision:
             DEFAULT_ROUTE_WAIT if waits else INFINITE,
         ),
     )
+    around = Surroundings(
+        evidence.defaults,
+        evidence.links,
+        [each.prefix for each in policy.static],
+        evidence.host_addresses.others,
+    )
     return Decision(
         view,
         local_routes(subnets, evidence.taken),
@@ -151,5 +157,5 @@ def decide(evidence: Evidence, now: float) -> Decision:
         places,
         routers,
         hinges,
-        source_routes(policy.source_routes, delegations, subnets, evidence.defaults, evidence.links),
+        source_routes(policy.source_routes, delegations, subnets, around),
     )

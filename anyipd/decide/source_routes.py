@@ -29,21 +29,36 @@ METRIC, UNREACHABLE_METRIC = 1024, 4096
 MAX_ROUTERS = 4
 """Routers of an uplink that are used: the kernel takes the next one where it does not reach the first."""
 
+Choice = Literal["auto", "always", "never"]
+
 _USED = {SubnetState.WANTED, SubnetState.RESERVED}
 
 
+class Surroundings(NamedTuple):
+    """What there is on this host: default routes, links by name, static prefixes, and foreign addresses.
+
+    Of these the name of their link is known.
+    """
+
+    defaults: Collection[DefaultRoute]
+    links: Mapping[str, Link]
+    static: Collection[Prefix] = ()
+    addresses: Mapping[int, str] = {}
+
+
 def source_routes(
-    choice: Literal["auto", "always", "never"],
+    choice: Choice,
     delegations: Iterable[Delegation],
     subnets: Iterable[Subnets],
-    defaults: Collection[DefaultRoute],
-    links: Mapping[str, Link],
+    host: Surroundings,
 ) -> frozenset[SourceRoute]:
     """Say which source routes there should be for delegated prefixes that have subnets.
 
     By `auto` there are some only where packets may leave by another link than the uplink of the prefix. None
-    is for a prefix that two present uplinks tell of, since either will do, nor for an uplink in a VRF.
+    is for a prefix that two present uplinks tell of, since either will do, nor for an uplink in a VRF, nor
+    for a prefix around addresses of others: whoever delegates it has no say in what is sent from them.
     """
+    defaults, links = host.defaults, host.links
     if choice == "never":
         return frozenset()
     used = {each.delegation for each in subnets if each.state in _USED}
@@ -70,11 +85,25 @@ def source_routes(
     for prefix, present in uplinks.items():
         if len(present) > 1 or any(link.kind is LinkKind.IN_VRF for link in present):
             continue
+        if _is_around_others(prefix, present, ways, host):
+            continue
         routers = [way for link in present for way in ways[link.interface]]
         found |= set(_by_routers(prefix, routers))
         if choice == "always" and not routers:
             found.add(SourceRoute(prefix, UNREACHABLE_METRIC))
     return frozenset(found)
+
+
+def _is_around_others(
+    prefix: Prefix, present: Iterable[Link], ways: Collection[int], host: Surroundings
+) -> bool:
+    """Whether a static prefix is in a delegated one, or an address of another link that leads outside."""
+    if any(prefix.overlaps(each) for each in host.static):
+        return True
+    outside = {name for name, link in host.links.items() if link.interface in ways and link not in present}
+    return any(
+        name in outside and prefix.covers(Prefix(address, 128)) for address, name in host.addresses.items()
+    )
 
 
 def _tunnels(links: Mapping[str, Link], uplinks: Collection[str | None]) -> set[int]:
