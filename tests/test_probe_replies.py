@@ -8,22 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptSrcLLAddr, IPv6
 
 from anyipd.model import Prefix, address_text
 from tests.lab import debian
+from tests.lab.advertise import advertise
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
 from tests.lab.namespace import Namespace, wait_until
-from tests.lab.network import ISP_LINK_LOCAL, Uplink
+from tests.lab.network import Uplink
 from tests.lab.probing import drop_at, follow_advice, probe, start_routed
 
 FIRST, SECOND, PRIVATE = "2001:db8:100::/60", "2001:db8:200::/60", "fd00:db8:200::/60"
 RENTED, IPV4 = "2001:db8:5::/64", "192.0.2.0/24"
 WEB, OTHER = Prefix.parse("2001:db8:100::/64"), Prefix.parse("2001:db8:200::/64")
 POLICY = "{subnets: [{name: web}], source_routes: never}"
-ALL_NODES, ALL_NODES_MAC = "ff02::1", bytes.fromhex("333300000001")
-ETH_P_IPV6 = 0x86DD
 
 
 @pytest.fixture
@@ -50,16 +48,6 @@ def by_delegation(probed: Daemon, *words: str, code: int) -> dict[str, dict[str,
 def drop_foreign_sources(uplink: Uplink, prefix: str) -> None:
     """Do what RFC 2827 asks of every provider."""
     drop_at(uplink.isp, uplink.customer, f"ip6 saddr != {{ fe80::/10, {prefix} }}")
-
-
-def advertise(uplink: Uplink) -> None:
-    """Have the router send one Router Advertisement, which says that it is one for half an hour."""
-    mac = uplink.isp.ip_json(f"link show {uplink.customer}")[0]["address"]
-    packet = (
-        IPv6(src=ISP_LINK_LOCAL, dst=ALL_NODES, hlim=255) / ICMPv6ND_RA() / ICMPv6NDOptSrcLLAddr(lladdr=mac)
-    )
-    with uplink.isp.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as sock:
-        sock.sendto(bytes(packet), (uplink.customer, ETH_P_IPV6, 0, 0, ALL_NODES_MAC))
 
 
 def connects(uplink: Uplink, prefix: Prefix) -> bool:

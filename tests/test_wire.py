@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from anyipd.kernel import wire
 from anyipd.kernel.routes import Routes, discard_route, ours_and_others
 from anyipd.kernel.wire import Refusal, Route
-from anyipd.model import Prefix, address_text
+from anyipd.model import Link, LinkKind, Prefix, address_text
 from tests.lab.namespace import Namespace
 
 P = Prefix.parse("2001:db8::/64")
@@ -213,6 +213,39 @@ def test_the_kernels_routes_are_read_as_pyroute2_reads_them(
             assert found == as_judged(judged)
             count += 1
     assert count == len(router.ip_json(f"-6 route show table {table}"))
+
+
+def link_message(hardware: int, **info: str) -> bytes:
+    """Make the kernel's message of a link, with as much of its IFLA_LINKINFO."""
+    kinds = {"kind": wire.IFLA_INFO_KIND, "slave": wire.IFLA_INFO_SLAVE_KIND}
+    nested = b"".join(attribute(kinds[key], text.encode() + b"\0") for key, text in info.items())
+    body = struct.pack("=BxHiII", 0, hardware, 7, 0, 0) + attribute(wire.IFLA_IFNAME, b"link\0")
+    body += attribute(wire.IFLA_LINKINFO, nested) if nested else b""
+    return struct.pack("=IHHII", 16 + len(body), wire.RTM_NEWLINK, 0, 1, 0) + body
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "info", "kind"),
+    [
+        (1, {"kind": "veth"}, LinkKind.PLAIN),
+        (1, {"kind": "tun"}, LinkKind.PLAIN),  # tap
+        (65534, {"kind": "tun"}, LinkKind.TUNNEL),
+        (65534, {"kind": "wireguard"}, LinkKind.TUNNEL),
+        (65534, {"kind": "wwan"}, LinkKind.PLAIN),
+        (65534, {}, LinkKind.PLAIN),  # a modem, by an older driver
+        (512, {"kind": "ppp"}, LinkKind.PLAIN),
+        (776, {"kind": "sit"}, LinkKind.TUNNEL),
+        (769, {"kind": "vti6"}, LinkKind.TUNNEL),
+        (1, {"kind": "veth", "slave": "vrf"}, LinkKind.IN_VRF),
+        (1, {"kind": "veth", "slave": "bridge"}, LinkKind.PLAIN),
+    ],
+)
+def test_what_kind_of_link_one_is(hardware: int, info: dict[str, str], kind: LinkKind) -> None:
+    assert dict(wire.links(link_message(hardware, **info))) == {"link": Link(7, None, kind)}
 
 
 def test_bound_subnets_are_told_from_all_else(router: Namespace, routes: Routes) -> None:
