@@ -163,9 +163,17 @@ class Prober:
             self.lost_outside.append(Loss(probe, error))
 
     def wait_for_round(self) -> None:
-        """Wait until every probe that is sent from now on was begun after this call."""
-        seen = self.rounds
-        wait_until(lambda: self.rounds >= seen + 2, 30)
+        """Wait until every probe that was begun before this call has its answer, or is lost.
+
+        Where the ISP asks for an address first, that may take longer than a round.
+        """
+        seen, since = self.rounds, time.monotonic()
+        wait_until(
+            lambda: (
+                self.rounds >= seen + 2 and all(each.begun > since for each in list(self.waiting.values()))
+            ),
+            30,
+        )
 
     def wait_until_probed(self, subnet: Prefix) -> None:
         """Wait until a probe that this subnet gets from now on has waited too long for its answer."""
