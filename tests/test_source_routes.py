@@ -173,6 +173,22 @@ def test_which_default_routes_make_which_source_routes(
     assert found(host) == expected
 
 
+def test_where_an_event_does_not_say_all_the_table_does(delegated: Daemon, second: Uplink) -> None:
+    """One of several next hops went; or one of several routes of a metric, for one that replaced it."""
+    host, link = delegated.namespace, second.interface
+    host.ip(f"-6 route append default via {ISP_LINK_LOCAL} dev {link}")
+    wait_until(lambda: found(host) == [way(FIRST, link="uplink"), way(SECOND)])
+    host.ip(f"-6 route delete default via {ISP_LINK_LOCAL} dev uplink metric 1024")
+    wait_until(lambda: found(host) == [way(SECOND)])
+    host.ip(f"-6 route flush default dev {link} metric 1024")
+    host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev uplink")
+    host.ip(f"-6 route append default dev {link}")
+    wait_until(lambda: len(found(host)) == 3)
+    host.ip(f"-6 route replace default via {ANOTHER_ROUTER} dev uplink")
+    wait_until(lambda: found(host)[0] == way(FIRST, ANOTHER_ROUTER, link="uplink"))
+    assert len(found(host)) == 3
+
+
 def test_the_router_that_answers_is_used(delegated: Daemon, second: Uplink) -> None:
     """The kernel takes the next one where it does not reach the first, as it does by default routes."""
     host = delegated.namespace
