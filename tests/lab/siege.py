@@ -159,7 +159,7 @@ class Siege:
 
     def discarded(self) -> set[Prefix]:
         """Give what anyipd discards."""
-        return self.prefixes("table main proto 150")
+        return self.prefixes("table main proto 150 type unreachable")
 
     def messages(self) -> set[Prefix]:
         """Give what the hooks' messages are about."""
