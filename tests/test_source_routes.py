@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -306,10 +307,28 @@ def test_networkd_removes_foreign_routes_and_they_are_back(
     wait_until(lambda: uplink.answers(WEB) == 8)
 
 
-def test_flush_removes_them(delegated: Daemon) -> None:
+def test_flush_removes_them_and_plan_tells(delegated: Daemon) -> None:
     delegated.terminate()
     delegated.control("flush")
     assert found(delegated.namespace) == []
+    planned = json.loads(delegated.control("plan", "--json", check=False).stdout)["routes"]
+    assert [each["prefix"] for each in planned if each["type"] == "source"] == [SECOND]
+
+
+def test_a_kernel_that_takes_none_is_told_of_once(daemon: Daemon, second: Uplink) -> None:
+    """One without CONFIG_IPV6_SUBTREES says EINVAL, as this one does of a router that is the host itself."""
+    host, router = daemon.namespace, "2001:db8:9::9"
+    host.ip(f"-6 route add default via {router} dev {second.interface} onlink metric 3000")
+    host.ip(f"-6 route delete default dev {second.interface} metric 2048")
+    host.ip(f"addr add {router}/128 dev lo nodad")
+    write_lease(daemon.runtime, prefix=SECOND, uplink=second.interface)
+    daemon.start()
+    for _ in range(2):
+        daemon.reload()
+    told = [line for line in daemon.log.read_text().splitlines() if "source routes refused" in line]
+    assert len(told) == 1
+    assert "level=warning" in told[0]
+    assert "CONFIG_IPV6_SUBTREES" in told[0]
 
 
 def test_a_router_that_advertises_itself_by_many_addresses(
