@@ -331,6 +331,7 @@ def test_a_kernel_that_takes_none_is_told_of_once(daemon: Daemon, second: Uplink
     assert "CONFIG_IPV6_SUBTREES" in told[0]
 
 
+@pytest.mark.alone  # all namespaces share the kernel's table of neighbours, and each router takes a place
 def test_a_router_that_advertises_itself_by_many_addresses(
     delegated: Daemon, uplink: Uplink, second: Uplink
 ) -> None:
