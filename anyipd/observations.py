@@ -142,12 +142,16 @@ class Observations:
                         self.ledger.route_removed(place)
                     # Where their directory is not watched yet, nothing else tells of lease files.
                     stale |= Stale.LEASES
-                # In the place of one of ours.
-                if route.table == wire.TABLE_MAIN and route.metric == DISCARD_METRIC:
+                if self._is_in_place_of_ours(route):
                     stale |= Stale.PRESENT
             if not known:
                 stale |= Stale.ROUTES
         return stale
+
+    def _is_in_place_of_ours(self, route: Route) -> bool:
+        """Whether somebody's route may be where a discard or source route of ours was, or belongs."""
+        of_source = not route.prefix.length and route.source in self._delegated
+        return route.table == wire.TABLE_MAIN and (route.metric == DISCARD_METRIC or of_source)
 
     @property
     def _static(self) -> list[Prefix]:

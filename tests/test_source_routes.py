@@ -290,6 +290,21 @@ def test_what_somebody_removed_is_restored(delegated: Daemon) -> None:
         assert len(changes) == 2 * count, changes
 
 
+def test_what_took_the_place_of_one_is_somebody_elses(delegated: Daemon, second: Uplink) -> None:
+    """It is neither changed nor removed, and when it goes ours is back."""
+    host, link = delegated.namespace, second.interface
+    host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {link} metric 3000")
+    host.ip(f"-6 route delete default dev {link} metric 2048")
+    wait_until(lambda: found(host) == [way(SECOND)])
+    foreign = f"default from {SECOND} via fe80::77 dev {link} proto static metric 1024"
+    host.ip(f"-6 route replace {foreign}")
+    host.ip(f"-6 route replace default via {ANOTHER_ROUTER} dev {link} metric 3000")
+    time.sleep(0.5)
+    assert foreign in host.ip("-6 route show table main")
+    host.ip(f"-6 route delete {foreign}")
+    wait_until(lambda: found(host) == [way(SECOND, ANOTHER_ROUTER)], 3)
+
+
 def test_networkd_removes_foreign_routes_and_they_are_back(
     delegated: Daemon, uplink: Uplink, second: Uplink, tmp_path: Path
 ) -> None:
