@@ -182,7 +182,7 @@ class InUse:
     """What is in use inside static prefixes, or on a link around them.
 
     `next_hops` are routers of this host, as prefixes of an address; `has_default` says whether it has a
-    default route of IPv4.
+    default route of IPv4, or had one since the first look.
     """
 
     next_hops: frozenset[Prefix] = frozenset()

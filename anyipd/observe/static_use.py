@@ -40,7 +40,8 @@ class StaticUse:
                 for interface, address in (routes.neighbours() if static else ())
                 if any(each.covers(address) for each in static)
             )
-        next_hops, assigned, has_default = set[Prefix](), set(self._neighbours), False
+        next_hops, assigned = set[Prefix](), set(self._neighbours)
+        has_default = self.found.has_default  # whoever had one told us the gateway
         mentions = Mentions(static)
         for family in wire.WIDTHS if static else ():
             for chunk in filter(mentions, routes.dump(wire.EVERY_TABLE, family=family, kind=wire.UNICAST)):
