@@ -162,11 +162,15 @@ class Observations:
         """Whether a router may have come, or what is in use inside a static prefix may have changed.
 
         Thousands of routes may come and go by a router that is known. One that is none any more stays a hole
-        up to the next look.
+        up to the next look. A default route of IPv6 matters by its routers alone: whoever sends Router
+        Advertisements has it come and go.
         """
         if isinstance(news, LinkDown):
             return bool(self._static)
         prefix = news.route.prefix
+        if not prefix.length and prefix.width != _IPV4 and not news.replaced:
+            hops = [Prefix(hop.router, 128) for hop in news.route.hops]
+            return any(each.covers(hop) for each in self._static for hop in hops)
         new = [hop for hop in news.gateways if news.came and hop not in self._static_use.found.next_hops]
         return any(
             not prefix.length or each.overlaps(prefix) or any(each.covers(hop) for hop in new)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from anyipd import policy
+from anyipd.decide.ledger import Ledger
+from anyipd.kernel import wire
+from anyipd.kernel.monitor import Hint, News, Stale
+from anyipd.kernel.wire import Hop, Route
+from anyipd.model import Prefix
+from anyipd.observations import Observations
 from tests.lab.container import Container
 from tests.lab.daemon import Daemon
 from tests.lab.namespace import Namespace, wait_until
@@ -113,6 +121,28 @@ def test_addresses_in_use_are_warned_of(
     daemon.configure(POLICY.replace("name", "except: [192.0.2.9, 192.0.2.128/25], name"))
     daemon.reload()
     assert subnet(daemon)["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("router", "replaced", "due"),
+    [("fe80::1", False, False), ("fe80::1", True, True), ("2001:db8:5::1", False, True)],
+)
+def test_a_default_route_of_ipv6_is_a_reason_to_look_where_its_router_is_inside(
+    lab: Callable[[str], Namespace], tmp_path: Path, router: str, *, replaced: bool, due: bool
+) -> None:
+    """Else whoever sends Router Advertisements has all tables read, again and again."""
+    found = policy.parse("static: ['2001:db8:5::/64', 192.0.2.0/24]", "test")
+    with lab("host").entered():
+        seen = Observations(tmp_path / "anyipd.yaml", found, tmp_path, Ledger(), {})
+    hop = Hop(7, Prefix.parse(router).address)
+    default = Route(
+        Prefix(0, 0), wire.TABLE_MAIN, 9, wire.UNICAST, 1024, 7, gateway=True, ticks=0, hops=(hop,)
+    )
+    for came in (True, False):
+        news = News(default, came, replaced=came and replaced)
+        assert (Stale.STATIC in seen.hear(Hint(news=[news]))) is (due and (came or not replaced))
+    for each in (seen.routes, seen.monitor):
+        each.close()
 
 
 def test_a_container_bridge_inside_an_on_link_prefix_is_warned_of(daemon: Daemon, uplink: Uplink) -> None:

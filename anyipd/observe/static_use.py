@@ -26,6 +26,7 @@ class StaticUse:
         self.found = InUse()
         self._neighbours: frozenset[Assigned] = frozenset()
         self._known: Sequence[Prefix] = ()
+        self._mentions = Mentions(())
 
     async def look(self, routes: Routes, static: Sequence[Prefix]) -> None:
         """Read it, part by part. Raises OSError and MalformedError as `Routes` does.
@@ -34,7 +35,7 @@ class StaticUse:
         of none in there.
         """
         if static != self._known:
-            self._known = static
+            self._known, self._mentions = static, Mentions(static)
             self._neighbours = frozenset(
                 Assigned(address, f"a neighbour at {link_name(interface)}")
                 for interface, address in (routes.neighbours() if static else ())
@@ -42,7 +43,7 @@ class StaticUse:
             )
         next_hops, assigned = set[Prefix](), set(self._neighbours)
         has_default = self.found.has_default  # whoever had one told us the gateway
-        mentions = Mentions(static)
+        mentions = self._mentions
         for family in wire.WIDTHS if static else ():
             for chunk in filter(mentions, routes.dump(wire.EVERY_TABLE, family=family, kind=wire.UNICAST)):
                 for start, _, end in wire.messages(chunk):
