@@ -245,6 +245,26 @@ def test_a_prefix_around_anothers_addresses_has_none(delegated: Daemon, uplink: 
     assert found(host) == []
 
 
+def test_whoever_joins_in_takes_no_replies_over(delegated: Daemon, uplink: Uplink, second: Uplink) -> None:
+    """The preferred uplink's server delegates the other's prefix as well. A dead router is passed over."""
+    host = delegated.namespace
+    host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {second.interface} metric 512")
+    wait_until(lambda: found(host) == [way(FIRST, link="uplink")])
+    write_lease(delegated.runtime, "joins", prefix=FIRST, uplink=second.interface, iaid="00:00:00:09")
+    time.sleep(0.5)
+    assert found(host) == [way(FIRST, link="uplink")]
+    assert uplink.answers(WEB) == 8
+    uplink.isp.ip(f"addr delete {ISP_LINK_LOCAL}/64 dev {uplink.customer}")
+    host.ip(f"-6 neigh flush dev {uplink.interface}")
+    host.sysctl("net.ipv6.ip_nonlocal_bind", 1)
+
+    def link_of_replies() -> str:
+        host.run("ping", "-c1", "-W1", "-I", "2001:db8:100::1", second.address, check=False)
+        return str(host.ip_json(f"-6 route get {second.address} from 2001:db8:100::1")[0]["dev"])
+
+    wait_until(lambda: link_of_replies() == second.interface, 8)
+
+
 def test_always_lets_nothing_leave_elsewhere(daemon: Daemon, second: Uplink) -> None:
     host = daemon.namespace
     daemon.configure("source_routes: always")

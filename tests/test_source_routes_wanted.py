@@ -101,11 +101,20 @@ def test_a_tunnel_that_is_an_uplink_is_one() -> None:
     assert found == {VIA_A}
 
 
-def test_a_prefix_that_two_uplinks_tell_of_has_none() -> None:
-    both = [delegation(A, "up"), delegation(B, "up", "other")]
-    assert wanted("always", [default(UP), default(OTHER)], both) == {VIA_A}
-    # One of them is gone.
-    assert wanted("always", [default(OTHER)], both, up=None) == {SourceRoute(A, UNREACHABLE_METRIC), VIA_B}
+def test_a_prefix_that_two_uplinks_tell_of_leaves_by_the_one_that_began() -> None:
+    """Else the other one's server takes its replies over by telling of it, too."""
+    joined, defaults = (
+        [delegation(A, "up", "other"), delegation(B, "other")],
+        [default(UP, 2), default(OTHER, 1)],
+    )
+    assert wanted("auto", defaults, joined) == {VIA_A}
+    assert wanted("auto", [default(UP, 1), default(OTHER, 2)], joined) == {VIA_B}
+    assert wanted("always", defaults, joined) == {VIA_A, VIA_B}
+    # Where the first has no way out now, or no carrier, either will do; one that is gone counts for nothing.
+    assert wanted("always", [default(OTHER)], joined) == {VIA_B}
+    assert wanted("always", defaults, joined, up=Link(UP, None)) == {VIA_B}
+    gone = [delegation(B, "up", "other")]
+    assert wanted("always", [default(OTHER)], gone, up=None) == {VIA_B}
 
 
 def test_a_vrf_has_tables_of_its_own() -> None:

@@ -54,16 +54,18 @@ def source_routes(
 ) -> frozenset[SourceRoute]:
     """Say which source routes there should be for delegated prefixes that have subnets.
 
-    By `auto` there are some only where packets may leave by another link than the uplink of the prefix. None
-    is for a prefix that two present uplinks tell of, since either will do, nor for an uplink in a VRF, nor
-    for a prefix around addresses of others: whoever delegates it has no say in what is sent from them.
+    By `auto` there are some only where packets may leave by another link than the uplink of the prefix. Of a
+    prefix that several present uplinks tell of the one that began counts: else another one's server would
+    take its replies over by joining in. There is none for an uplink in a VRF, nor for a prefix around
+    addresses of others: whoever delegates it has no say in what is sent from them.
     """
     defaults, links = host.defaults, host.links
     if choice == "never":
         return frozenset()
     used = {each.delegation for each in subnets if each.state in _USED}
     told = [each for each in delegations if each.prefix in used and each.uplinks != {None}]
-    uplinks = {each.prefix: [links[name] for name in each.uplinks if name and name in links] for each in told}
+    uplinks = {each.prefix: _uplinks(each, links) for each in told}
+    joined = {each.prefix for each in told if sum(name in links for name in each.uplinks) > 1}
     ways = defaultdict[int, list[DefaultRoute]](list)
     for each in defaults:
         ways[each.interface].append(each)
@@ -89,9 +91,17 @@ def source_routes(
             continue
         routers = [way for link in present for way in ways[link.interface]]
         found |= set(_by_routers(prefix, routers))
-        if choice == "always" and not routers:
+        if choice == "always" and not routers and prefix not in joined:
             found.add(SourceRoute(prefix, UNREACHABLE_METRIC))
     return frozenset(found)
+
+
+def _uplinks(delegation: Delegation, links: Mapping[str, Link]) -> list[Link]:
+    """Return the links that what is sent from a prefix should leave by: the first, if it has a carrier."""
+    first = links.get(delegation.uplink or "")
+    if first and first.carrier_changes is not None:
+        return [first]
+    return [links[name] for name in delegation.uplinks if name and name in links]
 
 
 def _is_around_others(
