@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import count, groupby
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_it_lives_as_its_delegation(
 ) -> None:
     delegation = Delegation(DELEGATED, "dhclient", state, preferred_until=preferred, valid_until=valid)
     assert own_addresses([named(WEB)], [delegation]) == {OWN: expected}
+
+
+def test_one_of_another_uplink_than_packets_leave_by_is_deprecated() -> None:
+    """The kernel chooses the way first: with such an address packets leave by the wrong provider."""
+    delegations = [
+        Delegation(each, "dhclient", DelegationState.GRANTED, uplinks=frozenset({uplink}))
+        for each, uplink in ((DELEGATED, "up"), (NEW, "other"))
+    ]
+    both = [named(WEB), named(replace(WEB, delegation=NEW, first=NEW._replace(length=64)))]
+    deprecated = Lifetimes(0, INFINITE)
+    assert own_addresses(both, delegations, ["up"]) == {OWN: FOREVER, OTHER: deprecated}
+    assert own_addresses(both, delegations, ["other"]) == {OWN: deprecated, OTHER: FOREVER}
+    for either in (["up", "other"], ["vpn"], []):
+        assert own_addresses(both, delegations, either) == {OWN: FOREVER, OTHER: FOREVER}
+    # An address that is deprecated itself is no better, and one by an unknown uplink may be right.
+    old = replace(delegations[0], state=DelegationState.DEPRECATED)
+    assert own_addresses(both, [old, delegations[1]], ["up"]) == {OWN: deprecated, OTHER: FOREVER}
+    unknown = replace(delegations[1], uplinks=frozenset({None}))
+    assert own_addresses(both, [delegations[0], unknown], ["up"]) == {OWN: FOREVER, OTHER: FOREVER}
 
 
 def test_an_address_that_lo_lacks_is_missing() -> None:

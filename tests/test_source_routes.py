@@ -265,6 +265,32 @@ def test_whoever_joins_in_takes_no_replies_over(delegated: Daemon, uplink: Uplin
     wait_until(lambda: link_of_replies() == second.interface, 8)
 
 
+def test_the_host_itself_leaves_with_an_address_of_the_uplink_that_it_leaves_by(
+    delegated: Daemon, uplink: Uplink, second: Uplink
+) -> None:
+    """With an address in each prefix, and none on the uplinks."""
+    host, outside = delegated.namespace, "2600::1"
+    for each in (uplink, second):
+        each.isp.ip(f"addr add {outside}/128 dev lo nodad")
+    delegated.configure('subnets: [{name: web, id: 0, address: "::1"}]')
+    delegated.reload()
+
+    def reaches_outside() -> bool:
+        return host.run("ping", "-c1", "-W1", outside, check=False).returncode == 0
+
+    def source() -> str:
+        return str(host.ip_json(f"-6 route get {outside}")[0]["prefsrc"])
+
+    wait_until(lambda: source() == "2001:db8:100::1", 2)
+    assert reaches_outside()
+    host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {second.interface} metric 512")
+    wait_until(lambda: source() == "2001:db8:200::1", 2)
+    assert reaches_outside()
+    host.ip(f"-6 route delete default dev {second.interface} metric 512")
+    wait_until(lambda: source() == "2001:db8:100::1", 2)
+    assert reaches_outside()
+
+
 def test_always_lets_nothing_leave_elsewhere(daemon: Daemon, second: Uplink) -> None:
     host = daemon.namespace
     daemon.configure("source_routes: always")

@@ -56,14 +56,30 @@ def with_addresses(subnets: Iterable[Subnets], policy: Policy, found: HostAddres
         yield replace(each, address=address, address_reason=reason)
 
 
-def own_addresses(subnets: Iterable[Subnets], delegations: Iterable[Delegation]) -> dict[Prefix, Lifetimes]:
-    """Return the addresses wanted on lo: they live as long as their delegation, deprecated with it."""
-    lifetimes = {each.prefix: _lifetimes(each) for each in delegations}
-    return {
-        Prefix(each.address, 128): lifetimes[each.delegation]
+def own_addresses(
+    subnets: Iterable[Subnets], delegations: Iterable[Delegation], ways_out: Collection[str] = ()
+) -> dict[Prefix, Lifetimes]:
+    """Return the addresses wanted on lo: they live as long as their delegation, deprecated with it.
+
+    `ways_out` are the links with the preferred default route. The kernel takes that first, then an address,
+    whichever uplink that is of, and a provider drops the other one's. So where one leaves by the right
+    uplink, those that do not are deprecated: nothing takes them that does not name them.
+    """
+    asked = {
+        Prefix(each.address, 128): each.delegation
         for each in subnets
         if each.address is not None and each.address_reason is None and each.delegation
     }
+    known = {each.prefix: each for each in delegations}
+    found = {address: _lifetimes(known[delegation]) for address, delegation in asked.items()}
+    astray = {
+        address
+        for address, delegation in asked.items()
+        if None not in known[delegation].uplinks and known[delegation].uplinks.isdisjoint(ways_out)
+    }
+    if any(ends.preferred_until for address, ends in found.items() if address not in astray):
+        found |= {address: found[address]._replace(preferred_until=0.0) for address in astray}
+    return found
 
 
 def _lifetimes(delegation: Delegation) -> Lifetimes:

@@ -153,9 +153,16 @@ def decide(evidence: Evidence, now: float) -> Decision:
         local_routes(subnets, evidence.taken),
         throws(subnets),
         discard,
-        own_addresses(subnets, delegations),
+        own_addresses(subnets, delegations, _ways_out(evidence)),
         places,
         routers,
         hinges,
         source_routes(policy.source_routes, delegations, subnets, around),
     )
+
+
+def _ways_out(evidence: Evidence) -> set[str]:
+    """Return the links with the preferred default route, several of one metric maybe."""
+    lowest = min((each.metric for each in evidence.defaults), default=0)
+    preferred = {each.interface for each in evidence.defaults if each.metric == lowest}
+    return {name for name, link in evidence.links.items() if link.interface in preferred}
