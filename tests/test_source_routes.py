@@ -351,6 +351,24 @@ def test_what_took_the_place_of_one_is_somebody_elses(delegated: Daemon, second:
     wait_until(lambda: found(host) == [way(SECOND, ANOTHER_ROUTER)], 3)
 
 
+def test_what_joined_one_is_somebody_elses(delegated: Daemon, second: Uplink) -> None:
+    """To the kernel both are one route of several next hops then, of the protocol of the first."""
+    host, link = delegated.namespace, second.interface
+    foreign = f"default from {SECOND} via fe80::77 dev {link} proto static metric 1024"
+    host.ip(f"-6 route append {foreign}")
+    for _ in range(2):
+        time.sleep(0.3)
+        routes = host.ip("-6 route show table main")
+        assert "via fe80::77" in routes
+        delegated.reload()
+    host.ip(f"-6 route delete {foreign}")
+    wait_until(lambda: found(host) == [way(SECOND)], 3)
+    delegated.terminate()
+    host.ip(f"-6 route append {foreign}")
+    delegated.control("flush")
+    assert foreign in host.ip("-6 route show table main")
+
+
 def test_networkd_removes_foreign_routes_and_they_are_back(
     delegated: Daemon, uplink: Uplink, second: Uplink, tmp_path: Path
 ) -> None:

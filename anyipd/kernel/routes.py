@@ -116,8 +116,15 @@ class Routes:
         )
 
     def remove(self, routes: Iterable[Route]) -> list[Refusal]:
-        """Remove routes of protocol 150, or of our hooks. ESRCH: it is not there any more."""
-        return self.change(wire.change_request(wire.RTM_DELROUTE, 0, route) for route in routes)
+        """Remove routes of protocol 150, or of our hooks. ESRCH: it is not there any more.
+
+        Of one with several next hops each by itself: to the kernel a stranger's that joined ours is one of
+        them, and keeps its protocol, but a removal that names none hits all (ip6_route_del in
+        net/ipv6/route.c).
+        """
+        return self.change(
+            wire.change_request(wire.RTM_DELROUTE, 0, each) for route in routes for each in _by_hops(route)
+        )
 
     def _change_local(self, flags: int, routes: Wanted, now: float) -> list[Refusal]:
         return self.change(
@@ -149,6 +156,14 @@ class Routes:
                     refusals.append(refusal)
                 if last:
                     return refusals
+
+
+def _by_hops(route: Route) -> Iterator[Route]:
+    """Yield a route for each next hop where there are several."""
+    if len(route.hops) > 1:
+        yield from (route._replace(interface=hop.interface, hops=(hop,)) for hop in route.hops)
+    else:
+        yield route
 
 
 def discard_route(kind: int, prefix: Prefix) -> Route:
