@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from anyipd.kernel import lock, wire
+from anyipd.kernel import address_wire, link_wire, lock, wire
 from anyipd.kernel.monitor import Hint, hint
 from anyipd.kernel.routes import ours_and_others
 from anyipd.kernel.wire import MalformedError
@@ -22,13 +22,13 @@ def run(data: bytes) -> None:
     assert isinstance(hint(data), Hint)
     readers: list[Callable[[bytes], Iterable[object]]] = [
         wire.answers,
-        wire.addresses,
+        address_wire.addresses,
         lambda data: ours_and_others([data])[1],
         OVERLAP.find,
         lock.members,
         lambda data: [wire.first_table(data)],
         partial(map_messages, lambda start, end: wire.route(data, start, end)),
-        partial(map_messages, lambda start, end: wire.link(data, start, end)),
+        partial(map_messages, lambda start, end: link_wire.link(data, start, end)),
         partial(map_messages, lambda start, end: wire.next_hops(data, start, end)),
     ]
     for read in readers:

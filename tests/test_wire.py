@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from anyipd.kernel import wire
+from anyipd.kernel import link_wire, wire
 from anyipd.kernel.routes import Routes, discard_route, ours_and_others
 from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import Link, LinkKind, Prefix, address_text
@@ -217,10 +217,10 @@ def test_the_kernels_routes_are_read_as_pyroute2_reads_them(
 
 def link_message(hardware: int, **info: str) -> bytes:
     """Make the kernel's message of a link, with as much of its IFLA_LINKINFO."""
-    kinds = {"kind": wire.IFLA_INFO_KIND, "slave": wire.IFLA_INFO_SLAVE_KIND}
+    kinds = {"kind": link_wire.IFLA_INFO_KIND, "slave": link_wire.IFLA_INFO_SLAVE_KIND}
     nested = b"".join(attribute(kinds[key], text.encode() + b"\0") for key, text in info.items())
-    body = struct.pack("=BxHiII", 0, hardware, 7, 0, 0) + attribute(wire.IFLA_IFNAME, b"link\0")
-    body += attribute(wire.IFLA_LINKINFO, nested) if nested else b""
+    body = struct.pack("=BxHiII", 0, hardware, 7, 0, 0) + attribute(link_wire.IFLA_IFNAME, b"link\0")
+    body += attribute(link_wire.IFLA_LINKINFO, nested) if nested else b""
     return struct.pack("=IHHII", 16 + len(body), wire.RTM_NEWLINK, 0, 1, 0) + body
 
 
@@ -245,7 +245,7 @@ def attribute(kind: int, value: bytes) -> bytes:
     ],
 )
 def test_what_kind_of_link_one_is(hardware: int, info: dict[str, str], kind: LinkKind) -> None:
-    assert dict(wire.links(link_message(hardware, **info))) == {"link": Link(7, None, kind)}
+    assert dict(link_wire.links(link_message(hardware, **info))) == {"link": Link(7, None, kind)}
 
 
 def test_bound_subnets_are_told_from_all_else(router: Namespace, routes: Routes) -> None:

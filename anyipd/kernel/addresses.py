@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from anyipd.kernel import wire
+from anyipd.kernel import address_wire, wire
+from anyipd.kernel.address_wire import FOREVER, Address
 from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import Address, Refusal
+from anyipd.kernel.wire import Refusal
 from anyipd.model import INFINITE, Lifetimes, Prefix
 
 
@@ -19,7 +20,7 @@ def is_own(address: Address) -> bool:
 def lifetimes(address: Address, now: float) -> Lifetimes:
     """Return until when an address that was read `now` is preferred and valid."""
     preferred, valid = (
-        INFINITE if left == wire.FOREVER else now + left for left in (address.preferred, address.valid)
+        INFINITE if left == FOREVER else now + left for left in (address.preferred, address.valid)
     )
     return Lifetimes(preferred if address.preferred else 0.0, valid)
 
@@ -37,7 +38,7 @@ def renew(routes: Routes, wanted: Mapping[Prefix, Lifetimes], now: float) -> lis
 def remove(routes: Routes, addresses: Iterable[Prefix]) -> list[Refusal]:
     """Remove addresses of ours that were just seen. EADDRNOTAVAIL: it is not there any more."""
     return routes.change(
-        wire.address_request(wire.RTM_DELADDR, 0, Address(wire.LOOPBACK_INDEX, prefix))
+        address_wire.address_request(wire.RTM_DELADDR, 0, Address(wire.LOOPBACK_INDEX, prefix))
         for prefix in addresses
     )
 
@@ -51,9 +52,9 @@ def _new(flags: int, wanted: Mapping[Prefix, Lifetimes], now: float) -> Iterator
             preferred=_left(preferred_until, now),
             valid=max(_left(valid_until, now), 1),
         )
-        yield wire.address_request(wire.RTM_NEWADDR, flags, address)
+        yield address_wire.address_request(wire.RTM_NEWADDR, flags, address)
 
 
 def _left(until: float, now: float) -> int:
     """Whole seconds, rounded up, and never what means "for ever" unless it is."""
-    return wire.FOREVER if until == INFINITE else min(max(math.ceil(until - now), 0), wire.FOREVER - 1)
+    return FOREVER if until == INFINITE else min(max(math.ceil(until - now), 0), FOREVER - 1)

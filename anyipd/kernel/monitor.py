@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import NamedTuple
 
-from anyipd.kernel import bpf, wire
+from anyipd.kernel import bpf, link_wire, wire
 from anyipd.kernel.event_filter import event_filter
 from anyipd.kernel.gateways import gateways
 from anyipd.kernel.routes import enlarge, is_local_route, is_throw_route
@@ -180,7 +180,7 @@ class Monitor:
     def _lo_is_up(self) -> bool:
         request = _IFREQ.pack(b"lo", 0)
         _, flags = _IFREQ.unpack(fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request))
-        return bool(flags & wire.IFF_UP)
+        return bool(flags & link_wire.IFF_UP)
 
 
 def hint(chunk: bytes) -> Hint:
@@ -196,7 +196,7 @@ def hint(chunk: bytes) -> Hint:
 
 def _hint(chunk: bytes, start: int, kind: int, end: int) -> Hint:
     if kind in {wire.RTM_NEWLINK, wire.RTM_DELLINK}:
-        index, up = wire.link(chunk, start, end)
+        index, up = link_wire.link(chunk, start, end)
         return _of_link(index, up=up and kind == wire.RTM_NEWLINK)
     if kind in {wire.RTM_NEWADDR, wire.RTM_DELADDR}:
         # With its last IPv4 address lo loses our IPv4 routes, and nothing tells (fib_disable_ip).

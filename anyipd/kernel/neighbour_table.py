@@ -11,7 +11,6 @@ from anyipd.model import Prefix
 _RTM_GETNEIGH = 30
 _NDA_DST = 1
 _NDMSG = struct.Struct("=B3xiHBB")  # family, interface, state, flags, type
-_HEADER_SIZE = 16
 _ANSWERED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # NUD_REACHABLE, _STALE, _DELAY, _PROBE, _PERMANENT
 
 REQUEST = wire.dump_request(_RTM_GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0))
@@ -20,9 +19,8 @@ REQUEST = wire.dump_request(_RTM_GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0))
 def neighbours(buffer: bytes) -> Iterator[tuple[int, Prefix]]:
     """Read a part of a dump: link and address of each neighbour that answered once."""
     for start, _, end in wire.messages(buffer):
-        body = start + _HEADER_SIZE
-        if end - body < _NDMSG.size:
-            raise wire.MalformedError("a neighbour message is cut short")
+        body = start + wire.HEADER.size
+        wire.need(body + _NDMSG.size, end)
         family, interface, state, _, _ = _NDMSG.unpack_from(buffer, body)
         width = wire.WIDTHS.get(family)
         for kind, value, size in wire.attributes(buffer, body + _NDMSG.size, end):

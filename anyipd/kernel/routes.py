@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from anyipd.decide.covers import Wanted
-from anyipd.kernel import neighbour_table, wire
-from anyipd.kernel.wire import Address, Refusal, Route
+from anyipd.kernel import address_wire, link_wire, neighbour_table, wire
+from anyipd.kernel.address_wire import Address
+from anyipd.kernel.wire import Refusal, Route
 from anyipd.model import INFINITE, Discard, Link, Prefix
 
 BATCH = 256
@@ -82,7 +83,7 @@ class Routes:
 
     def addresses(self) -> Iterator[Address]:
         """Read the IPv6 addresses of all links."""
-        return chain.from_iterable(map(wire.addresses, self._dump(wire.addresses_request())))
+        return chain.from_iterable(map(address_wire.addresses, self._dump(address_wire.addresses_request())))
 
     def neighbours(self) -> Iterator[tuple[int, Prefix]]:
         """Read whom the kernel knows on its links: interface index and address."""
@@ -91,7 +92,7 @@ class Routes:
 
     def links(self) -> dict[str, Link]:
         """Read which links there are, by name."""
-        return dict(chain.from_iterable(map(wire.links, self._dump(wire.links_request()))))
+        return dict(chain.from_iterable(map(link_wire.links, self._dump(link_wire.links_request()))))
 
     def add_local(self, routes: Wanted, now: float) -> list[Refusal]:
         """Bind subnets. EEXIST among the refusals is news that somebody else holds that place."""

@@ -1,4 +1,4 @@
-"""Messages of routes, links and addresses as bytes: what goes to the kernel and what comes back.
+"""Messages of rtnetlink, and those of routes, as bytes: what goes to the kernel and what comes back.
 
 Pure: no socket here. Layouts are those of include/uapi/linux/netlink.h and rtnetlink.h, in the
 byte order of the machine. An IPv6 route as the kernel dumps it (rt6_fill_node in
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from anyipd.model import Link, LinkKind, Prefix
+from anyipd.model import Prefix
 
 PROTOCOL = 150
 """What marks a route as ours."""
@@ -38,47 +37,32 @@ UNICAST, LOCAL, THROW = 1, 2, 9
 DISCARDS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}
 """The types of a discard route, by their names in iproute2."""
 
-IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
-IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
-FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME
-IFLA_IFNAME, IFLA_LINKINFO, IFLA_CARRIER_CHANGES = 3, 18, 35
-IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND = 1, 4
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_PREF, RTA_EXPIRES = 9, 12, 15, 18, 20, 23
 
 _LEAST = {RTA_OIF: 4, RTA_PRIORITY: 4, RTA_TABLE: 4, RTA_PREF: 1, RTA_CACHEINFO: 12}
 """Bytes that the values of these attributes have at least."""
 
-_SIZES = {IFA_ADDRESS: 16, IFA_LOCAL: 16, IFA_CACHEINFO: 16, IFA_PROTO: 1}
-"""Bytes that the values of these attributes of an IPv6 address have."""
-
 _SEQUENCE = 1  # of every request: one is under way at a time, and refusals tell what they refuse
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
-_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
-_CACHEINFO = struct.Struct("=IIII")  # ifa_cacheinfo: preferred, valid, created, updated
-_NO_END = _CACHEINFO.pack(FOREVER, FOREVER, 0, 0)
+IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
 _END = struct.Struct("=IHHIIi")  # NLMSG_DONE or the beginning of NLMSG_ERROR: header, error
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_ATTRIBUTE = struct.Struct("=HH")
-_U32 = struct.Struct("=HHI")
+ATTRIBUTE = struct.Struct("=HH")
+U32 = struct.Struct("=HHI")
 _RTNEXTHOP = struct.Struct("=HBxI")  # length, flags, index
-_FIXED = _HEADER.size + _RTMSG.size
+_FIXED = HEADER.size + _RTMSG.size
 
 ROUTE_SIZE = _FIXED
 """Bytes of a route's message before its attributes."""
 
-TABLE_OFFSET = _FIXED + _ATTRIBUTE.size
+TABLE_OFFSET = _FIXED + ATTRIBUTE.size
 """Where the message of an IPv6 route has its table: RTA_TABLE is its first attribute."""
 
 AF_INET, AF_INET6 = 2, 10
-IFF_UP, IFF_LOWER_UP = 1, 0x10000
 _RTNH_F_ONLINK = 4
 _PREFERENCES = {1: 1, 3: -1}  # ICMPV6_ROUTER_PREF_HIGH and _LOW; all else is medium (RFC 4191, 2.2)
 
-_ARPHRD_NONE = 65534  # linux/if_arp.h
-_TUNNEL_TYPES = {768, 769, 776, 778, 823}  # ARPHRD_TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE
-_MODEM = "wwan"  # the kind of a modem's link, ARPHRD_NONE like tun's and WireGuard's; older ones' have none
 
 _RT_SCOPE_HOST = 254
 _MAX_ERRNO = 4095  # include/linux/err.h
@@ -122,19 +106,6 @@ class Route(NamedTuple):
     preference: int = 0
 
 
-class Address(NamedTuple):
-    """An IPv6 address of a link, `prefix` with its host bits set.
-
-    `protocol` is IFA_PROTO, 0 where nothing is said. `preferred` and `valid` are seconds left, or FOREVER.
-    """
-
-    interface: int
-    prefix: Prefix
-    protocol: int = 0
-    preferred: int = FOREVER
-    valid: int = FOREVER
-
-
 _GLANCE = struct.Struct(
     "=I13xB"  # length of the message; dst_len
     "22x16s"  # the rest of rtmsg, RTA_TABLE, the header of RTA_DST; destination, if dst_len is not 0
@@ -149,26 +120,21 @@ def routes_request(table: int, protocol: int, family: int, kind: int = 0) -> byt
     net/ipv4/fib_frontend.c, which IPv6 shares).
     """
     return dump_request(
-        RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, kind, 0) + _U32.pack(8, RTA_TABLE, table)
+        RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, kind, 0) + U32.pack(8, RTA_TABLE, table)
     )
-
-
-def addresses_request() -> bytes:
-    """Ask for the IPv6 addresses of all links."""
-    return dump_request(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
-
-
-def links_request() -> bytes:
-    """Ask for all links."""
-    return dump_request(RTM_GETLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0))
 
 
 def dump_request(kind: int, body: bytes) -> bytes:
     """Ask for a dump; `body` says of what."""
-    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, _SEQUENCE, 0) + body
+    return request(kind, NLM_F_DUMP, body)
 
 
-BARRIER = _HEADER.pack(_HEADER.size, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, _SEQUENCE, 0)
+def request(message: int, flags: int, body: bytes) -> bytes:
+    """Ask for something, a change maybe."""
+    return HEADER.pack(HEADER.size + len(body), message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body
+
+
+BARRIER = HEADER.pack(HEADER.size, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, _SEQUENCE, 0)
 """What the kernel answers when it worked on all messages before it, whose errors come back unasked."""
 
 
@@ -196,35 +162,23 @@ def _around_address(  # noqa: PLR0913, PLR0917  all that requests for thousands 
     message: int, flags: int, length: int, width: int, rest: tuple[Any, ...], expires: int | None
 ) -> tuple[bytes, bytes]:
     route = Route(Prefix(0, length, width), *rest)
-    tail = _U32.pack(8, RTA_OIF, route.interface) if route.interface else b""
-    tail += _U32.pack(8, RTA_PRIORITY, route.metric)
+    tail = U32.pack(8, RTA_OIF, route.interface) if route.interface else b""
+    tail += U32.pack(8, RTA_PRIORITY, route.metric)
     if route.source.length:
-        tail += _ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
+        tail += ATTRIBUTE.pack(20, RTA_SRC) + route.source.address.to_bytes(16)
     [hop] = route.hops if len(route.hops) == 1 else [Hop(route.interface)]
     if hop.router:
-        tail += _ATTRIBUTE.pack(4 + width // 8, RTA_GATEWAY) + hop.router.to_bytes(width // 8)
+        tail += ATTRIBUTE.pack(4 + width // 8, RTA_GATEWAY) + hop.router.to_bytes(width // 8)
     if expires is not None:
-        tail += _U32.pack(8, RTA_EXPIRES, expires)
+        tail += U32.pack(8, RTA_EXPIRES, expires)
     family, scope = (AF_INET6, 0) if width == 128 else (AF_INET, _RT_SCOPE_HOST)  # noqa: PLR2004  the width of IPv6
     size = _ADDRESS[family]
     body = _RTMSG.pack(
         *(family, length, route.source.length, 0),
         *(route.table, route.protocol, scope, route.type, _RTNH_F_ONLINK if hop.onlink else 0),
-    ) + _ATTRIBUTE.pack(_ATTRIBUTE.size + size, RTA_DST)
-    total = _HEADER.size + len(body) + size + len(tail)
-    return _HEADER.pack(total, message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body, tail
-
-
-def address_request(message: int, flags: int, address: Address) -> bytes:
-    """Ask for a change of an address: no duplicate address detection, no route to its prefix."""
-    body = (
-        _IFADDRMSG.pack(AF_INET6, address.prefix.length, 0, 0, address.interface)
-        + (_ATTRIBUTE.pack(20, IFA_LOCAL) + address.prefix.address.to_bytes(16))
-        + (_ATTRIBUTE.pack(20, IFA_CACHEINFO) + _CACHEINFO.pack(address.preferred, address.valid, 0, 0))
-        + _U32.pack(8, IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE)
-        + (_ATTRIBUTE.pack(5, IFA_PROTO) + bytes((address.protocol, 0, 0, 0)))
-    )
-    return _HEADER.pack(_HEADER.size + len(body), message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body
+    ) + ATTRIBUTE.pack(ATTRIBUTE.size + size, RTA_DST)
+    total = HEADER.size + len(body) + size + len(tail)
+    return HEADER.pack(total, message, NLM_F_REQUEST | flags, _SEQUENCE, 0) + body, tail
 
 
 class Refusal(NamedTuple):
@@ -242,18 +196,18 @@ def answers(buffer: bytes) -> Iterator[tuple[Refusal | None, bool]]:
     for start, kind, end in messages(buffer):
         if kind != NLMSG_ERROR:
             continue
-        request = start + _HEADER.size + 4
-        _need(request + _HEADER.size, end)
-        error = _errno(struct.unpack_from("=i", buffer, start + _HEADER.size)[0])
-        _, about, flags, _, _ = _HEADER.unpack_from(buffer, request)
+        request = start + HEADER.size + 4
+        need(request + HEADER.size, end)
+        error = _errno(struct.unpack_from("=i", buffer, start + HEADER.size)[0])
+        _, about, flags, _, _ = HEADER.unpack_from(buffer, request)
         refusal = None
         if error:
-            family, length = _family_and_length(buffer, request + _HEADER.size)
-            body = _IFADDRMSG if about in {RTM_NEWADDR, RTM_DELADDR} else _RTMSG
-            first = request + _HEADER.size + body.size + _ATTRIBUTE.size
+            family, length = _family_and_length(buffer, request + HEADER.size)
+            body = IFADDRMSG if about in {RTM_NEWADDR, RTM_DELADDR} else _RTMSG
+            first = request + HEADER.size + body.size + ATTRIBUTE.size
             last = first + _ADDRESS[family]
-            _need(last, end)
-            refusal = Refusal(_prefix(int.from_bytes(buffer[first:last]), length, family), error)
+            need(last, end)
+            refusal = Refusal(prefix_of(int.from_bytes(buffer[first:last]), length, family), error)
         yield refusal, bool(flags & NLM_F_ACK)
 
 
@@ -261,10 +215,10 @@ def messages(buffer: bytes) -> Iterator[tuple[int, int, int]]:
     """Split what one recv gave: start, type and end of each message."""
     start = 0
     while start < len(buffer):
-        _need(start + _HEADER.size, len(buffer))
-        length, kind, _, _, _ = _HEADER.unpack_from(buffer, start)
-        _need(_HEADER.size, length)
-        _need(start + length, len(buffer))
+        need(start + HEADER.size, len(buffer))
+        length, kind, _, _, _ = HEADER.unpack_from(buffer, start)
+        need(HEADER.size, length)
+        need(start + length, len(buffer))
         yield start, kind, start + length
         start += (length + 3) & ~3
 
@@ -276,12 +230,12 @@ def split_end(chunk: bytes) -> tuple[bytes, bool]:
     looked for where it must be: walking over all messages would cost as much as reading them.
     Raises OSError if the kernel refused the dump.
     """
-    _need(_END.size, len(chunk))
+    need(_END.size, len(chunk))
     last = len(chunk) - _END.size
-    if _HEADER.unpack_from(chunk)[1] == NLMSG_ERROR:
+    if HEADER.unpack_from(chunk)[1] == NLMSG_ERROR:
         last = 0
     else:
-        size, kind, flags, sequence, _ = _HEADER.unpack_from(chunk, last)
+        size, kind, flags, sequence, _ = HEADER.unpack_from(chunk, last)
         if (size, kind, flags & NLM_F_MULTI, sequence) != (_END.size, NLMSG_DONE, NLM_F_MULTI, _SEQUENCE):
             return chunk, False
     error = _errno(_END.unpack_from(chunk, last)[-1])
@@ -328,26 +282,26 @@ class Overlap:
             start += (size + 3) & ~3
 
     def _overlaps(self, address: int, length: int) -> bool:
-        before = bisect_left(self._starts, _prefix(address, length).end)
+        before = bisect_left(self._starts, prefix_of(address, length).end)
         return before > 0 and self._ends[before - 1] > address
 
 
 def route(buffer: bytes, start: int, end: int) -> Route:
     """Read the route message at `start`."""
-    _need(start + _FIXED, end)
-    family, _ = _family_and_length(buffer, start + _HEADER.size)
+    need(start + _FIXED, end)
+    family, _ = _family_and_length(buffer, start + HEADER.size)
     _, length, source_length, _, table, protocol, _, route_type, flags = _RTMSG.unpack_from(
-        buffer, start + _HEADER.size
+        buffer, start + HEADER.size
     )
     address = source = metric = interface = ticks = 0
     gateway = False
     for kind, value, size in attributes(buffer, start + _FIXED, end):
-        _need(_LEAST.get(kind, 0), size)
+        need(_LEAST.get(kind, 0), size)
         if kind == RTA_DST:
-            _need(_ADDRESS[family], size)
+            need(_ADDRESS[family], size)
             address = int.from_bytes(buffer[value : value + _ADDRESS[family]])
         elif kind == RTA_SRC:
-            _need(_ADDRESS[family], size)
+            need(_ADDRESS[family], size)
             source = int.from_bytes(buffer[value : value + _ADDRESS[family]])
         elif kind == RTA_TABLE:
             table = _unsigned(buffer, value)
@@ -361,7 +315,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
             ticks = struct.unpack_from("=i", buffer, value + 8)[0]
     hops, preference = ((), 0) if length else _routers(buffer, start + _FIXED, end, interface, flags)
     return Route(
-        prefix=_prefix(address, length, family),
+        prefix=prefix_of(address, length, family),
         table=table,
         protocol=protocol,
         type=route_type,
@@ -369,7 +323,7 @@ def route(buffer: bytes, start: int, end: int) -> Route:
         interface=interface,
         gateway=gateway,
         ticks=ticks,
-        source=_prefix(source, source_length, AF_INET6),
+        source=prefix_of(source, source_length, AF_INET6),
         hops=hops,
         preference=preference,
     )
@@ -380,7 +334,7 @@ def next_hops(buffer: bytes, start: int, end: int) -> set[int]:
     found = set[int]()
     for kind, value, size in attributes(buffer, start + _FIXED, end):
         if kind == RTA_OIF:
-            _need(_LEAST[RTA_OIF], size)
+            need(_LEAST[RTA_OIF], size)
             found.add(_unsigned(buffer, value))
         elif kind == RTA_MULTIPATH:
             found |= {hop.interface for hop in _hops(buffer, value, value + size)}
@@ -403,10 +357,10 @@ def _routers(buffer: bytes, start: int, end: int, interface: int, flags: int) ->
 def _hops(buffer: bytes, start: int, end: int) -> Iterator[Hop]:
     """Read the next hops of a multipath route (rt6_fill_node_nexthop in net/ipv6/route.c)."""
     while start < end:
-        _need(start + _RTNEXTHOP.size, end)
+        need(start + _RTNEXTHOP.size, end)
         size, flags, interface = _RTNEXTHOP.unpack_from(buffer, start)
-        _need(_RTNEXTHOP.size, size)
-        _need(start + size, end)
+        need(_RTNEXTHOP.size, size)
+        need(start + size, end)
         router = 0
         for kind, value, length in attributes(buffer, start + _RTNEXTHOP.size, start + size):
             if kind == RTA_GATEWAY:
@@ -421,106 +375,43 @@ def _hop(interface: int, router: int, flags: int) -> Hop:
 
 def first_table(buffer: bytes) -> int:
     """Say which table the first of some IPv6 routes is in."""
-    _need(TABLE_OFFSET + 4, len(buffer))
+    need(TABLE_OFFSET + 4, len(buffer))
     return _unsigned(buffer, TABLE_OFFSET)
 
 
 def replaces(buffer: bytes, start: int) -> bool:
     """Whether the route message at `start` is of one that took the place of another."""
-    _need(start + _HEADER.size, len(buffer))
-    return bool(_HEADER.unpack_from(buffer, start)[2] & NLM_F_REPLACE)
+    need(start + HEADER.size, len(buffer))
+    return bool(HEADER.unpack_from(buffer, start)[2] & NLM_F_REPLACE)
 
 
 def is_ipv4(buffer: bytes, start: int) -> bool:
     """Whether the message at `start` is about IPv4: nearly all of rtnetlink's begin with a family."""
-    _need(start + _HEADER.size + 1, len(buffer))
-    return buffer[start + _HEADER.size] == AF_INET
-
-
-def link(buffer: bytes, start: int, end: int) -> tuple[int, bool]:
-    """Read the link message at `start`: interface index, and whether the link is up."""
-    _need(start + _HEADER.size + _IFINFOMSG.size, end)
-    _, _, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
-    return index, bool(flags & IFF_UP)
-
-
-def links(buffer: bytes) -> Iterator[tuple[str, Link]]:
-    """Read a part of a dump of links: each with its name."""
-    for start, _, end in messages(buffer):
-        body = start + _HEADER.size + _IFINFOMSG.size
-        _need(body, end)
-        _, hardware, index, flags, _ = _IFINFOMSG.unpack_from(buffer, start + _HEADER.size)
-        found = {
-            kind: buffer[value : value + size]
-            for kind, value, size in attributes(buffer, body, end)
-            if kind in {IFLA_IFNAME, IFLA_CARRIER_CHANGES, IFLA_LINKINFO}
-        }
-        if IFLA_IFNAME in found:
-            changes = int.from_bytes(found.get(IFLA_CARRIER_CHANGES, b""), sys.byteorder)
-            kind = _link_kind(hardware, found.get(IFLA_LINKINFO, b""))
-            yield _text(found[IFLA_IFNAME]), Link(index, changes if flags & IFF_LOWER_UP else None, kind)
-
-
-def _link_kind(hardware: int, info: bytes) -> LinkKind:
-    """Say what a link is, by its ARPHRD_ type and its IFLA_LINKINFO.
-
-    PPP is none of the tunnels: most of it leads to a provider.
-    """
-    found = {kind: _text(info[value : value + size]) for kind, value, size in attributes(info, 0, len(info))}
-    if found.get(IFLA_INFO_SLAVE_KIND) == "vrf":
-        return LinkKind.IN_VRF
-    bare_ip = hardware == _ARPHRD_NONE and found.get(IFLA_INFO_KIND, _MODEM) != _MODEM
-    return LinkKind.TUNNEL if bare_ip or hardware in _TUNNEL_TYPES else LinkKind.PLAIN
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="surrogateescape")
-
-
-def addresses(buffer: bytes) -> Iterator[Address]:
-    """Read a part of a dump of addresses; of a peer address both ends.
-
-    With a peer, IFA_LOCAL is the address that has the length, and IFA_ADDRESS the one at the other end
-    (inet6_fill_ifaddr in net/ipv6/addrconf.c).
-    """
-    for start, _, end in messages(buffer):
-        _need(start + _HEADER.size + _IFADDRMSG.size, end)
-        _, length, _, _, index = _IFADDRMSG.unpack_from(buffer, start + _HEADER.size)
-        found = {
-            kind: buffer[value : value + size]
-            for kind, value, size in attributes(buffer, start + _HEADER.size + _IFADDRMSG.size, end)
-            if size == _SIZES.get(kind)
-        }
-        if IFA_ADDRESS not in found:
-            raise MalformedError("an address message without an address")
-        if IFA_LOCAL in found:
-            yield Address(index, Prefix(int.from_bytes(found[IFA_ADDRESS]), 128))
-        address = int.from_bytes(found.get(IFA_LOCAL, found[IFA_ADDRESS]))
-        [protocol] = found.get(IFA_PROTO, bytes(1))
-        preferred, valid, _, _ = _CACHEINFO.unpack(found.get(IFA_CACHEINFO, _NO_END))
-        yield Address(index, _prefix(address, length), protocol, preferred, valid)
+    need(start + HEADER.size + 1, len(buffer))
+    return buffer[start + HEADER.size] == AF_INET
 
 
 def attributes(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Type of each attribute, and position and size of its value."""
     while position < end:
-        _need(position + _ATTRIBUTE.size, end)
-        size, kind = _ATTRIBUTE.unpack_from(buffer, position)
-        _need(_ATTRIBUTE.size, size)
-        _need(position + size, end)
-        yield kind, position + _ATTRIBUTE.size, size - _ATTRIBUTE.size
+        need(position + ATTRIBUTE.size, end)
+        size, kind = ATTRIBUTE.unpack_from(buffer, position)
+        need(ATTRIBUTE.size, size)
+        need(position + size, end)
+        yield kind, position + ATTRIBUTE.size, size - ATTRIBUTE.size
         position += (size + 3) & ~3
 
 
 def _family_and_length(buffer: bytes, rtmsg: int) -> tuple[int, int]:
-    _need(rtmsg + 2, len(buffer))
+    need(rtmsg + 2, len(buffer))
     family, length = buffer[rtmsg], buffer[rtmsg + 1]
     if family not in _ADDRESS:
         raise MalformedError(f"a route of address family {family}")
     return family, length
 
 
-def _prefix(address: int, length: int, family: int = AF_INET6) -> Prefix:
+def prefix_of(address: int, length: int, family: int = AF_INET6) -> Prefix:
+    """Return an address with so many bits of prefix, as a message has it; or raise MalformedError."""
     width = 8 * _ADDRESS[family]
     if length > width:
         raise MalformedError(f"a prefix of {length} bits")
@@ -537,6 +428,7 @@ def _errno(negative: int) -> int:
     return -negative
 
 
-def _need(wanted: int, there: int) -> None:
+def need(wanted: int, there: int) -> None:
+    """Raise MalformedError where a message ends too early: `wanted` bytes, and fewer `there`."""
     if wanted > there:
         raise MalformedError(f"{wanted} bytes wanted where there are {there}")

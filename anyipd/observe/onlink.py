@@ -15,10 +15,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing
 
 from anyipd.kernel import wire
+from anyipd.kernel.address_wire import Address
 from anyipd.kernel.addresses import is_own, lifetimes
 from anyipd.kernel.removals import Removals
 from anyipd.kernel.routes import Routes
-from anyipd.kernel.wire import Address, Hop, Route
+from anyipd.kernel.wire import Hop, Route
 from anyipd.model import Assigned, Covering, DefaultRoute, HostAddresses, Prefix
 from anyipd.observe.routers import default_routes
 from anyipd.printable import printable
