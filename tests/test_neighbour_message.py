@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scapy.config import conf
 
@@ -71,6 +71,7 @@ def test_an_answer_is_what_scapy_would_write(
 
 
 @given(LINK_LAYERS, ADDRESSES, ADDRESSES)
+@example(bytes.fromhex("31c271dfb1f2"), 1, 134)  # whose checksum is 0
 def test_what_all_nodes_are_told_and_asked(ours: bytes, source: int, target: int) -> None:
     told = (
         Ether(src=ethernet(ours), dst="33:33:00:00:00:01")

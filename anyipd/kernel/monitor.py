@@ -34,7 +34,7 @@ _RECEIVE_BUFFER = 4 << 20  # what 5,000 events take, many times what passes the 
 MOST_LOST = 64
 """Routes that are put back one by one; beyond that a look at all of them costs less."""
 
-MOST_NEWS = 2048
+MOST_NEWS = 1024
 """Routes that are heard of one by one; beyond that all are looked at."""
 
 

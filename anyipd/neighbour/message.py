@@ -140,7 +140,7 @@ class Advertiser:
     def _write(self, form: _Form, to: bytes, source: int, destination: int, target: int) -> bytes:
         kind, flags, option, total = form
         # 65536 is 1 modulo 65535, so a ones' complement sum is what is left of all the bytes as one number.
-        checksum = 0xFFFF - (total + source + destination + target) % 0xFFFF
+        checksum = -(total + source + destination + target) % 0xFFFF
         return _WRITTEN.pack(
             to,
             self._head,
