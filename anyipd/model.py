@@ -309,6 +309,12 @@ class Subnets:
     holes: tuple[Prefix, ...] = ()
     gateways: tuple[Prefix, ...] = ()
 
+    @property
+    def own_address(self) -> Prefix | None:
+        """This host's own address in the subnet, if lo is to have it."""
+        wanted = self.address is not None and self.address_reason is None
+        return Prefix(self.address or 0, 128) if wanted else None
+
     def parts(self, below: Collection[Prefix]) -> Iterator[Prefix]:
         """Yield parts of each subnet of the run, in order; `below` is what they are in one."""
         if self.first and below:

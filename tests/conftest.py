@@ -17,6 +17,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.dhclient import Dhclient
 from tests.lab.hook_caller import SHELLS, Caller, shell_command
 from tests.lab.kea import Kea
+from tests.lab.lan import SUBNET, Lan
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
 from tests.lab.site import Site, set_up
@@ -119,6 +120,11 @@ def routes(host: Namespace) -> Iterator[Routes]:
     """The daemon's own hands, in the host's network."""
     with host.entered(), closing(Routes()) as opened:
         yield opened
+
+
+@pytest.fixture
+def lan(lab: Callable[[str], Namespace], isp: Namespace, host: Namespace) -> Lan:
+    return Lan(isp, host, lab("other"), SUBNET)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,13 @@ from bench.rig import resident
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import write_lease
 from tests.lab.kea import Kea, Offer
-from tests.lab.lan import Lan
+from tests.lab.lan import SUBNET, Lan
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import HOST_LINK_LOCAL, Uplink
 from tests.lab.networkd import Networkd, crowd
 from tests.lab.solicitor import Answer, Solicitor
 from tests.test_neighbour_message import BAD
 
-SUBNET = Prefix.parse("2001:db8:5::/64")
 POLICY = "subnets: []\nstatic:\n  - {prefix: '2001:db8:5::/64', neighbours: [uplink]}\n"
 DELEGATED = "subnets: [{name: web, neighbours: [uplink]}]\n"
 LINK_LOCAL = 0xFE80 << 112
@@ -142,11 +141,6 @@ def test_addresses_of_the_link_are_left_to_the_kernel(router: Solicitor, uplink:
     uplink.host.ip(f"addr del {address_text(own)}/128 dev {uplink.interface}")
     # For a moment nobody answers.
     wait_until(lambda: {told(answer)[1] for answer in router.ask([own]).values()} == {SOLICITED})
-
-
-@pytest.fixture
-def lan(lab: Callable[[str], Namespace], isp: Namespace, host: Namespace) -> Lan:
-    return Lan(isp, host, lab("other"), SUBNET)
 
 
 def test_an_address_of_another_node_stays_reachable_there(

@@ -12,15 +12,13 @@ from threading import Event, Thread
 
 import pytest
 
-from anyipd.model import Prefix
 from anyipd.neighbour.message import Advertiser
 from bench.rig import resident
 from tests.lab.daemon import Daemon
-from tests.lab.lan import Lan
+from tests.lab.lan import SUBNET, Lan
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.solicitor import Answer, Solicitor
 
-SUBNET = Prefix.parse("2001:db8:5::/64")
 POLICY = "subnets: []\nstatic: [{prefix: '2001:db8:5::/64', neighbours: [uplink]}]\n"
 LINK_LOCAL = 0xFE80 << 112
 OVERRIDE, SOLICITED = 0x20, 0x40
@@ -29,11 +27,6 @@ FORGED, CLAIMED = 4096, 300
 
 def somewhere() -> int:
     return random.randrange(SUBNET.address + 0x1000, SUBNET.end)
-
-
-@pytest.fixture
-def lan(lab: Callable[[str], Namespace], isp: Namespace, host: Namespace) -> Lan:
-    return Lan(isp, host, lab("other"), SUBNET)
 
 
 @pytest.fixture

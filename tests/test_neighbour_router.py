@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-import pytest
-
-from anyipd.model import Prefix, address_text
+from anyipd.model import address_text
 from tests.lab.daemon import Daemon
-from tests.lab.lan import Lan
+from tests.lab.lan import SUBNET, Lan
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import ISP_LINK_LOCAL, Uplink
 from tests.lab.probing import drop_at
 
-SUBNET = Prefix.parse("2001:db8:5::/64")
 POLICY = "subnets: []\nstatic: [{prefix: '2001:db8:5::/64', neighbours: [uplink]}]\n"
 
 
@@ -39,11 +35,6 @@ def test_h9_a_router_that_drops_what_comes_from_link_local_addresses(
     daemon.start()
     neighbour.start()
     assert uplink.answers(SUBNET, timeout=5) == 8
-
-
-@pytest.fixture
-def lan(lab: Callable[[str], Namespace], isp: Namespace, host: Namespace) -> Lan:
-    return Lan(isp, host, lab("vm"), SUBNET)
 
 
 def test_h10_a_node_takes_an_address_that_the_router_knows_as_ours(

@@ -65,11 +65,7 @@ def own_addresses(
     whichever uplink that is of, and a provider drops the other one's. So where one leaves by the right
     uplink, those that do not are deprecated: nothing takes them that does not name them.
     """
-    asked = {
-        Prefix(each.address, 128): each.delegation
-        for each in subnets
-        if each.address is not None and each.address_reason is None and each.delegation
-    }
+    asked = {each.own_address: each.delegation for each in subnets if each.own_address and each.delegation}
     known = {each.prefix: each for each in delegations}
     found = {address: _lifetimes(known[delegation]) for address, delegation in asked.items()}
     astray = {
@@ -114,8 +110,5 @@ def _is_right(wanted: float, present: float, now: float) -> bool:
 def without_missing(subnets: Iterable[Subnets], present: Collection[Prefix]) -> Iterator[Subnets]:
     """Say of the addresses that should be on lo and are not `present` that they are missing."""
     for each in subnets:
-        wanted = each.address is not None and each.address_reason is None
-        if wanted and Prefix(each.address or 0, 128) not in present:
-            yield replace(each, address_reason=MISSING)
-        else:
-            yield each
+        is_missing = each.own_address is not None and each.own_address not in present
+        yield replace(each, address_reason=MISSING) if is_missing else each

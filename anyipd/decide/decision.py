@@ -16,7 +16,7 @@ from anyipd.decide.gate import Host, gate_by_host, nameservers_assigned
 from anyipd.decide.holes import hole_discards, throws
 from anyipd.decide.overlap import without_overlaps, yielded
 from anyipd.decide.plan import discard_routes
-from anyipd.decide.source_routes import Surroundings, source_routes
+from anyipd.decide.source_routes import Surroundings, preferred_links, source_routes
 from anyipd.decide.static import (
     DEFAULT_ROUTE_WAIT,
     Gateways,
@@ -162,7 +162,6 @@ def decide(evidence: Evidence, now: float) -> Decision:
 
 
 def _ways_out(evidence: Evidence) -> set[str]:
-    """Return the links with the preferred default route, several of one metric maybe."""
-    lowest = min((each.metric for each in evidence.defaults), default=0)
-    preferred = {each.interface for each in evidence.defaults if each.metric == lowest}
+    """Return the names of the links with the preferred default route."""
+    preferred = preferred_links(evidence.defaults)
     return {name for name, link in evidence.links.items() if link.interface in preferred}

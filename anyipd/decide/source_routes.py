@@ -69,9 +69,7 @@ def source_routes(
     ways = defaultdict[int, list[DefaultRoute]](list)
     for each in defaults:
         ways[each.interface].append(each)
-    # Of equal metrics the kernel takes whichever it reaches, and for a reply whichever the packet came by.
-    lowest = min((each.metric for each in defaults), default=0)
-    preferred = {each.interface for each in defaults if each.metric == lowest}
+    preferred = preferred_links(defaults)
     if choice == "auto":
         if preferred & _tunnels(links, {name for each in told for name in each.uplinks}):
             return frozenset()
@@ -94,6 +92,15 @@ def source_routes(
         if choice == "always" and not routers and prefix not in joined:
             found.add(SourceRoute(prefix, UNREACHABLE_METRIC))
     return frozenset(found)
+
+
+def preferred_links(defaults: Collection[DefaultRoute]) -> set[int]:
+    """Return the links with the preferred default route, by their indices.
+
+    Of equal metrics the kernel takes whichever it reaches, and for a reply whichever the packet came by.
+    """
+    lowest = min((each.metric for each in defaults), default=0)
+    return {each.interface for each in defaults if each.metric == lowest}
 
 
 def _uplinks(delegation: Delegation, links: Mapping[str, Link]) -> list[Link]:

@@ -6,6 +6,8 @@ from anyipd.model import Prefix, address_text
 from tests.lab.namespace import Namespace
 from tests.lab.network import HOST_LINK_LOCAL, ISP_LINK_LOCAL
 
+SUBNET = Prefix.parse("2001:db8:5::/64")
+
 
 class Lan:
     """A bridge in the router's namespace, with the subnet on-link there; the host is on it, and another node.
