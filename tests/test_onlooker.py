@@ -43,8 +43,9 @@ def onlooker(suspect: Suspect) -> Iterator[Onlooker]:
 
 
 def test_what_is_of_our_protocol_is_ours(suspect: Suspect, onlooker: Onlooker) -> None:
-    for verb in ("add", "delete"):
-        suspect.ip(f"-6 route {verb} local 2001:db8:1::/64 dev lo table local proto 150")
+    suspect.ip("-6 route add local 2001:db8:1::/64 dev lo table local proto 150")
+    wait_until(lambda: onlooker.changes == 1)  # before the suspect is another process
+    suspect.ip("-6 route delete local 2001:db8:1::/64 dev lo table local proto 150")
     wait_until(lambda: onlooker.changes == 2)
     assert onlooker.touched == []
 
