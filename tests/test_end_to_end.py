@@ -94,11 +94,11 @@ def test_unassigned_space_is_refused_by_the_host(
     # Nobody restores it but us.
     routed.host.ip("link set lo down")
     routed.host.ip("link set lo up")
-    wait_until(lambda: len(bound(routed.host)) == 3, 2)
-    (discard,) = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"), 2)
+    wait_until(lambda: len(bound(routed.host)) == 3)
+    (discard,) = wait_until(lambda: routed.host.ip_json("-6 route show type unreachable"))
     assert (discard["dst"], discard["protocol"], discard["metric"]) == (str(OLD), "150", 2048)
     dhclient.release()
-    wait_until(lambda: not routed.host.ip_json("-6 route show type unreachable"), 2)
+    wait_until(lambda: not routed.host.ip_json("-6 route show type unreachable"))
     assert bound(routed.host) == []
 
 
@@ -109,15 +109,15 @@ def test_renew_changes_only_lifetimes(
     daemon.start()
     kea.start(Offer(OLD, 20, 30), renew=2, rebind=15)
     dhclient.start()
-    daemon.wait_for("bound subnet=web")
+    daemon.wait_for("bound subnet=proxies")  # the last line of that pass
     before = bound(routed.host)
     lines = len(daemon.lines())
     monitor = RouteMonitor(routed.host, tmp_path)
     daemon.wait_for("renewed", 10, since=lines)
     assert before == bound(routed.host)
-    assert all(27 < left <= 31 for left in expires(routed.host))
+    assert all(20 < left <= 31 for left in expires(routed.host))
     assert not [line for line in monitor.changes() if "Deleted" in line]
-    assert [line.split("event=")[1].split()[0] for line in daemon.lines()[lines:]] == ["renewed"]
+    assert {line.split("event=")[1].split()[0] for line in daemon.lines()[lines:]} == {"renewed"}
 
 
 @pytest.mark.long
@@ -130,7 +130,7 @@ def test_renumber_with_overlap(routed: Uplink, kea: Kea, daemon: Daemon, dhclien
     kea.offer(Offer(NEW), renew=1, rebind=15)
     # A Renew that reaches Kea while it reloads is lost, and repeated after ten seconds.
     daemon.wait_for(f"delegated prefix={NEW}", 15)
-    wait_until(lambda: len(bound(routed.host)) == 6, 1)
+    wait_until(lambda: len(bound(routed.host)) == 6)
     assert routed.answers(subnet(OLD, 0)) == routed.answers(subnet(NEW, 0)) == 8
     assert f'reason="superseded by {NEW}"' in daemon.wait_for(f"superseded prefix={OLD}", 5)
     assert [each["state"] for each in daemon.status()["delegations"]] == ["superseded", "granted"]
@@ -158,14 +158,14 @@ def test_zero_lifetime_withdraws_at_once(
 def test_expiry_with_a_dead_client(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: Dhclient) -> None:
     daemon.configure(POLICY)
     daemon.start()
-    kea.start(Offer(OLD, 2, 4))
+    kea.start(Offer(OLD, 2, 7))
     dhclient.start()
     daemon.wait_for("bound subnet=web")
     dhclient.kill()
-    daemon.wait_for("deprecated", 5)
+    daemon.wait_for("deprecated")
     assert routed.answers(subnet(OLD, 0)) == 8
-    daemon.wait_for("expired", 5)
-    daemon.wait_for("unbound subnet=web", 1)
+    daemon.wait_for("expired")
+    daemon.wait_for("unbound subnet=web")
     assert bound(routed.host) == []
     assert routed.answers(subnet(OLD, 0), timeout=0.2) == 0
     assert daemon.status() == {"delegations": [], "subnets": []}
@@ -177,13 +177,13 @@ def test_the_kernel_unbinds_when_daemon_and_client_are_dead(
 ) -> None:
     daemon.configure(POLICY)
     daemon.start()
-    kea.start(Offer(OLD, 2, 3))
+    kea.start(Offer(OLD, 4, 6))
     dhclient.start()
     daemon.wait_for("bound subnet=web")
     dhclient.kill()
     daemon.kill()
     assert routed.answers(subnet(OLD, 0)) == 8
-    wait_until(lambda: routed.answers(subnet(OLD, 0), timeout=0.2) == 0, 6)
+    wait_until(lambda: routed.answers(subnet(OLD, 0), timeout=0.2) == 0)
 
 
 def test_the_client_gives_the_prefix_back(
@@ -205,12 +205,12 @@ def test_a_client_that_stops_takes_nothing_back(
 ) -> None:
     daemon.configure(POLICY)
     daemon.start()
-    kea.start(Offer(OLD, 3, 4))
+    kea.start(Offer(OLD, 5, 7))
     dhclient.start()
     daemon.wait_for("bound subnet=web")
     dhclient.stop()
     assert routed.answers(subnet(OLD, 0)) == 8
-    daemon.wait_for("unbound subnet=web", 6)
+    daemon.wait_for("unbound subnet=web")
     assert "its valid lifetime is over" in daemon.wait_for("event=expired")
 
 
@@ -268,7 +268,7 @@ def test_delegated_lengths(first: Line, daemon: Daemon, length: int, expected: d
     first.kea.start(Offer(delegated))
     first.dhclient.start()
     daemon.wait_for(f"prefix={delegated}")
-    wait_until(lambda: len(bound(uplink.host)) == sum(prefix is not None for prefix in expected.values()), 2)
+    wait_until(lambda: len(bound(uplink.host)) == sum(prefix is not None for prefix in expected.values()))
     for prefix in expected.values():
         assert prefix is None or uplink.answers(Prefix.parse(prefix)) == 8
     seen = daemon.status()

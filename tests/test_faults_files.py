@@ -57,7 +57,8 @@ def mounted() -> Iterator[Callable[..., None]]:
     places = set()
 
     def mount(place: Path, *words: str) -> None:
-        subprocess.run(["mount", *words, place], check=True)
+        # Read-only it cannot be made while somebody writes there.
+        wait_until(lambda: subprocess.run(["mount", *words, place], check=False).returncode == 0)
         places.add(place)
 
     yield mount
@@ -156,11 +157,11 @@ def test_a_runtime_directory_that_is_replaced(running: Daemon, replace: Callable
     fresh.mkdir()
     write_lease(fresh, prefix=SECOND)
     replace(running.runtime, fresh)
-    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3), 2)
+    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3))
     write_lease(running.runtime, "third", prefix=third)
-    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3) | subnets(third, 3), 2)
+    wait_until(lambda: bound(running.namespace) == WANTED | subnets(SECOND, 3) | subnets(third, 3))
     # What it knows it writes down there, too, and so a restart changes nothing.
-    wait_until(lambda: third in "".join(map(Path.read_text, running.runtime.glob("daemon/[!.]*"))), 2)
+    wait_until(lambda: third in "".join(map(Path.read_text, running.runtime.glob("daemon/[!.]*"))))
     shutil.rmtree(running.runtime / "leases")
     running.kill()
     running.start()
@@ -170,7 +171,7 @@ def test_a_runtime_directory_that_is_replaced(running: Daemon, replace: Callable
 def test_a_ledger_file_that_was_removed_is_written_again(running: Daemon) -> None:
     remove(running.runtime)
     (running.runtime / "leases").mkdir(parents=True)
-    wait_until(lambda: list(running.runtime.glob("daemon/[!.]*")), 2)
+    wait_until(lambda: list(running.runtime.glob("daemon/[!.]*")))
     running.kill()
     running.start()
     assert bound(running.namespace) == WANTED

@@ -91,6 +91,7 @@ def test_without_descriptors_it_goes_on_with_those_it_has(daemon: Daemon) -> Non
     daemon.configure(POLICY)
     write_lease(daemon.runtime, prefix=DELEGATED)
     daemon.start()
+    time.sleep(0.5)  # the descriptor that said READY=1 is closed a moment later
     used = {int(each.name) for each in Path(f"/proc/{daemon.running.pid}/fd").iterdir()}
     lowest_free = min(set(range(DESCRIPTORS)) - used)
     resource.prlimit(daemon.running.pid, resource.RLIMIT_NOFILE, (lowest_free, DESCRIPTORS))

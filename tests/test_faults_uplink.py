@@ -147,7 +147,7 @@ def test_what_a_lease_told_does_not_live_on_in_a_fallen_route(daemon: Daemon) ->
     host = daemon.namespace
     daemon.start()
     host.ip(f"-6 route add unreachable {PREFIX} dev lo proto dhcp metric 1001")
-    write_lease(daemon.runtime, client="dhcpcd", preferred_lifetime=1, valid_lifetime=3)
+    write_lease(daemon.runtime, client="dhcpcd", preferred_lifetime=1, valid_lifetime=8)
     daemon.wait_for("source=dhcpcd")
     host.ip("link set lo down")
     host.ip("link set lo up")

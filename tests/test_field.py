@@ -52,7 +52,7 @@ def test_a_renewal_may_shorten_the_lifetime(line: Line) -> None:
     line.kea.start(Offer(OLD, 600, 600), renew=1)
     line.client("dhclient").start()
     line.wait_until_bound(OLD)
-    line.kea.offer(Offer(OLD, 4, 5))
+    line.kea.offer(Offer(OLD, 6, 8))
     wait_until(lambda: (line.expires(subnets(OLD)[0]) or 999) - time.monotonic() < 10)
     end = line.end_of(OLD)
     line.kea.stop()

@@ -182,7 +182,7 @@ def test_hook_and_ear_agree(routed: Uplink, kea: Kea, daemon: Daemon, dhclient: 
     wait_until(
         lambda: (daemon.runtime / "leases").exists() and list((daemon.runtime / "leases").iterdir()), 10
     )
-    [delegation] = daemon.status()["delegations"]
+    [delegation] = wait_until(lambda: daemon.status()["delegations"])
     assert delegation["source"] in {"listen", "dhclient"}  # whichever the machine's load lets report first
     wait_until(lambda: bound(routed.host) == subnets(str(OLD), 3) - {str(excluded)})
     dhclient.release()

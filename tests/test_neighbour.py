@@ -63,8 +63,8 @@ def told(answer: Answer) -> tuple[str, int]:
     return answer.frame[80:86].hex(":"), answer.frame[58]
 
 
-def answered(router: Solicitor, prefix: Prefix = SUBNET) -> bool:
-    return bool(router.ask([somewhere(prefix)], 0.2))
+def answered(router: Solicitor, prefix: Prefix = SUBNET, within: float = 0.2) -> bool:
+    return bool(router.ask([somewhere(prefix)], within))
 
 
 def heard_after(router: Solicitor, *frames: bytes, of: frozenset[int] = frozenset()) -> list[Answer]:
@@ -79,6 +79,7 @@ def heard_after(router: Solicitor, *frames: bytes, of: frozenset[int] = frozense
     found: list[Answer] = []
 
     def answered_behind() -> bool:
+        router.socket.send(router.solicitation(behind))  # behind thousands one may be lost
         found.extend(router.advertisements())
         return of | {behind} <= {each.target for each in found}
 
@@ -178,6 +179,7 @@ def test_a_node_may_take_an_address(lan: Lan, daemon: Daemon, neighbour: Daemon)
     taken = address_text(SUBNET.address + 0x99)
     lan.other.sysctl("net.ipv6.conf.all.accept_dad", 1)
     lan.other.sysctl("net.ipv6.conf.other.accept_dad", 1)
+    lan.other.sysctl("net.ipv6.conf.other.dad_transmits", 4)  # it takes as many seconds
     lan.other.ip(f"addr add {taken}/64 dev other")
 
     def flags() -> list[str]:
@@ -215,18 +217,18 @@ def test_renumbering(uplink: Uplink, daemon: Daemon, neighbour: Daemon, router: 
     uplink.host.ip(f"-6 route add unreachable {old._replace(length=60)} dev lo proto dhcp")
     daemon.start()
     neighbour.start()
-    assert answered(router, old)
+    assert answered(router, old, within=5)
     assert not answered(router, new)
     lately = somewhere(new)
     router.ask([lately], 0.1)
     uplink.host.ip(f"-6 route add unreachable {new._replace(length=60)} dev lo proto dhcp")
     wait_until(lambda: answered(router, new))
-    assert answered(router, old)
+    assert answered(router, old, within=5)
     # Who asked in vain is told.
     router.answers()
     uplink.host.ip(f"-6 route delete unreachable {old._replace(length=60)} dev lo proto dhcp")
     wait_until(lambda: not answered(router, old))
-    assert answered(router, new)
+    assert answered(router, new, within=5)
 
 
 @pytest.mark.usefixtures("running")
@@ -235,8 +237,7 @@ def test_who_asked_before_a_takeover_is_told(daemon: Daemon, uplink: Uplink, rou
     daemon.configure(POLICY.replace("2001:db8:5::/64", "2001:db8:6::/64"))
     daemon.reload()
     uplink.isp.ip(f"-6 neigh replace {address_text(target)} lladdr {OTHER.hex(':')} dev customer nud stale")
-    wait_until(lambda: not answered(router))
-    assert stays_silent(router, target)
+    wait_until(lambda: stays_silent(router, target))
     daemon.configure(POLICY)
     daemon.reload()
     wait_until(lambda: told(router.answers().get(target, Answer(0, 0, bytes(86))))[1] == OVERRIDE)
@@ -251,11 +252,11 @@ def test_who_asked_before_a_takeover_is_told(daemon: Daemon, uplink: Uplink, rou
 def test_it_answers_on_without_a_daemon(running: Daemon, daemon: Daemon, router: Solicitor) -> None:
     daemon.kill()
     running.wait_for("the last one holds")
-    assert answered(router)
+    assert answered(router, within=5)
     running.terminate()
     assert not answered(router)
     running.start()  # now by the ledger file alone
-    assert answered(router)
+    assert answered(router, within=5)
     daemon.configure("")
     daemon.start()
     wait_until(lambda: not answered(router))
@@ -306,13 +307,13 @@ def test_the_end_of_a_lifetime_ends_the_answers(
     daemon.configure(DELEGATED)
     daemon.start()
     neighbour.start()
-    write_lease(daemon.runtime, valid_lifetime=4, preferred_lifetime=4)
+    write_lease(daemon.runtime, valid_lifetime=10, preferred_lifetime=10)
     wait_until(lambda: answered(router, prefix))
     daemon.kill()
     if started_anew:
         neighbour.kill()
         neighbour.start()
-    assert answered(router, prefix)
+    assert answered(router, prefix, within=5)
     wait_until(lambda: not answered(router, prefix))
     assert uplink.host.ip("-6 route show table local proto 150")
 
@@ -350,7 +351,7 @@ def test_a_link_may_come_later(running: Daemon, daemon: Daemon, uplink: Uplink, 
 
 
 def test_a_link_may_go_and_come_back(running: Daemon, uplink: Uplink, router: Solicitor) -> None:
-    assert answered(router)
+    assert answered(router, within=5)
     for _ in range(3):
         uplink.host.ip("link set uplink down")
         running.wait_for("event=silent")
@@ -396,16 +397,16 @@ def test_o5_it_hears_of_a_reload(running: Daemon, daemon: Daemon, router: Solici
     daemon.configure("subnets: [{name: web, neighbors: [uplink]}]")
     daemon.reload()
     daemon.wait_for("the old configuration stays in force")
-    assert answered(router)
+    assert answered(router, within=5)
     second = Prefix.parse("2001:db8:6::/64")
     daemon.configure(f"{POLICY}  - {{prefix: '{second}', neighbours: [uplink]}}\n")
     daemon.reload()
     wait_until(lambda: answered(router, second))
-    assert answered(router)
+    assert answered(router, within=5)
     daemon.configure("")
     daemon.reload()
     running.wait_for("names no neighbours")
-    assert not answered(router)
+    wait_until(lambda: not answered(router))
     # What is read anew at a hangup elsewhere came by the View.
     running.running.send_signal(signal.SIGHUP)
     assert running.terminate() == 0
@@ -429,7 +430,7 @@ def test_it_needs_no_more_than_it_says(running: Daemon, router: Solicitor) -> No
     running.start()
     status = Path(f"/proc/{running.running.pid}/status").read_text()
     assert f"CapEff:\t{1 << 13:016x}" in status  # CAP_NET_RAW
-    assert answered(router)
+    assert answered(router, within=5)
 
 
 def test_how_to_turn_it_on_is_said(daemon: Daemon) -> None:
@@ -465,7 +466,7 @@ def test_networkd_starts_anew(
     since = len(neighbour.lines())
     networkd.restart()
     wait_until(lambda: not uplink.host.ip("-6 route show type unreachable proto dhcp"))
-    assert all(answered(router, web) for _ in range(10))
+    assert all(answered(router, web, within=5) for _ in range(10))
     assert not [line for line in neighbour.lines()[since:] if "silent" in line]
     kea.process.send_signal(signal.SIGCONT)
 
@@ -488,6 +489,6 @@ def test_c16_networkd_describes_more_than_anybody_reads(
     daemon.wait_for("lifetime unknown", 30)
     end = time.monotonic() + 13  # longer than any lifetime that was told
     while time.monotonic() < end:
-        assert answered(router, prefix)
+        assert answered(router, prefix, within=5)
         time.sleep(0.5)
     assert uplink.host.ip("-6 route show table local proto 150").count("\n") >= 1

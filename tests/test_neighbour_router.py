@@ -48,14 +48,15 @@ def test_h10_a_node_takes_an_address_that_the_router_knows_as_ours(
         lan.router.sysctl(f"net.ipv6.neigh.lan.{setting}", 200)
     lan.router.sysctl("net.ipv6.neigh.lan.delay_first_probe_time", 0)
     taken = SUBNET.address + 0x99
-    lan.ping(taken)
+    ping = ("ping", "-c1", "-W1", "-I", "2001:db8:ffff::1", address_text(taken))
+    wait_until(lambda: lan.router.run(*ping, check=False).returncode == 0)  # by such timers it soon gives up
     before = lan.reached()
     lan.other.sysctl("net.ipv6.conf.all.accept_dad", 1)
     lan.other.sysctl("net.ipv6.conf.other.accept_dad", 1)
     lan.other.ip(f"addr add {address_text(taken)}/128 dev other")
 
     def reached() -> bool:
-        lan.router.run("ping", "-c1", "-W1", "-I", "2001:db8:ffff::1", address_text(taken), check=False)
+        lan.router.run(*ping, check=False)
         return lan.reached() > before
 
     begun = time.monotonic()

@@ -195,7 +195,7 @@ def test_ordinary_users_neither_keep_a_daemon_out_nor_let_a_second_in(
         assert holder(host, *ordinary(9)) == "pid unknown"
         assert "no daemon" not in daemon.control("status").stderr
     delegate(host)
-    wait_until(lambda: bound(host) == WANTED, 2)
+    wait_until(lambda: bound(host) == WANTED)
     # And as they go on, so does a restart.
     daemon.terminate()
     assert holder(host) == "None"

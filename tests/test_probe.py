@@ -11,7 +11,7 @@ import pytest
 
 from anyipd.model import Prefix
 from tests.lab.daemon import CHECKOUT, Daemon
-from tests.lab.delegated import bound, delegate
+from tests.lab.delegated import delegate
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import Uplink
 from tests.lab.probing import probe, start_routed
@@ -178,7 +178,7 @@ def test_what_is_not_bound(probed: Daemon) -> None:
     """It says why, in the words of `status`."""
     host = probed.namespace
     host.ip(f"-6 route replace unreachable {WEB} dev lo table local proto static metric 1024")
-    wait_until(lambda: WEB not in bound(host))
+    wait_until(lambda: "conflict" in {each["state"] for each in probed.status()["subnets"]})
     assert "nothing of web is bound:" in refused(probed, "web")
     assert "conflict" in refused(probed, "2001:db8:100:3::1")
     assert "there is no subnet wep now, but: web, some" in refused(probed, "wep")

@@ -238,7 +238,7 @@ def test_h9_a_router_that_drops_the_answer(probed: Daemon, neighbour: Daemon, up
     probed.reload()
     neighbour.start()
     on_link(uplink)
-    assert uplink.answers(WEB) == 8
+    assert uplink.answers(WEB, timeout=5) == 8
     drop_at(uplink.isp, uplink.customer, "icmpv6 type nd-neighbor-advert")
     uplink.isp.ip(f"-6 neigh flush dev {uplink.customer}")
     assert uplink.answers(WEB) == 0

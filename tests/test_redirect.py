@@ -62,7 +62,7 @@ def redirects(uplink: Uplink) -> int:
 
 def test_one_that_the_kernel_takes(redirected: Daemon, uplink: Uplink) -> None:
     redirected.control("probe", "web", check=False)
-    assert redirects(uplink) == 3
+    wait_until(lambda: redirects(uplink) == 3)
     # The kernel keeps what it made of them beside its tables.
     assert (
         len(re.findall("^2001:db8:100:.* dev uplink", uplink.host.ip("-6 route show cache"), re.MULTILINE))

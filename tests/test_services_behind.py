@@ -88,7 +88,7 @@ def test_docker_in_a_subnet_and_in_a_hole(linked: Site, monkeypatch: pytest.Monk
         subnet, hole = docker.address("subnet", "shop"), docker.address("hole", "bridge")
         assert CONTAINERS.covers(Prefix.parse(f"{subnet}/128"))
         assert Prefix.parse("2001:db8:5:0:d::/80").covers(Prefix.parse(f"{hole}/128"))
-        assert [linked.page(address) for address in (subnet, hole)] == ["docker", "docker"]
+        wait_until(lambda: [linked.page(address) for address in (subnet, hole)] == ["docker", "docker"])
         assert answers(linked, "2001:db8:5::cafe", "2001:db8:5::ffff:ffff:ffff:ffff")
         assert not answers(linked, "2001:db8:5:0:d::dead")
         states = linked.states()
@@ -126,7 +126,8 @@ def test_a_wireguard_peer(linked: Site, lab: Callable[[str], Namespace], place: 
     wait_until(lambda: answers(linked, peer, timeout=0.3))
     assert answers(linked, "2001:db8:100::1", "2001:db8:100::cafe", "2001:db8:5::cafe")
     linked.outside()
-    assert linked.get(f"http://[{linked.uplink.address}]/", by=laptop) == peer
+    # It answers as soon as its link is up; its default route comes later.
+    wait_until(lambda: linked.get(f"http://[{linked.uplink.address}]/", by=laptop) == peer)
 
 
 def machine(link: Namespace, there: Namespace, name: str, address: str) -> None:
@@ -147,9 +148,10 @@ def test_a_virtual_machine_behind_a_tap(linked: Site, lab: Callable[[str], Names
 
 def test_a_virtual_machine_on_the_link(linked: Site, lab: Callable[[str], Namespace]) -> None:
     isp, customer = linked.isp, linked.uplink.customer
+    isp.ip(f"link set {customer} down")  # before Linux 6.2 none is renamed that is up
     isp.ip(f"link set {customer} name port")
     isp.ip(f"link add {customer} type bridge")
-    isp.ip(f"link set port master {customer}")
+    isp.ip(f"link set port master {customer} up")
     isp.ip(f"addr add {ISP_LINK_LOCAL}/64 dev {customer} nodad")
     isp.ip(f"link set {customer} up")
     isp.ip(f"-6 route replace {RENTED} dev {customer}")

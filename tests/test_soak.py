@@ -69,8 +69,8 @@ def not_ours(stage):
             stage.host.ip("-6 rule " + verb + " pref 1017 from 2001:db8:ba17::/48 lookup 1017")
 
 def endless(stage):
-    print("at work", flush=True)
-    with stage.trouble():
+    with stage.trouble(lambda _: True):  # the responder may end before the prober does
+        print("at work", flush=True)
         time.sleep(60)
 
 {faults}
@@ -132,8 +132,8 @@ def test_a_wrong_table_is_reported() -> None:
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
-        ("too_soon", r"unbound (39|40)\.\d s before its valid lifetime is over"),
-        ("too_long", r"bound 1\.\d s past its valid lifetime"),
+        ("too_soon", r"unbound \d+\.\d s before its valid lifetime is over"),
+        ("too_long", r"bound \d+\.\d s past its valid lifetime"),
     ],
     ids=["too soon", "too long"],
 )

@@ -262,7 +262,7 @@ def test_whoever_joins_in_takes_no_replies_over(delegated: Daemon, uplink: Uplin
         host.run("ping", "-c1", "-W1", "-I", "2001:db8:100::1", second.address, check=False)
         return str(host.ip_json(f"-6 route get {second.address} from 2001:db8:100::1")[0]["dev"])
 
-    wait_until(lambda: link_of_replies() == second.interface, 8)
+    wait_until(lambda: link_of_replies() == second.interface)
 
 
 def test_the_host_itself_leaves_with_an_address_of_the_uplink_that_it_leaves_by(
@@ -281,13 +281,13 @@ def test_the_host_itself_leaves_with_an_address_of_the_uplink_that_it_leaves_by(
     def source() -> str:
         return str(host.ip_json(f"-6 route get {outside}")[0]["prefsrc"])
 
-    wait_until(lambda: source() == "2001:db8:100::1", 2)
+    wait_until(lambda: source() == "2001:db8:100::1")
     assert reaches_outside()
     host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {second.interface} metric 512")
-    wait_until(lambda: source() == "2001:db8:200::1", 2)
+    wait_until(lambda: source() == "2001:db8:200::1")
     assert reaches_outside()
     host.ip(f"-6 route delete default dev {second.interface} metric 512")
-    wait_until(lambda: source() == "2001:db8:100::1", 2)
+    wait_until(lambda: source() == "2001:db8:100::1")
     assert reaches_outside()
 
 
@@ -348,7 +348,7 @@ def test_what_took_the_place_of_one_is_somebody_elses(delegated: Daemon, second:
     time.sleep(0.5)
     assert foreign in host.ip("-6 route show table main")
     host.ip(f"-6 route delete {foreign}")
-    wait_until(lambda: found(host) == [way(SECOND, ANOTHER_ROUTER)], 3)
+    wait_until(lambda: found(host) == [way(SECOND, ANOTHER_ROUTER)])
 
 
 def test_what_joined_one_is_somebody_elses(delegated: Daemon, second: Uplink) -> None:
@@ -362,7 +362,7 @@ def test_what_joined_one_is_somebody_elses(delegated: Daemon, second: Uplink) ->
         assert "via fe80::77" in routes
         delegated.reload()
     host.ip(f"-6 route delete {foreign}")
-    wait_until(lambda: found(host) == [way(SECOND)], 3)
+    wait_until(lambda: found(host) == [way(SECOND)])
     delegated.terminate()
     host.ip(f"-6 route append {foreign}")
     delegated.control("flush")

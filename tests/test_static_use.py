@@ -62,7 +62,7 @@ def test_the_gateway_is_left_out_by_itself(daemon: Daemon, host: Namespace) -> N
     assert not host.ip_json("route show type unreachable")
     # As DHCP clients do it: without the link the kernel takes lo for it, where the address is local so far.
     host.ip(f"route replace default via {OTHER} dev uplink")
-    wait_until(lambda: not is_local(host, OTHER) and is_local(host, ROUTER), 2)
+    wait_until(lambda: not is_local(host, OTHER) and is_local(host, ROUTER))
     assert reaches_outside(host)
     # While it is away nobody takes its place.
     host.ip("route delete default")
@@ -75,14 +75,14 @@ def test_the_gateway_is_left_out_by_itself(daemon: Daemon, host: Namespace) -> N
         f"10.3.0.0/16 via {ROUTER} dev uplink table 77",
     ):
         host.ip(f"route add {words}")
-        wait_until(lambda: not is_local(host, ROUTER), 2)
+        wait_until(lambda: not is_local(host, ROUTER))
         host.ip(f"route delete {words}")
         host.ip("route delete default metric 7")
         host.ip(f"route add default via {OTHER} dev uplink metric 7")
-        wait_until(lambda: is_local(host, ROUTER), 2)
+        wait_until(lambda: is_local(host, ROUTER))
     host.ip("nexthop add id 7 via 192.0.2.9 dev uplink")
     host.ip("route add 10.4.0.0/16 nhid 7")
-    wait_until(lambda: not is_local(host, "192.0.2.9"), 2)
+    wait_until(lambda: not is_local(host, "192.0.2.9"))
 
 
 def test_the_gateway_of_ipv6_is_left_out_as_well(daemon: Daemon, uplink: Uplink) -> None:
@@ -98,7 +98,7 @@ def test_the_gateway_of_ipv6_is_left_out_as_well(daemon: Daemon, uplink: Uplink)
     assert subnet(daemon)["except"] == ["2001:db8:5::1/128"]
     assert not host.ip_json("-6 route show type unreachable")
     host.ip("-6 route add default via 2001:db8:5::7 metric 2000")
-    wait_until(lambda: host.ip_json("-6 route get 2001:db8:5::7")[0]["dev"] == "uplink", 2)
+    wait_until(lambda: host.ip_json("-6 route get 2001:db8:5::7")[0]["dev"] == "uplink")
 
 
 def test_addresses_in_use_are_warned_of(
@@ -159,7 +159,7 @@ def test_a_container_bridge_inside_an_on_link_prefix_is_warned_of(daemon: Daemon
         "in use, and cut off by this: 2001:db8:5:0:a::/80 (on-link at br0); "
         '`except: ["2001:db8:5:0:a::/80"]` leaves that out'
     )
-    wait_until(lambda: subnet(daemon)["reason"] == hint, 2)
+    wait_until(lambda: subnet(daemon)["reason"] == hint)
     assert subnet(daemon)["state"] == "bound"
     holes = "except: ['2001:db8:5:0:a::/80', '2001:db8:5::9']"
     daemon.configure(f"{{subnets: [], static: [{{prefix: '2001:db8:5::/64', {holes}}}]}}")
@@ -179,7 +179,7 @@ def test_after_a_boot_it_waits_for_the_gateway(daemon: Daemon, host: Namespace) 
     assert not is_local(host, ROUTER)
     assert not host.ip_json("route show table local proto 150")
     host.ip(f"route add default via {ROUTER}")
-    wait_until(lambda: is_local(host, "192.0.2.77"), 2)
+    wait_until(lambda: is_local(host, "192.0.2.77"))
     assert not is_local(host, ROUTER)
     # Who knows the gateway by now waits no more, so a link that flaps in the first minute unbinds nothing.
     host.ip("route delete default")

@@ -195,7 +195,7 @@ def test_a_delegation_wakes_it(service: Service) -> None:
     service.start()
     assert service.bound() == []
     service.delegate()
-    wait_until(lambda: service.bound() == subnets(0, 1, 2, 3), 2)
+    wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
 
 
 SOCKET = "/run/anyipd/io.anyipd"
@@ -306,7 +306,7 @@ def test_it_listens_by_a_drop_in(service: Service) -> None:
     wire = Wire(service.uplink)
     wire.ask(request())
     wire.answer(reply(str(DELEGATED)))
-    wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
+    wait_until(lambda: service.bound() == subnets(0, 1, 2))
     written = service.machine.run("sh", "-c", "stat --format='%A %U' /run/anyipd/heard/*").stdout
     assert written == "-rw-r--r-- anyipd\n"
     (said,) = json.loads(service.machine.run("anyipctl", "status", "--json").stdout)["delegations"]
@@ -394,15 +394,15 @@ def test_a_crash_is_mended_and_changes_no_route(service: Service, tmp_path: Path
 
 
 def test_the_watchdog_ends_what_hangs_and_that_alone(service: Service, tmp_path: Path) -> None:
-    service.drop_in("WatchdogSec=4s", "RestartSec=100ms")
+    service.drop_in("WatchdogSec=8s", "RestartSec=100ms")
     service.delegate()
     service.start()
     monitor = RouteMonitor(service.machine.namespace, tmp_path)
     daemon = service.show("MainPID")
-    time.sleep(6)
+    time.sleep(10)
     assert service.show("MainPID") == daemon
     service.machine.run("kill", "-STOP", daemon)
-    service.wait_for("Watchdog timeout", source="systemd")
+    service.wait_for("Watchdog timeout", source="systemd", timeout=40)
     wait_until(lambda: service.show("NRestarts") == "1")
     wait_until(lambda: service.show("ActiveState") == "active")
     assert monitor.changes() == []

@@ -52,6 +52,8 @@ class Watch:
                 *command, stdout=out, stderr=err, env=daemon.environment()
             )
         self.taken = 0
+        self.lifetimes: list[tuple[Any, Any]] = []
+        """Preferred and valid, in seconds, of what `tells` saw last."""
 
     def lines(self) -> list[str]:
         return self.out.read_text().splitlines()
@@ -67,6 +69,7 @@ class Watch:
             return len(told) >= len(expected) and told[-1]["event"] == expected[-1]["event"]
 
         wait_until(enough)
+        self.lifetimes = [(each.pop("preferred", None), each.pop("valid", None)) for each in told]
         for each in told:
             assert abs(datetime.fromisoformat(each.pop("time")) - datetime.now(UTC)) < timedelta(seconds=30)
         assert [each for each in told if each in expected or each["event"] != "missing"] == [*expected]
@@ -134,10 +137,15 @@ def test_lifetimes_end_without_anybody_telling(daemon: Daemon, start: Callable[.
     daemon.start()
     watch = start("--json")
     watch.tells({"event": "bound", "subnet": "2001:db8:5::/64", "prefix": "2001:db8:5::/64"})
-    write_lease(daemon.runtime, preferred_lifetime=1, valid_lifetime=3)
+    write_lease(daemon.runtime, preferred_lifetime=4, valid_lifetime=8)
     lease: dict[str, object] = {"prefix": PREFIX, "source": "dhclient", "uplink": "uplink"}
-    watch.tells(lease | {"event": "delegated", "preferred": 1, "valid": 3}, BOUND, RESERVED)
-    watch.tells(lease | {"event": "deprecated", "preferred": 0, "valid": 2})
+    watch.tells(lease | {"event": "delegated"}, BOUND, RESERVED)
+    preferred, valid = watch.lifetimes[0]
+    assert 0 < preferred <= 4
+    assert valid == preferred + 4
+    watch.tells(lease | {"event": "deprecated"})
+    preferred, valid = watch.lifetimes[0]
+    assert preferred == 0 < valid <= 4
     watch.tells(
         lease | {"event": "expired", "reason": "its valid lifetime is over"},
         *GONE,
@@ -157,7 +165,7 @@ def test_a_renewal_by_a_lease_file_alone(daemon: Daemon, start: Callable[..., Wa
     wait_until(lambda: len(watch.lines()) == 3)
     time.sleep(1.5)  # a second after the lease our own discard route is due, which is a reason to look
     grant(9000)
-    wait_until(lambda: len(watch.lines()) == 4, 3)
+    wait_until(lambda: len(watch.lines()) == 4)
     assert "renewed" in watch.lines()[3]
 
 

@@ -49,6 +49,7 @@ class Asking(Background):
         deadline = time.monotonic() + self.answers_within
         while self.is_waiting() and (left := deadline - time.monotonic()) > 0:
             self.receive(left)
+        self.receive(0)  # what came while this thread did not run
 
     @abstractmethod
     def ask(self) -> None:

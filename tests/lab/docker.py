@@ -50,7 +50,7 @@ class Docker:
                 stderr=log,
                 env=services(),
             )
-        wait_until(self.is_up)
+        wait_until(self.is_up, 60)
         self.import_image()
         return self
 

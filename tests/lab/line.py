@@ -91,8 +91,9 @@ class Line:
     def assert_ends(self, delegated: Prefix, end: float, *others: Prefix) -> None:
         """See that a prefix is bound until `end`, and then the `others` alone."""
         time.sleep(max(end - EARLY - time.monotonic(), 0))
-        assert set(wanted(delegated)) <= set(self.bound())
-        self.wait_until_bound(*others, timeout=EARLY + LATE)
+        found, asked = self.bound(), time.monotonic()
+        assert set(wanted(delegated)) <= set(found) or asked > end  # a busy machine may come too late
+        self.wait_until_bound(*others, timeout=EARLY + 2 * LATE)
         assert self.uplink.answers(subnets(delegated)[0], timeout=0.2) == 0
 
     def expires(self, prefix: Prefix) -> float | None:

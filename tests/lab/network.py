@@ -74,7 +74,7 @@ class Uplink:
         for prefix in prefixes:
             self.isp.ip(f"-6 route delete {prefix} via {HOST_LINK_LOCAL} dev {self.customer}")
 
-    def answering(self, addresses: Iterable[int], timeout: float = 0.5) -> set[int]:
+    def answering(self, addresses: Iterable[int], timeout: float = 2) -> set[int]:
         """Ping all `addresses` at once from the ISP; give those that answered within `timeout` seconds."""
         asked = set(addresses)
         with self.isp.entered():
@@ -92,9 +92,10 @@ class Uplink:
             while answered != asked and (left := deadline - time.monotonic()) > 0:
                 select.select([pings], [], [], left)
                 answered |= read_replies(pings, identifier)
+            answered |= read_replies(pings, identifier)  # what came while this process did not run
             return answered & asked
 
-    def answers(self, prefix: Prefix, n: int = 8, timeout: float = 0.5) -> int:
+    def answers(self, prefix: Prefix, n: int = 8, timeout: float = 2) -> int:
         """Ping `n` addresses of `prefix`, its first and last among them; give how many answered."""
         some = {prefix.address, prefix.end - 1}
         while len(some) < n:

@@ -121,11 +121,12 @@ class Networkd:
         """Change its file for the link, and have it read, as `networkctl reload` does."""
         file = self.run / "network" / "uplink.network"
         file.write_text(file.read_text().replace(replace, by))
-        self.namespace.run(
+        call = (
             *("busctl", "call", "org.freedesktop.network1", "/org/freedesktop/network1"),
             *("org.freedesktop.network1.Manager", "Reload"),
-            env=debian.environment(),
         )
+        # It is on the bus some time after it has said what it found.
+        wait_until(lambda: self.namespace.run(*call, check=False, env=debian.environment()).returncode == 0)
 
     def kill(self) -> None:
         """End it as a crash does: nothing is taken back."""

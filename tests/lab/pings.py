@@ -13,7 +13,7 @@ from anyipd.model import Prefix, address_text
 from tests.lab.background import Asking
 from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink
 
-LAST_REPLIES = 0.5
+LAST_REPLIES = 2
 """Seconds that the last replies may take."""
 
 

@@ -167,7 +167,7 @@ class Site:
 
     def asks(self, server: str, by: Namespace | None = None) -> bool:
         """Say whether a resolver, the ISP's or another's, gets an answer from `server` itself."""
-        words = ["nslookup", "-timeout=2", "-retry=1", "-type=aaaa", "www.example.org", server]
+        words = ["nslookup", "-timeout=5", "-retry=5", "-type=aaaa", "www.example.org", server]
         done = (by or self.isp).run("busybox", *words, check=False, env=self.environment)
         return "2001:db8:100::cafe" in done.stdout
 
@@ -184,7 +184,7 @@ def mounted(*arguments: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", arguments[-1]], check=True)
+        subprocess.run(["umount", "--lazy", arguments[-1]], check=True)  # a server may still close a file
 
 
 @contextlib.contextmanager

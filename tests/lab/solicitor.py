@@ -59,7 +59,9 @@ class Solicitor:
             if number % 64 == 0:
                 found |= self.answers()
         deadline = time.monotonic() + timeout
-        while asked - found.keys() and time.monotonic() < deadline:
+        in_time = True
+        while asked - found.keys() and in_time:
+            in_time = time.monotonic() < deadline  # what came meanwhile is taken all the same
             time.sleep(0.005)
             found |= self.answers()
         return {target: answer for target, answer in found.items() if target in asked}
