@@ -281,7 +281,7 @@ class SubnetState(Enum):
     RESERVED = "reserved"  # `bind: false`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # nobody changes one; frozen, each of thousands would take three times as long to make
 class Subnets:
     """A run of `count` adjacent subnets with one fate, the smallest unit of a decision.
 

@@ -323,9 +323,7 @@ class Observations:
     def follow(self, decision: Decision) -> None:
         """Have the next evidence start from a decision: its places, and the routes that it hinges on."""
         self.places, self._routers = decision.places, decision.routers
-        hinges = Gaps()
-        for span in decision.hinges:
-            hinges.add(*span)
+        hinges = Gaps.of(decision.hinges)
         if list(hinges) != list(self._hinges):
             self._hinges = hinges
             self._routed.attend(lambda prefix: any(hinges.within(prefix.address, prefix.end)))

@@ -31,6 +31,11 @@ def test_like_a_set(steps: list[tuple[bool, Span]], window: Span, size: int) -> 
     assert {each // size for start, end in found for each in range(start, end, size)} == units
 
 
+@given(st.lists(spans))
+def test_of_spans_is_all_that_is_in_any(some: list[Span]) -> None:
+    assert integers(list(Gaps.of(some))) == {each for span in some for each in range(*span)}
+
+
 def test_nothing() -> None:
     assert not Gaps()
     assert list(Gaps(3, 3)) == []

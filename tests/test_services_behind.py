@@ -148,10 +148,9 @@ def test_a_virtual_machine_behind_a_tap(linked: Site, lab: Callable[[str], Names
 
 def test_a_virtual_machine_on_the_link(linked: Site, lab: Callable[[str], Namespace]) -> None:
     isp, customer = linked.isp, linked.uplink.customer
-    isp.ip(f"link set {customer} down")  # before Linux 6.2 none is renamed that is up
     isp.ip(f"link set {customer} name port")
     isp.ip(f"link add {customer} type bridge")
-    isp.ip(f"link set port master {customer} up")
+    isp.ip(f"link set port master {customer}")
     isp.ip(f"addr add {ISP_LINK_LOCAL}/64 dev {customer} nodad")
     isp.ip(f"link set {customer} up")
     isp.ip(f"-6 route replace {RENTED} dev {customer}")

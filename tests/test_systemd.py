@@ -306,7 +306,7 @@ def test_it_listens_by_a_drop_in(service: Service) -> None:
     wire = Wire(service.uplink)
     wire.ask(request())
     wire.answer(reply(str(DELEGATED)))
-    wait_until(lambda: service.bound() == subnets(0, 1, 2))
+    wait_until(lambda: service.bound() == subnets(0, 1, 2, 3))
     written = service.machine.run("sh", "-c", "stat --format='%A %U' /run/anyipd/heard/*").stdout
     assert written == "-rw-r--r-- anyipd\n"
     (said,) = json.loads(service.machine.run("anyipctl", "status", "--json").stdout)["delegations"]

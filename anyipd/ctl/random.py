@@ -129,9 +129,7 @@ def _ranges(subnets: Iterable[Subnets]) -> list[_Range]:
 
 def _free(run: Subnets) -> Gaps:
     """Return the addresses of a run that are neither in a hole nor this host's own."""
-    free = Gaps()
-    for span in spans(run):
-        free.add(*span)
+    free = Gaps.of(spans(run))
     if run.address is not None:
         free.remove(run.address, run.address + 1)
     return free

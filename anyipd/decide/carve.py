@@ -70,14 +70,17 @@ def carve(
     for each in obstacles:
         free.remove(each.prefix.address, each.prefix.end)
     pieces: dict[str, list[Piece]] = {}
-    pinned = Gaps()
+    placed: list[Span] = []
     for entry in entries:
         if entry.id is not None:
             in_the_way = _outside_holes(obstacles, entry) if entry.bind else []
             pieces[entry.name] = list(_pinned(entry, entry.id, prefix, in_the_way))
-            for begin, end, start, _ in pieces[entry.name]:
-                if start is not None:
-                    pinned.add(start, start + ((end - begin) << (128 - entry.length)))
+            placed += [
+                Span(start, start + ((end - begin) << (128 - entry.length)))
+                for begin, end, start, _ in pieces[entry.name]
+                if start is not None
+            ]
+    pinned = Gaps.of(placed)
     for span in pinned:
         free.remove(*span)
     automatic = [entry for entry in entries if entry.id is None]
@@ -226,5 +229,5 @@ def _subnets(
         reason=reason,
         uplink=delegation.uplink,
         deprecated=deprecated,
-        holes=tuple(sorted(entry.holes)),
+        holes=entry.holes and tuple(sorted(entry.holes)),
     )

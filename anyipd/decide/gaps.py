@@ -27,6 +27,19 @@ class Gaps:
         self._starts = [start] if start < end else []
         self._ends = [end] if start < end else []
 
+    @classmethod
+    def of(cls, spans: Iterable[Span]) -> Gaps:
+        """Return the set of what is in any of these, which is faster than to add them one by one."""
+        found = cls()
+        starts, ends = found._starts, found._ends
+        for start, end in sorted(spans):
+            if ends and start <= ends[-1]:
+                ends[-1] = max(end, ends[-1])
+            else:
+                starts.append(start)
+                ends.append(end)
+        return found
+
     def __bool__(self) -> bool:
         return bool(self._starts)
 

@@ -85,5 +85,5 @@ def hole_discards(
 
 def _wanted(subnets: Iterable[Subnets]) -> Iterator[Prefix]:
     for each in subnets:
-        if each.state is SubnetState.WANTED:
+        if each.holes and each.state is SubnetState.WANTED:
             yield from holes(each)

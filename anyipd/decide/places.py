@@ -95,9 +95,9 @@ def hold_downs(
     before: Iterable[HoldDown], prefix: Prefix, obstacles: Iterable[Prefix], now: float
 ) -> tuple[HoldDown, ...]:
     """Return what `all` leaves alone in a prefix: where obstacles are, and where one was until lately."""
-    present = Gaps()
-    for each in obstacles:
-        present.add(max(each.address, prefix.address), min(each.end, prefix.end))
+    present = Gaps.of(
+        Span(max(each.address, prefix.address), min(each.end, prefix.end)) for each in obstacles
+    )
     found = [HoldDown(start, end, INFINITE) for start, end in present]
     for start, end, until in set(before).difference(found):
         deadline = now + HOLD_DOWN if until == INFINITE else until

@@ -31,7 +31,7 @@ MAX_ROUTERS = 4
 
 Choice = Literal["auto", "always", "never"]
 
-_USED = {SubnetState.WANTED, SubnetState.RESERVED}
+_USED = (SubnetState.WANTED, SubnetState.RESERVED)
 
 
 class Surroundings(NamedTuple):
