@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ class Networkd:
         command = ["dbus-daemon", "--nofork", "--nopidfile", f"--config-file={self.bus}"]
         with self.log.open("a") as log:
             self.bus_daemon = self.namespace.popen(*command, stderr=log, env=debian.environment())
-        wait_until(BUS.exists)
+        wait_until(_takes_calls)
 
     def wait_until_bound(self, times: int = 1) -> None:
         """Wait until it was given a prefix so many times, over all its starts."""
@@ -140,3 +141,8 @@ class Networkd:
         """End it and start it anew, as `systemctl restart` does (RestartKillSignal= of its unit)."""
         stop(self.process, signal.SIGUSR2)
         self.start()
+
+
+def _takes_calls() -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:  # it is there before it listens
+        return connection.connect_ex(str(BUS)) == 0
