@@ -115,7 +115,8 @@ Value = TypeVar("Value")
 def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> Value:
     """Ask `condition` every few milliseconds until it says something true, and give that.
 
-    The longer it takes, the rarer it asks, and no longer than it rests: many conditions start a program.
+    The longer it takes, the rarer it asks. It rests for twice as long as the condition took, up to 0.2 s:
+    many start a program.
     Raises TimeoutError after `timeout` seconds.
     """
     begun = asked = time.monotonic()
@@ -123,7 +124,7 @@ def wait_until(condition: Callable[[], Value | None], timeout: float = 20.0) -> 
         now = time.monotonic()
         if asked - begun > timeout:  # an answer is of the time at which it was asked for
             raise TimeoutError(f"not so within {timeout} s: {getsource(condition).strip()}")
-        time.sleep(max(0.005, min((now - begun) / 20, 0.1), now - asked))
+        time.sleep(max(0.005, min((now - begun) / 20, 0.1), min(2 * (now - asked), 0.2)))
         asked = time.monotonic()
     return value
 
@@ -211,6 +212,10 @@ class Namespace:
     def ip(self, arguments: str) -> str:
         """Run `ip` with these words, such as `-6 route show table local`; give what it printed."""
         return self.run("ip", *arguments.split()).stdout
+
+    def ips(self, *lines: str) -> None:
+        """Run `ip` once with the words of many."""
+        self.run("ip", "-batch", "-", input="\n".join(lines))
 
     def ip_json(self, arguments: str) -> list[dict[str, Any]]:
         """The same as data: iproute2's own JSON."""

@@ -38,12 +38,16 @@ class Uplink:
         self.isp, self.host = isp, host
         self.interface, self.address, self.metric = interface, address, metric
         isp.ip(f"link add {self.customer} type veth peer name {interface} netns {host.name}")
-        isp.ip(f"link set {self.customer} up")
-        host.ip(f"link set {interface} up")
-        isp.ip(f"addr add {ISP_LINK_LOCAL}/64 dev {self.customer} nodad")
-        host.ip(f"addr add {HOST_LINK_LOCAL}/64 dev {interface} nodad")
-        isp.ip(f"addr add {address}/128 dev lo nodad")
-        host.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {interface} metric {metric}")
+        isp.ips(
+            f"link set {self.customer} up",
+            f"addr add {ISP_LINK_LOCAL}/64 dev {self.customer} nodad",
+            f"addr add {address}/128 dev lo nodad",
+        )
+        host.ips(
+            f"link set {interface} up",
+            f"addr add {HOST_LINK_LOCAL}/64 dev {interface} nodad",
+            f"route add default via {ISP_LINK_LOCAL} dev {interface} metric {metric}",
+        )
         self._await_line()
 
     def _await_line(self) -> None:
