@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,23 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PARENT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_name(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Give the modules by their names. Every worker of the tests imports this file, and few need them."""
+    return {module_name(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 
 
 def imports_of(name: str) -> set[str]:
     """All modules of ours that a module names in imports, wherever these stand."""
     found = set()
-    for node in ast.walk(MODULES[name]):
+    for node in ast.walk(modules()[name]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in MODULES else str(node.module))
+                found.add(inner if inner in modules() else str(node.module))
     return {each for each in found if each.split(".")[0] == "anyipd"}
 
 
@@ -39,7 +43,7 @@ def inside(name: str, *folders: str) -> bool:
 
 
 def members(folder: str) -> list[str]:
-    found = [name for name in MODULES if inside(name, folder)]
+    found = [name for name in modules() if inside(name, folder)]
     assert found
     return found
 
@@ -98,7 +102,7 @@ def test_a_layer_knows_only_what_is_below_it(folder: str) -> None:
 def test_deciding_is_pure() -> None:
     impure = {"time", "os", "socket", "logging", "structlog", "pathlib", "asyncio", "anyipd.clock", "random"}
     for name in [*members("anyipd.decide"), *PURE]:
-        for node in ast.walk(MODULES[name]):
+        for node in ast.walk(modules()[name]):
             if isinstance(node, ast.Import):
                 assert not impure & {alias.name for alias in node.names}, name
             elif isinstance(node, ast.ImportFrom):
@@ -113,7 +117,7 @@ def test_deciding_needs_the_policys_types_alone() -> None:
 
 
 def test_nothing_imports_the_daemon() -> None:
-    importers = {name for name in MODULES if "anyipd.daemon" in imports_of(name)}
+    importers = {name for name in modules() if "anyipd.daemon" in imports_of(name)}
     assert importers == {"anyipd.__main__"}
 
 
@@ -128,7 +132,7 @@ def test_a_follower_consumes_views_and_observes_nothing() -> None:
 
 
 def test_nothing_but_the_tool_imports_the_tool() -> None:
-    importers = {name for name in MODULES if any(inside(i, "anyipd.ctl") for i in imports_of(name))}
+    importers = {name for name in modules() if any(inside(i, "anyipd.ctl") for i in imports_of(name))}
     assert {name for name in importers if not inside(name, "anyipd.ctl")} == {"anyipd.start"}
 
 
@@ -136,7 +140,7 @@ def users(attribute: str) -> set[str]:
     """Modules that name something, be it bare or behind a dot."""
     return {
         name
-        for name, tree in MODULES.items()
+        for name, tree in modules().items()
         for node in ast.walk(tree)
         if (isinstance(node, ast.Attribute) and node.attr == attribute)
         or (isinstance(node, ast.Name) and node.id == attribute)
@@ -150,7 +154,7 @@ def test_only_kernel_speaks_netlink() -> None:
         "anyipd.kernel.confine",  # refuses all but the one that they open
     }
     # Importing it costs 11 MB: the way out is for a tool to find.
-    assert {name for name, tree in MODULES.items() if "pyroute2" in ast.dump(tree)} == {
+    assert {name for name, tree in modules().items() if "pyroute2" in ast.dump(tree)} == {
         "anyipd.probe.reply",
         "anyipd.probe.uplink",
     }
@@ -158,7 +162,7 @@ def test_only_kernel_speaks_netlink() -> None:
 
 def test_only_the_probe_needs_scapy() -> None:
     """It takes half a second and 59 MB, which is not for a daemon."""
-    assert {name for name, tree in MODULES.items() if "module='scapy" in ast.dump(tree)} == {
+    assert {name for name, tree in modules().items() if "module='scapy" in ast.dump(tree)} == {
         "anyipd.probe",
         "anyipd.probe.arp",
         "anyipd.probe.outside",

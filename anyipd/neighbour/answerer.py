@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 
 from anyipd.neighbour.message import ADVERTISEMENT, UNSPECIFIED, Advertiser, is_answer_to, parse
 from anyipd.neighbour.owners import Owners
-from anyipd.neighbour.spans import Answered
+from anyipd.neighbour.spans import Answered, Spans
 
 MOST_ASKED, LATELY = 1024, 600.0
 """Addresses that were asked for lately: so many at most, and for how many seconds. By default no router
@@ -32,7 +32,9 @@ class Answerer:
         self._leads_elsewhere = leads_elsewhere
         self._advertiser: Advertiser | None = None
         self._link_layer, self._source = b"", UNSPECIFIED
-        self._wanted = self._answered = Answered()  # with the link's own addresses, and without
+        self._wanted = Answered()  # with the link's own addresses; what follows is without
+        self._spans = Spans()
+        self._routed: Spans | None = None  # None where there is none: that saves every answer a step
         self._own: AbstractSet[int] = frozenset()
         self._owners = Owners()
         self._asked: OrderedDict[int, float] = OrderedDict()
@@ -56,7 +58,9 @@ class Answerer:
         """
         for gone in self._own - own:
             self._asked.pop(gone, None)
-        before, self._wanted, self._answered, self._own = self._wanted, wanted, wanted.without(own), own
+        before, self._wanted, self._own = self._wanted, wanted, own
+        self._spans = wanted.spans.without(own)
+        self._routed = wanted.routed.without(own) if wanted.routed.bounds else None
         self._announce_all_but(before, now)
 
     def _announce_all_but(self, before: Answered, now: float) -> None:
@@ -74,7 +78,8 @@ class Answerer:
         """Give the next frame that is to be sent though nobody asked, if there is one."""
         while self._advertiser and self._to_announce:
             address = self._to_announce.popleft()
-            if self._is_answered(address) and not self._owners.may_have(address, now):
+            is_answered = address in self._spans and not self._leads_nowhere(address)
+            if is_answered and not self._owners.may_have(address, now):
                 return self._advertiser.announce(address)
         return None
 
@@ -86,7 +91,7 @@ class Answerer:
         kind, sender, source, target, reply_to = message
         if sender == self._link_layer:
             return ()
-        answered = self._answered.spans
+        answered = self._spans
         if kind == ADVERTISEMENT or source == UNSPECIFIED:
             # He has it, or is about to: detecting duplicates is how a node claims an address (RFC 4862, 5.4).
             if target in answered:
@@ -95,7 +100,7 @@ class Answerer:
         if source in answered:
             self._owners.claim(source)
         known = self._remember(target, now)
-        if not self._is_answered(target):
+        if target not in answered or (self._routed and self._leads_nowhere(target)):
             return ()
         spare = now >= self._may_solicit_at
         if target in self._owners:
@@ -106,11 +111,9 @@ class Answerer:
         frames = () if silent else (self._advertiser.answer(reply_to, source, target),)
         return (*frames, self._solicit(target, now)) if ask else frames
 
-    def _is_answered(self, address: int) -> bool:
-        answered = self._answered
-        return address in answered.spans and (
-            address not in answered.routed or self._leads_elsewhere(address)
-        )
+    def _leads_nowhere(self, address: int) -> bool:
+        """Whether an address is of what is routed on, and there is no route by another link."""
+        return self._routed is not None and address in self._routed and not self._leads_elsewhere(address)
 
     def _take_claim(self, kind: int, target: int, frame: bytes, now: float) -> None:
         if kind == ADVERTISEMENT and is_answer_to(self._source, frame):

@@ -54,10 +54,6 @@ class Answered:
     spans: Spans = Spans()
     routed: Spans = Spans()
 
-    def without(self, addresses: Collection[int]) -> Answered:
-        """Give what is left when these are taken out."""
-        return Answered(self.spans.without(addresses), self.routed.without(addresses))
-
 
 def answered(policy: Policy, subnets: Sequence[Subnets]) -> dict[str, Answered]:
     """Say for each link of the policy what is to be answered for there: its subnets, bound and routed on.

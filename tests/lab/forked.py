@@ -98,7 +98,9 @@ def _run(
     for number, path in outputs.items():
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, number)
-        os.close(file)
+    # No other descriptors, as from a shell. Among them is what keeps the server of forks alive: it and this
+    # would keep each other, when a worker is killed.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     with (NAMESPACES / namespace).open() as inside:
         set_namespace(inside)
     os.environ.clear()
