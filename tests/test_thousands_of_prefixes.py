@@ -32,6 +32,7 @@ def ticks(daemon: Daemon) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+@pytest.mark.alone  # what a look makes and lets go counts, and one that comes late makes more
 @pytest.mark.parametrize("routes", [["table 150 metric 1025"], ["table 150 metric 1025", "metric 1024"]])
 def test_thousands_of_prefixes_cost_little(daemon: Daemon, tmp_path: Path, routes: list[str]) -> None:
     """`routes` are those that a client leaves over each of them, and its hook."""
