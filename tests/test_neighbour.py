@@ -76,15 +76,7 @@ def heard_after(router: Solicitor, *frames: bytes, of: frozenset[int] = frozense
     behind = somewhere()
     for frame in (*frames, router.solicitation(behind)):
         router.socket.send(frame)
-    found: list[Answer] = []
-
-    def answered_behind() -> bool:
-        router.socket.send(router.solicitation(behind))  # behind thousands one may be lost
-        found.extend(router.advertisements())
-        return of | {behind} <= {each.target for each in found}
-
-    wait_until(answered_behind)
-    return [each for each in found if each.target != behind]
+    return [each for each in router.hear_of(of | {behind}) if each.target != behind]
 
 
 def who_answers(router: Solicitor, target: int) -> set[tuple[str, int]]:

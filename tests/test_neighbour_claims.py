@@ -68,14 +68,9 @@ def ask(router: Solicitor, targets: AbstractSet[int]) -> dict[int, Answer]:
     router.answers()
     behind = somewhere()
     router.pelt([router.solicitation(target) for target in (*targets, behind)], 2000)
-    found: dict[int, Answer] = {}
-
-    def answered_behind() -> bool:
-        router.socket.send(router.solicitation(behind))  # a full buffer loses one
-        found.update(router.answers() | found)
-        return behind in found
-
-    wait_until(answered_behind)
+    found = {
+        each.target: each for each in reversed(router.hear_of({behind}))
+    }  # of an address the first counts
     return {target: answer for target, answer in found.items() if target in targets}
 
 
@@ -94,14 +89,7 @@ def who_answers(router: Solicitor, target: int) -> set[tuple[bytes, int]]:
     behind = somewhere()
     for each in (target, behind):
         router.socket.send(router.solicitation(each))
-    found: list[Answer] = []
-
-    def answered_behind() -> bool:
-        found.extend(router.advertisements())
-        return {target, behind} <= {each.target for each in found}
-
-    wait_until(answered_behind)
-    return {told(each) for each in found if each.target == target}
+    return {told(each) for each in router.hear_of({target, behind}) if each.target == target}
 
 
 def belongs_to_its_owner(lan: Lan) -> bool:

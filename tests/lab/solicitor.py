@@ -6,10 +6,14 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Self
 
 from anyipd.neighbour.message import Advertiser
-from tests.lab.namespace import Namespace
+from tests.lab.namespace import Namespace, wait_until
+
+RETRANS_TIMER = 1.0
+"""Seconds (RFC 4861, 10)."""
 
 _ETH_P_IPV6 = 0x86DD
 _ADVERTISEMENT = b"\x88\0"  # type and code
@@ -65,6 +69,27 @@ class Solicitor:
             time.sleep(0.005)
             found |= self.answers()
         return {target: answer for target, answer in found.items() if target in asked}
+
+    def hear_of(self, targets: AbstractSet[int]) -> list[Answer]:
+        """Take advertisements until there is one of each of `targets`, which were asked for; give them all.
+
+        What is missing is asked for again each second, as a router does: full buffers and tables lose some.
+        """
+        found: list[Answer] = []
+        asked = time.monotonic()
+
+        def all_came() -> bool:
+            nonlocal asked
+            found.extend(self.advertisements())
+            missing = targets - {each.target for each in found}
+            if missing and time.monotonic() > asked + RETRANS_TIMER:
+                asked = time.monotonic()
+                for target in missing:
+                    self.socket.send(self.solicitation(target))
+            return not missing
+
+        wait_until(all_came)
+        return found
 
     def answers(self) -> dict[int, Answer]:
         """Take all advertisements that came so far; of an address the first counts."""
