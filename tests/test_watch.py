@@ -52,8 +52,6 @@ class Watch:
                 *command, stdout=out, stderr=err, env=daemon.environment()
             )
         self.taken = 0
-        self.lifetimes: list[tuple[Any, Any]] = []
-        """Preferred and valid, in seconds, of what `tells` saw last."""
 
     def lines(self) -> list[str]:
         return self.out.read_text().splitlines()
@@ -69,7 +67,6 @@ class Watch:
             return len(told) >= len(expected) and told[-1]["event"] == expected[-1]["event"]
 
         wait_until(enough)
-        self.lifetimes = [(each.pop("preferred", None), each.pop("valid", None)) for each in told]
         for each in told:
             assert abs(datetime.fromisoformat(each.pop("time")) - datetime.now(UTC)) < timedelta(seconds=30)
         assert [each for each in told if each in expected or each["event"] != "missing"] == [*expected]
@@ -139,13 +136,10 @@ def test_lifetimes_end_without_anybody_telling(daemon: Daemon, start: Callable[.
     watch.tells({"event": "bound", "subnet": "2001:db8:5::/64", "prefix": "2001:db8:5::/64"})
     write_lease(daemon.runtime, preferred_lifetime=4, valid_lifetime=8)
     lease: dict[str, object] = {"prefix": PREFIX, "source": "dhclient", "uplink": "uplink"}
-    watch.tells(lease | {"event": "delegated"}, BOUND, RESERVED)
-    preferred, valid = watch.lifetimes[0]
-    assert 0 < preferred <= 4
-    assert valid == preferred + 4
-    watch.tells(lease | {"event": "deprecated"})
-    preferred, valid = watch.lifetimes[0]
-    assert preferred == 0 < valid <= 4
+    # A busy machine may be two seconds late.
+    left = {"preferred": pytest.approx(3, abs=1), "valid": pytest.approx(7, abs=1)}
+    watch.tells(lease | {"event": "delegated"} | left, BOUND, RESERVED)
+    watch.tells(lease | {"event": "deprecated", "preferred": 0, "valid": pytest.approx(3, abs=1)})
     watch.tells(
         lease | {"event": "expired", "reason": "its valid lifetime is over"},
         *GONE,
