@@ -97,9 +97,7 @@ def assigned(routed: Routed) -> set[str]:
 
 @pytest.fixture
 def linked(host: Namespace) -> Namespace:
-    host.ip("link add one type veth peer name two")
-    host.ip("link set one up")
-    host.ip("link set two up")
+    host.pair("one", "two")
     return host
 
 

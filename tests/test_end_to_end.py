@@ -36,7 +36,7 @@ def subnet(delegated: Prefix, number: int) -> Prefix:
 def bound(host: Namespace) -> list[str]:
     routes = host.ip_json(OURS)
     assert all((route["type"], route["dev"], route["metric"]) == ("local", "lo", 1024) for route in routes)
-    return sorted(map(str, covered(routes)))
+    return sorted(map(str, covered(Prefix.parse(route["dst"]) for route in routes)))
 
 
 def expires(host: Namespace) -> list[int]:

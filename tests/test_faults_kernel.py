@@ -47,9 +47,7 @@ def batch(host: Namespace, file: Path, commands: Iterable[str]) -> None:
 
 
 def link(host: Namespace, name: str = "uplink") -> None:
-    host.ip(f"link add {name} type veth peer name {name}-peer")
-    host.ip(f"link set {name} up")
-    host.ip(f"link set {name}-peer up")
+    host.pair(name, f"{name}-peer")
 
 
 @pytest.mark.alone

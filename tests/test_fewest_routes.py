@@ -115,9 +115,7 @@ def test_it_is_restored_whole(running: Daemon, uplink: Uplink, fault: str) -> No
 
 
 def lan(host: Namespace) -> None:
-    host.ip("link add lan type veth peer name lan-peer")
-    host.ip("link set lan up")
-    host.ip("link set lan-peer up")
+    host.pair("lan", "lan-peer")
 
 
 def by_an_address(host: Namespace, subnet: Prefix) -> Callable[[], object]:

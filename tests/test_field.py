@@ -107,9 +107,7 @@ def test_a_whole_delegated_prefix_on_a_lan_is_reached(line: Line) -> None:
     dhcpcd gives the route of a wireless LAN 3000 and more, and our discard route has 2048.
     """
     host, (delegated, *_) = line.uplink.host, subnets(OLD)
-    host.ip("link add lan0 type veth peer name lan-peer")
-    for end in ("lan0", "lan-peer"):
-        host.ip(f"link set {end} up")
+    host.pair("lan0", "lan-peer")
     line.kea.start(Offer(delegated))
     line.client("dhclient").start()
     wait_until(lambda: line.bound() == [str(delegated)])

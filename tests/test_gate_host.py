@@ -24,9 +24,7 @@ def vpn(daemon: Daemon) -> Namespace:
     """A host with a link to a VPN, up, beside its uplink."""
     host = daemon.namespace
     for name in ("tun0", "uplink"):
-        host.ip(f"link add {name} type veth peer name {name}-end")
-        for end in (name, f"{name}-end"):
-            host.ip(f"link set {end} up")
+        host.pair(name, f"{name}-end")
     return host
 
 

@@ -50,9 +50,7 @@ class Listener:
     def __init__(self, host: Namespace, folder: Path) -> None:
         self.host = host
         for link, other in (("one", "one-peer"), ("two", "two-peer")):
-            host.ip(f"link add {link} type veth peer name {other}")
-            host.ip(f"link set {link} up")
-            host.ip(f"link set {other} up")
+            host.pair(link, other)
         with host.entered():
             self.seen_so_far = Observations(folder / "anyipd.yaml", policy.DEFAULT, folder, Ledger(), {})
             self.observer = Observer(self.seen_so_far)

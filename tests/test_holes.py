@@ -196,9 +196,7 @@ def test_random_addresses_avoid_holes(daemon: Daemon, host: Namespace) -> None:
 def test_a_conflict_by_a_longer_route_hints_at_except(daemon: Daemon, host: Namespace, entry: str) -> None:
     """H7: pinned and automatic, and the hint is followed."""
     delegate(host)
-    host.ip("link add br0 type veth peer name other")
-    host.ip("link set br0 up")
-    host.ip("link set other up")
+    host.pair("br0", "other")
     daemon.configure(f"subnets: [{entry}]")
     daemon.start()
     host.ip("-6 route add 2001:db8:100::5/128 dev br0")

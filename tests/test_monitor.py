@@ -37,9 +37,7 @@ def told(news: News | LinkDown) -> str:
 @pytest.fixture
 def monitor(host: Namespace, routes: Routes) -> Iterator[Monitor]:
     """On a host with the links one and two, watching as the daemon does."""
-    host.ip("link add one type veth peer name two")
-    host.ip("link set one up")
-    host.ip("link set two up")
+    host.pair("one", "two")
     # The carrier comes a little later, by itself, and is an event.
     wait_until(lambda: host.ip("link show").count("state UP") == 2)
     with host.entered():

@@ -20,9 +20,7 @@ class Host:
     def __init__(self, namespace: Namespace) -> None:
         self.ip = namespace.ip
         self.namespace = namespace
-        self.ip("link add one type veth peer name two")
-        self.ip("link set one up")
-        self.ip("link set two up")
+        namespace.pair("one", "two")
         with namespace.entered():
             self.routes = Routes()
 

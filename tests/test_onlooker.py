@@ -29,9 +29,7 @@ class Suspect:
 
 @pytest.fixture
 def suspect(host: Namespace) -> Suspect:
-    host.ip("link add lan type veth peer name lan-peer")
-    host.ip("link set lan up")
-    host.ip("link set lan-peer up")
+    host.pair("lan", "lan-peer")
     return Suspect(host)
 
 

@@ -18,9 +18,7 @@ FIRST, SECOND, THIRD = (f"2001:db8:100{part}::/64" for part in ("", ":1", ":2"))
 
 def lan(host: Namespace) -> None:
     """Give the first /64 to a LAN, as dhcpcd's `ia_pd 1 lan0/0/64/1` does."""
-    host.ip("link add lan0 type veth peer name port")
-    host.ip("link set lan0 up")
-    host.ip("link set port up")
+    host.pair("lan0", "port")
     lan_address(host)
 
 

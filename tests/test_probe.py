@@ -101,9 +101,7 @@ def test_a_router_that_swallows_the_prefix(probed: Daemon, uplink: Uplink) -> No
 @pytest.mark.usefixtures("wan")
 def test_a_router_that_sends_it_round_in_circles(probed: Daemon, uplink: Uplink, isp: Namespace) -> None:
     """As a home router does that takes another one for the way to the prefix."""
-    isp.ip("link add loop type veth peer name pool")
-    for end in ("loop", "pool"):
-        isp.ip(f"link set {end} up")
+    isp.pair("loop", "pool")
     mac = isp.ip_json("link show pool")[0]["address"]
     isp.ip(f"-6 neigh add fe80::99 lladdr {mac} dev loop nud permanent")
     uplink.unroute(Prefix.parse(DELEGATED))

@@ -181,9 +181,7 @@ VPNS = {
 @pytest.mark.parametrize("kind", VPNS)
 def test_h3_replies_that_leave_by_a_vpn(probed: Daemon, uplink: Uplink, kind: str) -> None:
     host = probed.namespace
-    host.ip("link add vpn type veth peer name away")
-    for end in ("vpn", "away"):
-        host.ip(f"link set {end} up")
+    host.pair("vpn", "away")
     for each in VPNS[kind]:
         host.ip(f"-6 {each}")
     [found] = probe(probed, code=1)

@@ -160,9 +160,7 @@ def test_discard_routes(host: Namespace, routes: Routes, kind: str) -> None:
 
 
 def test_whatever_bears_our_protocol_can_be_removed(host: Namespace, routes: Routes) -> None:
-    host.ip("link add one type veth peer name two")
-    host.ip("link set one up")
-    host.ip("link set two up")
+    host.pair("one", "two")
     for route in (
         "local 2001:db8:1::/64 dev one proto 150 table local",
         "local 2001:db8:1::/64 dev lo proto 150 table local metric 5 expires 50",

@@ -189,9 +189,7 @@ ROUTES = """
 
 @pytest.fixture
 def router(host: Namespace) -> Namespace:
-    host.ip("link add one type veth peer name two")
-    host.ip("link set one up")
-    host.ip("link set two up")
+    host.pair("one", "two")
     host.ip("addr add 2001:db8:99::1/64 dev one")
     host.ip("addr add 2001:db8:98::1 peer 2001:db8:98::2 dev two")
     host.ip("addr add 2001:db8:96::1 peer 2001:db8:95::1/64 dev two")

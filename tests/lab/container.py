@@ -19,15 +19,19 @@ class Container:
         self.host, self.inside, self.name = host, lab(name), name
         host.sysctl("net.ipv6.conf.all.forwarding", 1)
         host.sysctl("net.ipv4.ip_forward", 1)
-        host.ip(f"link add {name} type veth peer name eth0 netns {self.inside.name}")
-        host.ip(f"link set {name} up")
-        host.ip(f"addr add {HOST_END}/64 dev {name} nodad")
-        host.ip(f"addr add 10.0.0.1/30 dev {name}")
-        self.inside.ip("link set eth0 up")
-        self.inside.ip("addr add fe80::2/64 dev eth0 nodad")
-        self.inside.ip("addr add 10.0.0.2/30 dev eth0")
-        self.inside.ip(f"-6 route add default via {HOST_END} dev eth0")
-        self.inside.ip("route add default via 10.0.0.1")
+        host.ips(
+            f"link add {name} type veth peer name eth0 netns {self.inside.name}",
+            f"link set {name} up",
+            f"addr add {HOST_END}/64 dev {name} nodad",
+            f"addr add 10.0.0.1/30 dev {name}",
+        )
+        self.inside.ips(
+            "link set eth0 up",
+            "addr add fe80::2/64 dev eth0 nodad",
+            "addr add 10.0.0.2/30 dev eth0",
+            f"route add default via {HOST_END} dev eth0",
+            "route add default via 10.0.0.1",
+        )
 
     def give(self, address: str) -> None:
         """Give it an address, and route that to it."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from anyipd import here
 from anyipd.model import Prefix
+from tests.lab.local_routes import local_routes
 from tests.lab.namespace import Namespace
 
 PREFIX = "2001:db8:100::/60"
@@ -29,18 +30,17 @@ def bound(host: Namespace, length: int = 64) -> set[str]:
 
     Which routes these are is anyipd's own business.
     """
-    return set(map(str, covered(host.ip_json(OURS), length)))
+    return set(map(str, covered(local_routes(host), length)))
 
 
 def destinations(host: Namespace) -> list[str]:
     """Give those of anyipd's local routes, in order."""
-    return [route["dst"] for route in host.ip_json(OURS)]
+    return list(map(str, local_routes(host)))
 
 
-def covered(routes: Iterable[Mapping[str, Any]], length: int = 64) -> Iterator[Prefix]:
-    """Give the same of routes as `ip --json` shows them, in their order."""
-    for route in routes:
-        prefix = Prefix.parse(route["dst"])
+def covered(routes: Iterable[Prefix], length: int = 64) -> Iterator[Prefix]:
+    """Give the same of the destinations of routes, in their order."""
+    for prefix in routes:
         step = 1 << prefix.width - max(length, prefix.length)
         for address in range(prefix.address, prefix.end, step):
             yield Prefix(address, max(length, prefix.length), prefix.width)

@@ -6,7 +6,6 @@ where it is installed.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.lab.namespace import LIBC, NAMESPACES, PR_SET_PDEATHSIG, set_namespace
+from tests.lab.namespace import LIBC, NAMESPACES, PR_SET_PDEATHSIG, checked, set_namespace
 
 ANYIPCTL, STATUS = "anyipd.ctl.__main__", "anyipd.ctl.status"
 
@@ -93,8 +92,7 @@ def _run(
     module: str, words: list[str], namespace: str, outputs: dict[int, Path], environment: dict[str, str]
 ) -> None:
     # As namespace.popen has it: no process outlives the tests, however they end.
-    if LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+    checked(LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     for number, path in outputs.items():
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, number)

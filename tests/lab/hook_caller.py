@@ -104,10 +104,9 @@ class Caller:
         script = (
             f"{before}\n. {self.hook}\n{again}{after}\n"
             "echo --routes--\n"
-            # Until its first route there is no such table.
-            f"messages=$({need('ip')} -json -6 route show table 150 2>/dev/null) || messages='[]'\n"
-            'echo "$messages"\n'
-            f"exec {need('ip')} -json -6 route show table main\n"
+            # Until its first route there is no table 150.
+            f"{need('ip')} -json -6 -batch - 2>/dev/null <<end || :\n"
+            "route show table main\nroute show table 150\nend\n"
         )
         done = subprocess.run(
             in_namespaces([*self.shell, "-c", script]),
@@ -123,12 +122,12 @@ class Caller:
             check=True,
         )
         printed, _, routes = done.stdout.decode().partition("--routes--\n")
-        messages, main = routes.splitlines()
+        main, *messages = map(json.loads, routes.splitlines())
         return Outcome(
             printed,
             done.stderr.decode(errors="backslashreplace").splitlines(),
-            json.loads(messages),
-            json.loads(main),
+            messages[0] if messages else [],
+            main,
             {file.name: file.read_text() for file in self.leases.iterdir() if not file.name.startswith(STAMP)}
             if self.leases.is_dir()
             else {},

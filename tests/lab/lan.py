@@ -18,23 +18,29 @@ class Lan:
     def __init__(self, router: Namespace, host: Namespace, other: Namespace, subnet: Prefix) -> None:
         self.router, self.host, self.other = router, host, other
         self.owned = subnet.address + 0x77
-        router.ip("link add lan type bridge mcast_snooping 0")
-        router.ip("link set lan up")
-        router.ip(f"addr add {ISP_LINK_LOCAL}/64 dev lan nodad")
-        # From outside: to the host, all of the subnet is itself.
-        router.ip("addr add 2001:db8:ffff::1/128 dev lo nodad")
-        router.ip(f"-6 route add {subnet} dev lan")
+        router.ips(
+            "link add lan type bridge mcast_snooping 0",
+            "link set lan up",
+            f"addr add {ISP_LINK_LOCAL}/64 dev lan nodad",
+            # From outside: to the host, all of the subnet is itself.
+            "addr add 2001:db8:ffff::1/128 dev lo nodad",
+            f"route add {subnet} dev lan",
+        )
         self.connect(host, "uplink", HOST_LINK_LOCAL)
         self.connect(other, "other", "fe80::77")
         other.ip(f"addr add {address_text(self.owned)}/128 dev other nodad")
 
     def connect(self, node: Namespace, link: str, link_local: str) -> None:
         """Put a node on the bridge, by a new link of this name."""
-        self.router.ip(f"link add to-{link} type veth peer name {link} netns {node.name}")
-        self.router.ip(f"link set to-{link} master lan up")
-        node.ip(f"link set {link} up")
-        node.ip(f"addr add {link_local}/64 dev {link} nodad")
-        node.ip(f"-6 route add default via {ISP_LINK_LOCAL} dev {link}")
+        self.router.ips(
+            f"link add to-{link} type veth peer name {link} netns {node.name}",
+            f"link set to-{link} master lan up",
+        )
+        node.ips(
+            f"link set {link} up",
+            f"addr add {link_local}/64 dev {link} nodad",
+            f"route add default via {ISP_LINK_LOCAL} dev {link}",
+        )
 
     def ping(self, address: int, *options: str) -> None:
         """Ping from the router, once unless options say more. Raises CalledProcessError without an answer."""

@@ -23,8 +23,7 @@ class RouteMonitor:
         mark = next(self.marks)
 
         def marked() -> bool:
-            self.namespace.ip(f"-6 route add unreachable {mark}")
-            self.namespace.ip(f"-6 route delete unreachable {mark}")
+            self.namespace.ips(f"route add unreachable {mark}", f"route delete unreachable {mark}")
             return mark in self.log.read_text()
 
         wait_until(marked)

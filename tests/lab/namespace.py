@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,8 +29,13 @@ INSIDE = "ANYIPD_LAB"
 """Set in the environment of everything that runs in the lab."""
 
 NAMESPACES = Path("/run/netns")
+THIS = "/proc/thread-self/ns/net"
+"""The network namespace of whoever opens it."""
+
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000  # linux/sched.h
+MS_BIND, MNT_DETACH = 4096, 2  # linux/mount.h, linux/fs.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SIOCSIFFLAGS, IFREQ, IFF_UP = 0x8914, struct.Struct("16sH22x"), 1  # linux/sockios.h, linux/if.h
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,7 +104,7 @@ def furnish() -> None:
     if resolver.exists():
         Path("/run/resolv.conf").touch()
         subprocess.run(["mount", "--bind", "/run/resolv.conf", resolver], check=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    raise_lo()
 
 
 def branch_off() -> None:
@@ -104,8 +112,8 @@ def branch_off() -> None:
 
     Call it in the main thread, before there are others that shall come along. Raises OSError.
     """
-    if LIBC.unshare(CLONE_NEWNET | CLONE_NEWNS) or LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "no lab for a worker")
+    checked(LIBC.unshare(CLONE_NEWNET | CLONE_NEWNS), "a lab for a worker")
+    checked(LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     furnish()
 
 
@@ -152,18 +160,25 @@ class Process(Protocol):
 class Namespace:
     """A network namespace: empty but for `lo`, without duplicate address detection, forwarding nothing.
 
-    It is named in `ip netns`, and goes with every process started in it when its `with` block ends.
+    It is named as `ip netns` names one, and goes with every process started in it when its `with` block ends.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.file = name, NAMESPACES / name
         self.processes: list[Process] = []
-        subprocess.run(["ip", "netns", "add", name], check=True)
+        NAMESPACES.mkdir(exist_ok=True)
+        self.file.touch(exist_ok=False)
+        with Path(THIS).open() as before:
+            checked(LIBC.unshare(CLONE_NEWNET), "unshare")
+            try:
+                checked(LIBC.mount(THIS.encode(), bytes(self.file), None, MS_BIND, None), "mount")
+                raise_lo()
+            finally:
+                set_namespace(before)
         for scope in ("all", "default"):
             # Addresses are usable at once, and links have those alone that a test gives them.
             self.sysctl(f"net.ipv6.conf.{scope}.accept_dad", 0)
             self.sysctl(f"net.ipv6.conf.{scope}.addr_gen_mode", 1)
-        self.ip("link set lo up")
 
     def __enter__(self) -> Self:
         return self
@@ -171,12 +186,13 @@ class Namespace:
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.processes):
             stop(process, signal.SIGKILL)
-        subprocess.run(["ip", "netns", "delete", self.name], check=True)
+        checked(LIBC.umount2(bytes(self.file), MNT_DETACH), "umount")
+        self.file.unlink()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Have the calling thread inside: sockets opened and programs started there stay there."""
-        with Path("/proc/thread-self/ns/net").open() as before, (NAMESPACES / self.name).open() as inside:
+        with Path(THIS).open() as before, self.file.open() as inside:
             set_namespace(inside)
             try:
                 yield
@@ -217,6 +233,10 @@ class Namespace:
         """Run `ip` once with the words of many."""
         self.run("ip", "-batch", "-", input="\n".join(lines))
 
+    def pair(self, link: str, peer: str) -> None:
+        """Add a veth pair that has both ends inside, up."""
+        self.ips(f"link add {link} up type veth peer name {peer}", f"link set {peer} up")
+
     def ip_json(self, arguments: str) -> list[dict[str, Any]]:
         """The same as data: iproute2's own JSON."""
         output = self.run("ip", "-json", "-details", *arguments.split()).stdout
@@ -231,8 +251,19 @@ class Namespace:
 
 def set_namespace(file: IO[str]) -> None:
     """Move the calling thread into the network namespace that `file` is open on."""
-    if LIBC.setns(file.fileno(), CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+    checked(LIBC.setns(file.fileno(), CLONE_NEWNET), "setns")
+
+
+def raise_lo() -> None:
+    """Set `lo` up in the calling thread's network namespace."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, IFREQ.pack(b"lo", IFF_UP))
+
+
+def checked(result: int, what: str) -> None:
+    """Raise OSError where a call of the C library failed, which is `what`."""
+    if result:
+        raise OSError(ctypes.get_errno(), what)
 
 
 def stop(process: Process, number: signal.Signals, timeout: float = 5.0) -> int:

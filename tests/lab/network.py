@@ -70,13 +70,13 @@ class Uplink:
 
     def route(self, *prefixes: Prefix) -> None:
         """Have the ISP route `prefixes` to the host, as it does for what it delegated."""
-        for prefix in prefixes:
-            self.isp.ip(f"-6 route replace {prefix} via {HOST_LINK_LOCAL} dev {self.customer}")
+        to_host = f"via {HOST_LINK_LOCAL} dev {self.customer}"
+        self.isp.ips(*(f"route replace {prefix} {to_host}" for prefix in prefixes))
 
     def unroute(self, *prefixes: Prefix) -> None:
         """Undo `route`."""
-        for prefix in prefixes:
-            self.isp.ip(f"-6 route delete {prefix} via {HOST_LINK_LOCAL} dev {self.customer}")
+        to_host = f"via {HOST_LINK_LOCAL} dev {self.customer}"
+        self.isp.ips(*(f"route delete {prefix} {to_host}" for prefix in prefixes))
 
     def answering(self, addresses: Iterable[int], timeout: float = 2) -> set[int]:
         """Ping all `addresses` at once from the ISP; give those that answered within `timeout` seconds."""

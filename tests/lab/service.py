@@ -15,7 +15,8 @@ import pytest
 from anyipd.model import Prefix
 from tests.lab import machine as machines
 from tests.lab import namespace
-from tests.lab.delegated import OURS, covered
+from tests.lab.delegated import covered
+from tests.lab.local_routes import local_routes
 from tests.lab.machine import Entry, Machine
 from tests.lab.namespace import LabError, Namespace, wait_until
 from tests.lab.network import Uplink
@@ -116,7 +117,7 @@ class Service:
         return float(found[1])
 
     def bound(self) -> list[str]:
-        return list(map(str, sorted(covered(self.machine.namespace.ip_json(OURS)))))
+        return list(map(str, sorted(covered(local_routes(self.machine.namespace)))))
 
     def status(self) -> dict[str, str]:
         """Give what the kernel says of the daemon: proc_pid_status(5)."""

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
-from tests.lab.delegated import OURS, covered
+from tests.lab.delegated import covered
 from tests.lab.dhclient import Dhclient
 from tests.lab.dhcpcd import Dhcpcd
 from tests.lab.kea import Kea, Offer
+from tests.lab.local_routes import local_routes
 from tests.lab.mounts import with_mounts
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import ISP_LINK_LOCAL, Uplink
@@ -155,7 +156,7 @@ class Siege:
 
     def bound(self) -> set[Prefix]:
         """Give what is bound."""
-        return set(covered(self.host.ip_json(OURS)))
+        return set(covered(local_routes(self.host)))
 
     def discarded(self) -> set[Prefix]:
         """Give what anyipd discards."""

@@ -362,9 +362,7 @@ def build(folder: Path, seed: int) -> Iterator[Stage]:
         neighbour = stack.enter_context(Daemon(host, folder, module="anyipd.neighbour"))
         daemon = stack.enter_context(Daemon(host, folder, POLICY))
         # A link of no uplink, for addresses and routes of others.
-        host.ip("link add lan type veth peer name lan-peer")
-        host.ip("link set lan up")
-        host.ip("link set lan-peer up")
+        host.pair("lan", "lan-peer")
         lay_bait(host, "lan")
         witness = Witness(host, Windows())
         lines = []

@@ -25,9 +25,7 @@ class Uplinks:
         """Have a link of this name come, if there is none."""
         if name not in self.far_ends:
             far = self.far_ends[name] = f"isp{next(self.numbers)}"
-            self.host.ip(f"link add {name} type veth peer name {far}")
-            for end in (name, far):
-                self.host.ip(f"link set {end} up")
+            self.host.pair(name, far)
 
     def go(self, name: str) -> None:
         """Have a link go for good."""

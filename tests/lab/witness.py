@@ -42,7 +42,9 @@ def bound(host: Namespace) -> dict[Prefix, float]:
     That is in whole seconds. The kernel lists a route for up to 30 s after it lets nothing by it any more.
     """
     return {
-        subnet: route.get("expires", math.inf) for route in host.ip_json(OURS) for subnet in covered([route])
+        subnet: route.get("expires", math.inf)
+        for route in host.ip_json(OURS)
+        for subnet in covered([Prefix.parse(route["dst"])])
     }
 
 

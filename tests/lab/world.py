@@ -47,9 +47,7 @@ class World:
     def __init__(self) -> None:
         self.stack = contextlib.ExitStack()
         self.host = self.stack.enter_context(Namespace("model"))
-        self.host.ip(f"link add {LINK} type veth peer name other")
-        for link in (LINK, "other"):
-            self.host.ip(f"link set {link} up")
+        self.host.pair(LINK, "other")
         self.uplinks = Uplinks(self.host)
         folder = Path(mkdtemp(dir="/run"))
         self.stack.callback(rmtree, folder)
@@ -95,12 +93,24 @@ class World:
             if route["type"] != "multicast" and route["table"] != "150"
         )
 
-    def facts(self, routes: list[Shown], policy: Shown | None = None, when: float | None = None) -> Facts:
+    def tables(self) -> tuple[list[Shown], list[Shown]]:
+        """Give all routes and all addresses."""
+        both = "route show table all\naddr show"
+        shown = self.host.run("ip", "-json", "-details", "-6", "-batch", "-", input=both).stdout
+        routes, addresses = map(json.loads, shown.splitlines())
+        return routes, addresses
+
+    def facts(
+        self,
+        tables: tuple[list[Shown], list[Shown]],
+        policy: Shown | None = None,
+        when: float | None = None,
+    ) -> Facts:
+        routes, addresses = tables
         policy = self.policy if policy is None else policy
         book = deepcopy(self.book)
         if not self.alive:
             self.note(book, routes, policy, when or now())
-        addresses = self.host.ip_json("-6 addr show")
         return Facts(policy, book, naive.foreign(routes), addresses, self.memories(), self.lo_up)
 
     def memories(self) -> dict[IPv6Network, Memory]:
@@ -175,10 +185,11 @@ class World:
         """Wait for the local routes of new addresses: the kernel adds them in its own time."""
 
         def in_place() -> bool:
-            have = {(route.get("dev"), route["dst"]) for route in self.routes() if route["type"] == "local"}
+            routes, addresses = self.tables()
+            have = {(route.get("dev"), route["dst"]) for route in routes if route["type"] == "local"}
             return have >= {
                 (link["ifname"], address["local"])
-                for link in self.host.ip_json("-6 addr show")
+                for link in addresses
                 if self.lo_up or link["ifname"] != "lo"
                 for address in link.get("addr_info", [])
             }
@@ -190,10 +201,12 @@ class World:
         """Change clients' discard routes; `places` are added anew where they are there afterwards."""
         self.sync()
         yield
-        standing = naive.standing(self.routes(), self.policy) | naive.messages(self.routes())
+        routes = self.routes()
+        messages = naive.messages(routes)
+        standing = naive.standing(routes, self.policy) | messages
         self.again |= standing & set(places)
         if (self.again and standing & set(places)) or standing != self.book.routes.keys() - self.book.fallen:
-            self.messages = naive.messages(self.routes())
+            self.messages = messages
             self.changed("routes")
 
     def write_lease(
@@ -396,7 +409,7 @@ class World:
 
     def check_places(self) -> None:
         """See that every subnet stayed whose place is free, but for `all`, which gives way."""
-        facts, memories, when = self.facts(self.routes()), self.memories(), now()
+        facts, memories, when = self.facts(self.tables()), self.memories(), now()
         # What comes and goes in a moment may move something.
         for each in naive.delegations(facts, when) if not self.batched else ():
             if naive.is_delegated(each) and not each.yields and each.source != "kernel":
@@ -441,8 +454,8 @@ class World:
     def look(self) -> str:
         """Say what is wrong with the tables now, by the model at the begin or at the end of the look."""
         since = now()
-        routes = self.routes()
-        facts, until = self.facts(routes), now()
+        tables = routes, _ = self.tables()
+        facts, until = self.facts(tables), now()
         wrong = [
             naive.difference(naive.wanted_routes(facts, when), naive.ours(routes), since, until)
             for when in (since, until)
@@ -464,7 +477,7 @@ class World:
         return f"messages: {odd}" if odd else ""
 
     def outlook(self) -> list[tuple[Shown, float | None]]:
-        return naive.wanted_routes(self.facts(self.routes()), now())
+        return naive.wanted_routes(self.facts(self.tables()), now())
 
     def only_ours_in_our_places(self) -> bool:
         """Whether no stray may be in the way of what we add: it goes first then, and a pass later we come."""
@@ -505,14 +518,14 @@ class World:
             assert self.daemon.control("status", "--json", check=False).returncode == 78
             return
         for _ in range(20):  # a lifetime may end meanwhile
-            routes, since = self.routes(), now()
+            tables, since = self.tables(), now()
             shown = self.daemon.status()
             until = now()
-            facts = self.facts(routes, shown_by, until)
-            expected = [subnets_shown(facts, routes, when) for when in (since, until)]
+            facts = self.facts(tables, shown_by, until)
+            expected = [subnets_shown(facts, tables[0], when) for when in (since, until)]
             delegated = [naive.delegations(facts, when) for when in (since, until)]
             same = expected[0] == expected[1] and states(delegated[0]) == states(delegated[1])
-            if same and routes_alike(routes, self.routes()):
+            if same and routes_alike(tables[0], self.routes()):
                 break
         else:
             return
