@@ -102,13 +102,13 @@ def belongs_to_its_owner(lan: Lan) -> bool:
 
 @contextlib.contextmanager
 def flood(attacker: Solicitor, frames: Callable[[], Sequence[bytes]]) -> Iterator[Callable[[], int]]:
-    """Send what `frames` gives, a hundred times a second; give what says how many frames were sent so far."""
+    """Send what `frames` gives, two hundred times a second; give what says how many frames were sent so far."""
     over, sent = Event(), [0]
 
     def send() -> None:
         begun = time.monotonic()
         for number in range(1_000_000):
-            if over.wait(max(0.0, begun + number / 100 - time.monotonic())):
+            if over.wait(max(0.0, begun + number / 200 - time.monotonic())):
                 return
             for frame in frames():
                 attacker.socket.send(frame)
@@ -153,7 +153,7 @@ def test_forged_advertisements_once(lan: Lan, attacker: Solicitor, router: Solic
 def test_forged_advertisements_without_end(
     lan: Lan, running: Daemon, attacker: Solicitor, router: Solicitor
 ) -> None:
-    """A thousand a second for ten seconds, to us alone: half for 300 addresses, half for ever new ones."""
+    """Two thousand a second for five seconds, to us alone: half for 300 addresses, half for ever new ones."""
     forger = Advertiser(attacker.link_layer, attacker.source)
     to_us = link_layer(lan.host, "uplink")
     claimed = [lan.owned, *(somewhere() for _ in range(CLAIMED))]
