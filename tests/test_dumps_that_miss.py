@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import closing, suppress
 from itertools import cycle
 from pathlib import Path
@@ -33,24 +33,19 @@ RTMGRP_IPV6_ROUTE = 0x400  # linux/rtnetlink.h
 class Table:
     """A table with somebody's routes inside DELEGATED, and many before them."""
 
-    def __init__(self, host: Namespace, folder: Path, number: int, crowd: int = CROWD) -> None:
-        self.host, self._folder, self.number = host, folder, number
+    def __init__(self, host: Namespace, number: int, crowd: int = CROWD) -> None:
+        self.host, self.number = host, number
         self.crowd("add", crowd)
-        self.batch(f"route add {self.to(each)}" for each in FOREIGN)
+        host.ips(*(f"route add {self.to(each)}" for each in FOREIGN))
         with host.entered():
             self.routes = Routes()
-
-    def batch(self, commands: Iterable[str]) -> None:
-        file = self._folder / "batch"
-        file.write_text("\n".join(commands))
-        self.host.run("ip", "-6", "-batch", file)
 
     def to(self, prefix: str) -> str:
         """Name somebody's route to a prefix."""
         return f"{prefix} dev one proto static table {self.number}"
 
     def crowd(self, verb: str, count: int = GO) -> None:
-        self.batch(f"route {verb} {self.to(f'2001:db8:0:{n:x}::/64')}" for n in range(count))
+        self.host.ips(*(f"route {verb} {self.to(f'2001:db8:0:{n:x}::/64')}" for n in range(count)))
 
     def crowd_out(self, count: int = GO) -> None:
         """Have many go and one come, for which the kernel begins anew: it skips as many nodes as it saw."""
@@ -102,8 +97,8 @@ def linked(host: Namespace) -> Namespace:
 
 
 @pytest.fixture(params=[MAIN, OTHER])
-def table(linked: Namespace, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Table]:
-    made = Table(linked, tmp_path, request.param)
+def table(linked: Namespace, request: pytest.FixtureRequest) -> Iterator[Table]:
+    made = Table(linked, request.param)
     with closing(made.routes):
         yield made
 
@@ -188,13 +183,13 @@ def test_removals_are_counted(table: Table) -> None:
         assert removals.count() == {}
 
 
-def test_what_is_read_of_other_tables_makes_no_dump_credible(linked: Namespace, tmp_path: Path) -> None:
+def test_what_is_read_of_other_tables_makes_no_dump_credible(linked: Namespace) -> None:
     """Five that go are much for a small table, and next to nothing for a large one that is read with it."""
-    large, routed = Table(linked, tmp_path, MAIN, 9000), Routed()
+    large, routed = Table(linked, MAIN, 9000), Routed()
     with closing(large.routes):
         _, parts = ([len(list(wire.messages(each))) for each in large.routes.dump(MAIN)] for _ in range(2))
         # While the first part of a dump is read the kernel has the second one ready: FOREIGN is the third.
-        small = Table(linked, tmp_path, OTHER, sum(parts[:2]))
+        small = Table(linked, OTHER, sum(parts[:2]))
         with closing(small.routes):
             small.look(routed)
             everything = routed.assigned
@@ -217,7 +212,7 @@ def test_routes_that_flap_without_pause_make_nobody_bind_what_is_routed_elsewher
             for n in range(GO)
         )
     )
-    table.batch(f"route add {table.to(f'2001:db8:8000:{n:x}::/64')}" for n in range(3000))
+    table.host.ips(*(f"route add {table.to(f'2001:db8:8000:{n:x}::/64')}" for n in range(3000)))
     delegate(table.host, "2001:db8:8000::/48")
     daemon.configure("subnets: [{name: some, count: 3001, id: 0}]")
     daemon.start()
@@ -238,7 +233,8 @@ def test_a_route_whose_end_was_not_heard_of_is_looked_for_twice(daemon: Daemon, 
     assert bound(table.host) == set()
     daemon.running.send_signal(signal.SIGSTOP)
     for verb in ("add", "delete"):
-        table.batch(f"route {verb} 2001:db8:ffff:1000::{n:x} dev lo proto static" for n in range(20_000))
+        routes = (f"route {verb} 2001:db8:ffff:1000::{n:x} dev lo proto static" for n in range(20_000))
+        table.host.ips(*routes)
     table.host.ip(f"-6 route delete {table.to(min(FOREIGN))}")
     daemon.running.send_signal(signal.SIGCONT)
     wait_until(lambda: bound(table.host) == {min(FOREIGN)})

@@ -102,7 +102,7 @@ def belongs_to_its_owner(lan: Lan) -> bool:
 
 @contextlib.contextmanager
 def flood(attacker: Solicitor, frames: Callable[[], Sequence[bytes]]) -> Iterator[Callable[[], int]]:
-    """Send what `frames` gives, two hundred times a second; give what says how many frames were sent so far."""
+    """Send what `frames` gives, two hundred times a second; give what says how many frames were sent."""
     over, sent = Event(), [0]
 
     def send() -> None:

@@ -34,7 +34,7 @@ def ticks(daemon: Daemon) -> int:
 
 @pytest.mark.alone  # what a look makes and lets go counts, and one that comes late makes more
 @pytest.mark.parametrize("routes", [["table 150 metric 1025"], ["table 150 metric 1025", "metric 1024"]])
-def test_thousands_of_prefixes_cost_little(daemon: Daemon, tmp_path: Path, routes: list[str]) -> None:
+def test_thousands_of_prefixes_cost_little(daemon: Daemon, routes: list[str]) -> None:
     """`routes` are those that a client leaves over each of them, and its hook."""
     host = daemon.namespace
     for link in ("good", "bad"):
@@ -48,8 +48,7 @@ def test_thousands_of_prefixes_cost_little(daemon: Daemon, tmp_path: Path, route
         write_lease(daemon.runtime, f"bad{number}", uplink="bad", prefix=prefix, life_starts=reply)
         lines += [f"route add unreachable {prefix} dev lo proto dhcp {each}" for each in routes]
     for some in batched(lines, 50):  # clients add them one by one
-        (tmp_path / "routes").write_text("\n".join(some))
-        host.ip(f"-6 -batch {tmp_path / 'routes'}")
+        host.ips(*some)
     daemon.wait_for("delegations passed over", 60)
     wait_until(lambda: len(bound(host)) == 17, 60)
     assert subnets(GOOD, 1) <= bound(host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from scapy.config import conf
@@ -48,9 +49,14 @@ class Wire:
         self.send(self.uplink.isp, self.uplink.customer, frame / packet / message)
 
     def send(self, where: Namespace, interface: str, frame: Ether) -> None:
+        processors = os.sched_getaffinity(0)
+        os.sched_setaffinity(
+            0, {min(processors)}
+        )  # each has a queue: what two of them send may change places
         with where.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
             sock.bind((interface, 0))
             sock.send(bytes(frame))
+        os.sched_setaffinity(0, processors)
 
 
 def request(transaction: int = 0xABCDEF, client: bytes = CLIENT) -> dhcp6.DHCP6:

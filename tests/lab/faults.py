@@ -142,16 +142,10 @@ def address_on_a_link(stage: Stage) -> None:
         stage.host.ip(f"addr delete {address} dev lan")
 
 
-def batch(stage: Stage, lines: Iterable[str]) -> None:
-    file = stage.folder / "batch"
-    file.write_text("".join(f"{line}\n" for line in lines))
-    stage.host.run("ip", "-6", "-batch", file)
-
-
 def flood(stage: Stage) -> None:
     with stage.trouble() as trouble:
         for verb in ("add", "delete"):
-            batch(stage, (f"route {verb} 2001:db9:{n:x}::/64 dev lan proto static" for n in range(FLOOD)))
+            stage.host.ips(*(f"route {verb} 2001:db9:{n:x}::/64 dev lan proto static" for n in range(FLOOD)))
         trouble.lifted()
 
 
@@ -162,7 +156,8 @@ def overrun(stage: Stage) -> None:
     with stage.trouble(unbinds=Prefix.parse(holder(stage.host, place)).covers) as trouble:
         stage.daemon.running.send_signal(signal.SIGSTOP)
         for verb in ("add", "delete"):
-            batch(stage, (f"route {verb} {network}::{n:x} dev lo proto static" for n in range(OVERRUN)))
+            routes = (f"route {verb} {network}::{n:x} dev lo proto static" for n in range(OVERRUN))
+            stage.host.ips(*routes)
         take_away(stage.host, place)
         trouble.lifted()
         stage.daemon.running.send_signal(signal.SIGCONT)
@@ -170,19 +165,14 @@ def overrun(stage: Stage) -> None:
 
 def strays(stage: Stage) -> None:
     with stage.trouble():
-        batch(
-            stage,
-            (
-                f"route add {route} dev lo proto 150"
-                for route in (
-                    "local 2001:db8:eeee:1::/64 table local metric 1024",
-                    "local 2001:db8:eeee:2::/64 table local metric 77",
-                    "unreachable 2001:db8:eeee:3::/64 table local metric 1024",
-                    "unreachable 2001:db8:eeee:4::/64 metric 2048",
-                    "blackhole 2001:db8:eeee:5::/64 metric 1024",
-                )
-            ),
+        strange = (
+            "local 2001:db8:eeee:1::/64 table local metric 1024",
+            "local 2001:db8:eeee:2::/64 table local metric 77",
+            "unreachable 2001:db8:eeee:3::/64 table local metric 1024",
+            "unreachable 2001:db8:eeee:4::/64 metric 2048",
+            "blackhole 2001:db8:eeee:5::/64 metric 1024",
         )
+        stage.host.ips(*(f"route add {route} dev lo proto 150" for route in strange))
         wait_until(lambda: not stage.host.ip("-6 route show table all root 2001:db8:eeee::/48"), WHOLE_WITHIN)
 
 
