@@ -89,6 +89,8 @@ class Dhclient:
         self.leases.unlink(missing_ok=True)
 
     def end(self, option: str) -> None:
+        # It is found by a file that it writes once its hooks have run.
+        wait_until(lambda: self.pid_file.exists() and self.pid_file.read_text() == f"{self.process.pid}\n")
         self.namespace.run(*self.command(option), env=debian.environment())
         self.process.wait(20)
 
