@@ -179,7 +179,7 @@ def test_what_nobody_may_send_ends_the_connection(
         peer.send(sent)
     while peer.receive():
         pass
-    assert published.process.poll() is None
+    assert published.process.is_alive()
     with connect() as other:
         other.send(DESCRIBE)
         assert other.number() == 1
@@ -356,7 +356,7 @@ def test_the_daemon_of_another_network_namespace_is_none(published: Published, h
 @several_users
 def test_another_user_is_not_believed(folder: Path) -> None:
     folder.chmod(0o777)
-    with Published(folder, "setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--clear-groups") as published:
+    with Published(folder, ALICE) as published:
         published.ask("publish", 1)
         with pytest.raises(UnansweredError, match=f"user {ALICE} listens at"):
             Client(folder)
@@ -523,14 +523,13 @@ def test_no_crowd_holds_up_a_pass(published: Published) -> None:
         used = published.ask("processor_time")
         time.sleep(1)
         used = published.ask("processor_time") - used
-        published.begin("passes", 6, size)
+        published.begin("passes", 4, size)
         waited = []
         for _ in range(20):
             begun = time.monotonic()
             with Client(published.folder) as client:
                 assert client.describe()["policy"]
             waited.append(time.monotonic() - begun)
-            time.sleep(0.1)
         crowded = published.result()
         grown = published.ask("memory") - memory
     print(calm, crowded, f"{used:.2f} of a processor, {grown / MB:.1f} MB, {max(waited):.3f} s")

@@ -20,8 +20,8 @@ from tests.lab.namespace import LIBC, NAMESPACES, PR_SET_PDEATHSIG, checked, set
 
 ANYIPCTL, STATUS = "anyipd.ctl.__main__", "anyipd.ctl.status"
 
-_forks = get_context("forkserver")
-_forks.set_forkserver_preload([__name__, "anyipd.__main__", "anyipd.neighbour.__main__", ANYIPCTL, STATUS])
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload([__name__, "anyipd.__main__", "anyipd.neighbour.__main__", ANYIPCTL, STATUS])
 
 
 class Forked:
@@ -44,7 +44,7 @@ class Forked:
         environment: Mapping[str, str],
     ) -> None:
         self.args = list(words)
-        self._process = _forks.Process(
+        self._process = FORKS.Process(
             target=_run, args=(module, self.args, namespace, dict(outputs), dict(environment)), daemon=True
         )
         self._process.start()
@@ -96,12 +96,19 @@ def _run(
     for number, path in outputs.items():
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, number)
-    # No other descriptors, as from a shell. Among them is what keeps the server of forks alive: it and this
-    # would keep each other, when a worker is killed.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    close_all_from(3)
     with (NAMESPACES / namespace).open() as inside:
         set_namespace(inside)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
     import_module(module).main()
+
+
+def close_all_from(first: int) -> None:
+    """Keep no other descriptors, as from a shell.
+
+    Among them is what keeps the server of forks alive: it and its child would keep each other when a worker
+    is killed.
+    """
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

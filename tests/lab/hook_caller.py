@@ -8,10 +8,12 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.lab import debian
 from tests.lab.dhclient import HOOK
+from tests.lab.namespace import Namespace
 from tests.lab.programs import need
 
 PREFIX = "2001:db8:100::/60"
@@ -54,6 +56,11 @@ SHELLS = {
 }
 
 
+SHOW_AND_FLUSH = "\n".join(
+    f"route {verb} table {each}" for each in ("main", "150") for verb in ("show", "flush")
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What there is after a call: lines on stderr, routes of tables 150 and main, lease files by name."""
@@ -93,7 +100,7 @@ class Caller:
     ) -> Outcome:
         """Source the hook with `env`, then again for each of `further`.
 
-        Every run has a network of its own, and so begins without routes; the lease files stay.
+        Every run begins without routes; the lease files stay.
         """
         again = "".join(
             f"( unset {' '.join(env)}; "
@@ -105,22 +112,25 @@ class Caller:
             f"{before}\n. {self.hook}\n{again}{after}\n"
             "echo --routes--\n"
             # Until its first route there is no table 150.
-            f"{need('ip')} -json -6 -batch - 2>/dev/null <<end || :\n"
-            "route show table main\nroute show table 150\nend\n"
+            f"{need('ip')} -json -6 -force -batch - 2>/dev/null <<end || :\n"
+            f"{SHOW_AND_FLUSH}\nend\n"
         )
-        done = subprocess.run(
-            in_namespaces([*self.shell, "-c", script]),
-            env={
-                "PATH": debian.environment()["PATH"],
-                "ANYIPD_RUNTIME_DIR": str(self.runtime_dir),
-                **env,
-            },
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=30,
-            check=True,
-        )
+        # To copy all mounts takes as long as a shell does, and few need it.
+        apart = ["unshare", "--mount"] if "mount " in script else []
+        with network().entered():
+            done = subprocess.run(
+                [*apart, *self.shell, "-c", script],
+                env={
+                    "PATH": debian.environment()["PATH"],
+                    "ANYIPD_RUNTIME_DIR": str(self.runtime_dir),
+                    **env,
+                },
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=30,
+                check=True,
+            )
         printed, _, routes = done.stdout.decode().partition("--routes--\n")
         main, *messages = map(json.loads, routes.splitlines())
         return Outcome(
@@ -173,6 +183,12 @@ def edit(name: str = LEASE, **changed: str) -> str:
     """Give the command that makes a lease file say something else, and the next call clear up."""
     edits = "; ".join(f"s/^{key}=.*/{key}={value}/" for key, value in changed.items())
     return f"sed -i {shlex.quote(edits)} run/leases/{name}; rm -f run/leases/{STAMP}*"
+
+
+@cache
+def network() -> Namespace:
+    """Give the network that hooks are called in: a process has one, and makes no more of them."""
+    return Namespace("hooks")
 
 
 def in_namespaces(command: list[str]) -> list[str]:

@@ -1,16 +1,16 @@
 """A publisher in a process of its own, with nothing else of the daemon, and the words that a test has for it.
 
-Run as a program it does what each line of its input says, and answers with a line of JSON.
+It does what each line that it is sent says, and answers with a line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
+import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from anyipd.varlink.address import NAME
 from anyipd.varlink.listening import listen
 from anyipd.varlink.publisher import Publisher
 from anyipd.varlink.service import Service
-from tests.lab.daemon import CHECKOUT
+from tests.lab.forked import FORKS, close_all_from
 
 GRANTED = "2001:db8::/56"
 EVERY, SLICES, WORK = 0.02, 5, 0.001
@@ -111,51 +111,43 @@ class Program:
         if self.publisher:
             self.publisher.close()
 
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async def run(self, peer: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=peer)
         while line := await reader.readline():
             word, *arguments = json.loads(line)
             answer = getattr(self, word)(*arguments)
-            print(json.dumps(await answer if asyncio.iscoroutine(answer) else answer), flush=True)
+            told = json.dumps(await answer if asyncio.iscoroutine(answer) else answer)
+            writer.write(f"{told}\n".encode())
 
 
 class Published:
-    """That program, in `folder`, from the start of the `with` block to its end."""
+    """That program, in `folder`, from the start of the `with` block to its end; `user` is whose it is."""
 
-    def __init__(self, folder: Path, *before: str) -> None:
-        self.folder, self.before = folder, before
+    def __init__(self, folder: Path, user: int = 0) -> None:
+        self.folder, self.user = folder, user
         self.socket = folder / NAME
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
-            [*self.before, sys.executable, "-m", __spec__.name, str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=CHECKOUT,
-        )
+        mine, its = socket.socketpair()
+        with mine, its:
+            self.process = FORKS.Process(target=_run, args=(self.folder, self.user, its), daemon=True)
+            self.process.start()
+            self.lines = mine.makefile("rw")
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()
         self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.join()
+        self.lines.close()
 
     def begin(self, word: str, *arguments: object) -> None:
         """Have it do something."""
-        assert self.process.stdin
-        self.process.stdin.write(f"{json.dumps([word, *arguments])}\n")
-        self.process.stdin.flush()
+        self.lines.write(f"{json.dumps([word, *arguments])}\n")
+        self.lines.flush()
 
     def result(self) -> Any:  # noqa: ANN401  as JSON has it
         """Wait for the answer to the oldest word that has none."""
-        assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
+        return json.loads(self.lines.readline())
 
     def ask(self, word: str, *arguments: object) -> Any:  # noqa: ANN401  as JSON has it
         """Have it do something, and wait until it has."""
@@ -163,6 +155,12 @@ class Published:
         return self.result()
 
 
-if __name__ == "__main__":
+def _run(folder: Path, user: int, peer: socket.socket) -> None:
+    peer = socket.socket(fileno=os.dup2(peer.detach(), 3))
+    close_all_from(4)
+    if user:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     log.configure()
-    asyncio.run(Program(Path(sys.argv[1])).run())
+    asyncio.run(Program(folder).run(peer))

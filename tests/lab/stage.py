@@ -284,7 +284,7 @@ class Stage:
         while difference := self.difference():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not whole within {WHOLE_WITHIN:.0f} s: {difference}")
-            time.sleep(0.005)
+            time.sleep(0.02)
         since = time.monotonic()
         wait_until(lambda: self.prober.all_heard(list(self.targets()), since), WHOLE_WITHIN)
 
