@@ -74,7 +74,7 @@ def carve(
     for entry in entries:
         if entry.id is not None:
             in_the_way = _outside_holes(obstacles, entry) if entry.bind else []
-            pieces[entry.name] = list(_pinned(entry, entry.id, prefix, in_the_way))
+            pieces[entry.name] = _pinned(entry, entry.id, prefix, in_the_way)
             placed += [
                 Span(start, start + ((end - begin) << (128 - entry.length)))
                 for begin, end, start, _ in pieces[entry.name]
@@ -137,12 +137,13 @@ def _span(place: Place) -> Span:
 
 def _pinned(
     entry: SubnetPolicy, subnet_id: int, prefix: Prefix, obstacles: Sequence[Assigned]
-) -> Iterator[Piece]:
+) -> list[Piece]:
     """Place a subnet, or a count of them, at their ID, split where somebody else is in the way."""
     count = entry.count if isinstance(entry.count, int) else 1
     ids = 1 << (entry.length - prefix.length) if entry.length >= prefix.length else 0
     fitting = max(min(count, ids - subnet_id), 0)
     start, shift = prefix.address + (subnet_id << (128 - entry.length)), 128 - entry.length
+    found: list[Piece] = []
     begin = 0
     for low, high, holder in _collisions(entry, Prefix(start, entry.length), obstacles) if obstacles else ():
         if begin == fitting:
@@ -150,15 +151,16 @@ def _pinned(
         if high < begin or low >= fitting:
             continue
         if begin < low:
-            yield Piece(begin, low, start + (begin << shift))
+            found.append(Piece(begin, low, start + (begin << shift)))
         begin, end = max(begin, low), min(high + 1, fitting)
-        yield Piece(begin, end, start + (begin << shift), holder)
+        found.append(Piece(begin, end, start + (begin << shift), holder))
         begin = end
     if begin < fitting:
-        yield Piece(begin, fitting, start + (begin << shift))
+        found.append(Piece(begin, fitting, start + (begin << shift)))
     if fitting < count:
         reason = f"ID {subnet_id + fitting:#x} does not fit into a /{prefix.length}"
-        yield Piece(fitting, count, None, reason)
+        found.append(Piece(fitting, count, None, reason))
+    return found
 
 
 def _in_holes(obstacles: Iterable[Assigned], entry: SubnetPolicy) -> list[Prefix]:
@@ -218,16 +220,17 @@ def _subnets(
         state, reason = SubnetState.RESERVED, why_reserved(entry.neighbours)
     else:
         state = SubnetState.CONFLICT if reason else SubnetState.WANTED
+    # There may be thousands: keywords would take as long again.
     return Subnets(
-        name=entry.name,
-        delegation=delegation.prefix,
-        state=state,
-        first=None if piece.start is None else Prefix(piece.start, entry.length),
-        count=piece.end - piece.begin,
-        number=None if entry.count is None else piece.begin,
-        valid_until=delegation.valid_until,
-        reason=reason,
-        uplink=delegation.uplink,
-        deprecated=deprecated,
+        entry.name,
+        delegation.prefix,
+        state,
+        None if piece.start is None else Prefix(piece.start, entry.length),
+        piece.end - piece.begin,
+        None if entry.count is None else piece.begin,
+        delegation.valid_until,
+        reason,
+        delegation.uplink,
+        deprecated,
         holes=entry.holes and tuple(sorted(entry.holes)),
     )
