@@ -9,6 +9,7 @@ import pytest
 
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import bound, next_second, subnets, write_lease
+from tests.lab.monitor import all_is_heard
 from tests.lab.namespace import wait_until
 
 GOOD = "2001:db8:100::/60"
@@ -20,10 +21,6 @@ def resident(daemon: Daemon) -> int:
     """Give the daemon's memory in KiB."""
     status = Path(f"/proc/{daemon.running.pid}/status").read_text()
     return int(status.split("\nVmRSS:")[1].split()[0])
-
-
-def batched(lines: list[str], size: int) -> list[list[str]]:
-    return [lines[start : start + size] for start in range(0, len(lines), size)]
 
 
 def ticks(daemon: Daemon) -> int:
@@ -42,13 +39,14 @@ def test_thousands_of_prefixes_cost_little(daemon: Daemon, routes: list[str]) ->
     daemon.configure("subnets: [{name: web}]")
     write_lease(daemon.runtime, uplink="good", prefix=GOOD)
     daemon.start()
-    before, reply, lines = resident(daemon), next_second(), list[str]()
-    for number in range(THOUSANDS):
-        prefix = f"2001:db8:{0x1000 + number:x}::/60"
-        write_lease(daemon.runtime, f"bad{number}", uplink="bad", prefix=prefix, life_starts=reply)
-        lines += [f"route add unreachable {prefix} dev lo proto dhcp {each}" for each in routes]
-    for some in batched(lines, 50):  # clients add them one by one
-        host.ips(*some)
+    before, reply = resident(daemon), next_second()
+    for first in range(0, THOUSANDS, 50):  # clients take them one by one, and start a program for each
+        some = {f"bad{n}": f"2001:db8:{0x1000 + n:x}::/60" for n in range(first, first + 50)}
+        for name, prefix in some.items():
+            write_lease(daemon.runtime, name, uplink="bad", prefix=prefix, life_starts=reply)
+        added = (f"route add unreachable {each} dev lo proto dhcp" for each in some.values())
+        host.ips(*(f"{each} {how}" for each in added for how in routes))
+        wait_until(lambda: all_is_heard(host))
     daemon.wait_for("delegations passed over", 60)
     wait_until(lambda: len(bound(host)) == 17, 60)
     assert subnets(GOOD, 1) <= bound(host)

@@ -28,3 +28,10 @@ class RouteMonitor:
 
         wait_until(marked)
         return [line for line in self.log.read_text().splitlines() if "2001:db8:dead:" not in line]
+
+
+def all_is_heard(namespace: Namespace) -> bool:
+    """Whether everybody has read all that the kernel told of routes and links."""
+    with namespace.entered():
+        sockets = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
+    return all(int(line.split()[4]) == 0 for line in sockets)

@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 
 from tests.lab import naive, naive_places
 from tests.lab.daemon import Daemon
-from tests.lab.monitor import RouteMonitor
+from tests.lab.monitor import RouteMonitor, all_is_heard
 from tests.lab.naive import Facts, Shown
 from tests.lab.naive_ledger import ALONE, MESSAGE, Book, Discard, Report
 from tests.lab.naive_places import Memory
@@ -429,7 +429,7 @@ class World:
         def right() -> bool:
             nonlocal told
             # What is in a queue yet is, for the daemon, later than what comes next.
-            if not self.is_heard():
+            if not all_is_heard(self.host):
                 return False
             told = self.look()
             if not told:
@@ -444,12 +444,6 @@ class World:
             raise AssertionError(
                 f"{told}\nexit code {ended}, its log:\n{self.daemon.log.read_text()}"
             ) from None
-
-    def is_heard(self) -> bool:
-        """Whether everybody has read all that the kernel told of routes and links."""
-        with self.host.entered():
-            sockets = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
-        return all(int(line.split()[4]) == 0 for line in sockets)
 
     def look(self) -> str:
         """Say what is wrong with the tables now, by the model at the begin or at the end of the look."""
