@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anyipd.varlink.client import Client
-from bench.rig import OLD, WHOLE, Rig, awakenings, cpu, resident, rig, timed
+from bench.rig import OLD, WHOLE, Rig, cpu, resident, rig, timed
 from bench.row import Row, in_turn
+from tests.lab.daemon import awakenings
 
 IDLE = 60.0
 """Seconds of idling that are watched."""

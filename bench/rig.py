@@ -177,12 +177,6 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def awakenings(pid: int) -> int:
-    """How often a process went to sleep so far."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0])
-
-
 def subnet(delegated: Prefix, number: int) -> Prefix:
     """The /64 with this subnet ID."""
     return Prefix(delegated.address + (number << 64), 64)

@@ -11,7 +11,7 @@ import pytest
 
 from anyipd import clock
 from tests.lab import delegated
-from tests.lab.daemon import Daemon
+from tests.lab.daemon import Daemon, awakenings
 from tests.lab.delegated import PREFIX, delegate, take_back, write_lease
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
@@ -232,15 +232,11 @@ def test_a_pass_that_changes_nothing_says_nothing(running: Daemon) -> None:
 
 @pytest.mark.alone
 def test_idle_means_asleep(running: Daemon) -> None:
-    status = Path(f"/proc/{running.running.pid}/status")
-
-    def awakenings() -> int:
-        return int(status.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
-
+    pid = running.running.pid
     time.sleep(0.5)
-    before = awakenings()
+    before = awakenings(pid)
     time.sleep(2)
-    assert awakenings() == before
+    assert awakenings(pid) == before
 
 
 def test_a_lease_file_alone_delegates(daemon: Daemon) -> None:

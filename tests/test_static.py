@@ -9,7 +9,7 @@ import pytest
 
 from anyipd import policy
 from anyipd.model import Prefix
-from tests.lab.daemon import Daemon
+from tests.lab.daemon import Daemon, awakenings
 from tests.lab.monitor import RouteMonitor
 from tests.lab.namespace import Namespace, wait_until
 from tests.lab.network import Uplink
@@ -112,25 +112,22 @@ def test_a_stray_of_ours_goes(running: Daemon) -> None:
 
 
 def test_others_ipv4_does_not_wake_it(running: Daemon) -> None:
-    switches = Path(f"/proc/{running.running.pid}/status")
+    pid = running.running.pid
     running.status()
 
-    def awakenings() -> str:
-        return switches.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0]
-
     def rests() -> bool:
-        before = awakenings()
+        before = awakenings(pid)
         time.sleep(0.2)
-        return awakenings() == before
+        return awakenings(pid) == before
 
     running.namespace.ip("link set lo up")
     wait_until(rests)  # it still has to see whoever asked it leave
-    before = awakenings()
+    before = awakenings(pid)
     running.namespace.ip("-4 addr add 203.0.113.1/24 dev lo")
     running.namespace.ip("-4 route add 203.0.113.128/25 dev lo")
     running.namespace.ip("-4 route add local 198.51.100.0/24 dev lo table local proto static")
     time.sleep(0.2)
-    assert awakenings() == before
+    assert awakenings(pid) == before
 
 
 def test_a_reload_changes_what_differs(running: Daemon) -> None:

@@ -174,3 +174,9 @@ class Daemon:
         """Give what `anyipctl status --json` says, of each subnet by itself."""
         seen: dict[str, Any] = json.loads(self.control("status", "--json").stdout)
         return seen | {"subnets": [each for run in seen["subnets"] for each in singly(run)]}
+
+
+def awakenings(pid: int) -> int:
+    """How often a process went to sleep so far."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0])

@@ -49,10 +49,9 @@ class Wire:
         self.send(self.uplink.isp, self.uplink.customer, frame / packet / message)
 
     def send(self, where: Namespace, interface: str, frame: Ether) -> None:
+        # Each processor has a queue: what two of them send may change places.
         processors = os.sched_getaffinity(0)
-        os.sched_setaffinity(
-            0, {min(processors)}
-        )  # each has a queue: what two of them send may change places
+        os.sched_setaffinity(0, {min(processors)})
         with where.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
             sock.bind((interface, 0))
             sock.send(bytes(frame))

@@ -39,25 +39,25 @@ def _dump(routing: socket.socket) -> list[Prefix] | None:
     whole = True
     routing.send(REQUEST)
     while True:
-        for kind, flags, content in _messages(routing.recv(BUFFER)):
+        for kind, flags, _, message in messages(routing.recv(BUFFER)):
             whole &= not flags & NLM_F_DUMP_INTR
             if kind == NLMSG_DONE:
                 return found if whole else None
-            assert kind == RTM_NEWROUTE, content
-            found.append(_destination(content))
+            assert kind == RTM_NEWROUTE, message
+            found.append(_destination(message[HEADER.size :]))
 
 
-def _messages(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield type, flags and content of each message."""
+def messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield type, flags, port of who asked, and octets of each netlink message."""
     while packet:
-        length, kind, flags, _, _ = HEADER.unpack_from(packet)
-        yield kind, flags, packet[HEADER.size : length]
+        length, kind, flags, _, port = HEADER.unpack_from(packet)
+        yield kind, flags, port, packet[:length]
         packet = packet[length + 3 & ~3 :]
 
 
-def _destination(message: bytes) -> Prefix:
-    _, length, *_ = ROUTE.unpack_from(message)
-    attributes = message[ROUTE.size :]
+def _destination(route: bytes) -> Prefix:
+    _, length, *_ = ROUTE.unpack_from(route)
+    attributes = route[ROUTE.size :]
     while attributes:
         size, kind = ATTRIBUTE.unpack_from(attributes)
         if kind == RTA_DST:

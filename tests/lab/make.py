@@ -28,10 +28,8 @@ def make(*words: str, dist: Path, umask: int = -1) -> str:
     """
     environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache" / "wheels")}
-    environment |= {
-        "DPKG_DEB_COMPRESSOR_TYPE": "gzip",
-        "DPKG_DEB_COMPRESSOR_LEVEL": "1",
-    }  # nobody downloads it
+    # Nobody downloads it.
+    environment |= {"DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
     python = f"SYSTEM_PYTHON={Path(sys.executable).resolve()}"
     ready_made = "--old-file=.venv"
     return output(

@@ -11,14 +11,14 @@ import contextlib
 import re
 import select
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from tests.lab.background import Background
+from tests.lab.local_routes import messages
 from tests.lab.namespace import Namespace
 
 PROTOCOL = 150
@@ -30,7 +30,6 @@ SO_RCVBUFFORCE, BUFFER = 33, 64 << 20
 """Octets: more than the floods of the chaos run are."""
 
 NEW, DELETED = {20, 24, 32}, {21, 25, 33}  # linux/rtnetlink.h: RTM_{NEW,DEL}{ADDR,ROUTE,RULE}
-HEADER = struct.Struct("=IHHII")
 PID_BITS = (1 << 22) - 1
 """A process's port is its pid, or has it in these bits: the kernel's first choice, and pyroute2's."""
 
@@ -92,7 +91,7 @@ class Onlooker(Background):
         except OSError:  # ENOBUFS
             self.overruns += 1
             return
-        for kind, port, message in messages(packet):
+        for kind, _, port, message in messages(packet):
             mine = self.is_daemons(port)
             self.changes += mine
             if mine and not is_ours(message):
@@ -122,14 +121,6 @@ def ports(pid: int) -> set[int]:
         return set()
     sockets = [line.split() for line in lines]
     return {int(port) for _, _, port, *_, inode in sockets if f"socket:[{inode}]" in inodes}
-
-
-def messages(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield type, port of who asked, and octets of each message."""
-    while packet:
-        length, kind, _, _, port = HEADER.unpack_from(packet)
-        yield kind, port, packet[:length]
-        packet = packet[length + 3 & ~3 :]
 
 
 def is_ours(message: bytes) -> bool:
