@@ -43,6 +43,8 @@ def main() -> None:
     if obstacle := confine():
         structlog.get_logger().info("not confined", reason=obstacle)
     daemon = Daemon(options.config, options.runtime_dir, first_policy, listening)
+    # A pass over thousands of names makes some ten thousand values, none of them in a cycle.
+    gc.set_threshold(20_000)
     gc.freeze()  # what is there stays, and takes longer to search for cycles than many a pass
     with held:
         mainloop.run(daemon.run())

@@ -180,7 +180,7 @@ def test_what_is_heard_and_the_ledger_are_each_written_in_one_place() -> None:
 
 def test_only_routes_writes_routes() -> None:
     assert users("change_request") == {"anyipd.kernel.routes", "anyipd.kernel.source_routes"}
-    assert users("request_about") == {"anyipd.kernel.routes", "anyipd.kernel.wire"}
+    assert users("change_requests") == {"anyipd.kernel.routes", "anyipd.kernel.wire"}
     writers = users("RTM_NEWROUTE") | users("RTM_DELROUTE")
     # The others name them to tell what they read.
     assert all(inside(name, "anyipd.kernel") for name in writers)

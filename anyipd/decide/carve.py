@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from anyipd.decide.gaps import Gaps, Span
 from anyipd.decide.holes import is_in_hole
-from anyipd.decide.places import Piece, allocate, hold_downs
+from anyipd.decide.places import allocate, hold_downs
 from anyipd.decide.static import STATIC, why_reserved
 from anyipd.model import (
     INFINITE,
@@ -30,6 +31,8 @@ from anyipd.model import (
 
 if TYPE_CHECKING:  # pydantic is only needed to read a policy
     from anyipd.policy import Policy, SubnetPolicy
+
+_WANTED = SubnetState.WANTED  # looked up once: it takes 0.1 µs, and there may be thousands
 
 EXCLUDED = "excluded by the delegating router (RFC 6603)"
 """The holder of a delegation's excluded prefix."""
@@ -69,18 +72,13 @@ def carve(
     free = Gaps(prefix.address, prefix.end)
     for each in obstacles:
         free.remove(each.prefix.address, each.prefix.end)
-    pieces: dict[str, list[Piece]] = {}
-    placed: list[Span] = []
-    for entry in entries:
-        if entry.id is not None:
-            in_the_way = _outside_holes(obstacles, entry) if entry.bind else []
-            pieces[entry.name] = _pinned(entry, entry.id, prefix, in_the_way)
-            placed += [
-                Span(start, start + ((end - begin) << (128 - entry.length)))
-                for begin, end, start, _ in pieces[entry.name]
-                if start is not None
-            ]
-    pinned = Gaps.of(placed)
+    line = _Line(delegation, obstacles)
+    runs = {entry.name: [] if entry.id is None else line.pinned(entry, entry.id) for entry in entries}
+    pinned = Gaps.of(
+        (each.first.address, each.first.address + (each.count << 128 - each.first.length))
+        for each in chain.from_iterable(runs.values())
+        if each.first
+    )
     for span in pinned:
         free.remove(*span)
     automatic = [entry for entry in entries if entry.id is None]
@@ -92,14 +90,14 @@ def carve(
     # What yields goes in a while: there nothing new is begun.
     keeps_only = delegation.yields and bool(places.kept)
     in_holes = {entry.name: _in_holes(obstacles, entry) for entry in automatic if entry.holes}
-    pieces |= allocate(automatic, free, places.kept, held, in_holes, keeps_only=keeps_only)
+    pieces = allocate(automatic, free, places.kept, held, in_holes, keeps_only=keeps_only)
+    runs |= {entry.name: [line.subnets(entry, *each) for each in pieces[entry.name]] for entry in automatic}
     kept = tuple(
         Place(entry.name, None if entry.count is None else begin, Prefix(start, entry.length), end - begin)
         for entry in automatic
         for begin, end, start, _ in pieces[entry.name]
         if start is not None
     )
-    deprecated = delegation.deprecated
     # Whoever kept his place looked nowhere else.
     searched = kept != places.kept or (
         not keeps_only
@@ -109,11 +107,7 @@ def carve(
         )
     )
     return Carved(
-        [
-            _subnets(entry, delegation, piece, obstacles, deprecated=deprecated)
-            for entry in entries
-            for piece in pieces[entry.name]
-        ],
+        list(chain.from_iterable(runs.values())),
         # Where nothing of it is kept any more, it is known all the same that something was begun.
         Places(kept or places.kept if keeps_only else kept, held),
         min((each.until for each in held), default=INFINITE),
@@ -135,32 +129,70 @@ def _span(place: Place) -> Span:
     return Span(place.first.address, place.first.address + place.count * place.first.size)
 
 
-def _pinned(
-    entry: SubnetPolicy, subnet_id: int, prefix: Prefix, obstacles: Sequence[Assigned]
-) -> list[Piece]:
-    """Place a subnet, or a count of them, at their ID, split where somebody else is in the way."""
-    count = entry.count if isinstance(entry.count, int) else 1
-    ids = 1 << (entry.length - prefix.length) if entry.length >= prefix.length else 0
-    fitting = max(min(count, ids - subnet_id), 0)
-    start, shift = prefix.address + (subnet_id << (128 - entry.length)), 128 - entry.length
-    found: list[Piece] = []
-    begin = 0
-    for low, high, holder in _collisions(entry, Prefix(start, entry.length), obstacles) if obstacles else ():
-        if begin == fitting:
-            break
-        if high < begin or low >= fitting:
-            continue
-        if begin < low:
-            found.append(Piece(begin, low, start + (begin << shift)))
-        begin, end = max(begin, low), min(high + 1, fitting)
-        found.append(Piece(begin, end, start + (begin << shift), holder))
-        begin = end
-    if begin < fitting:
-        found.append(Piece(begin, fitting, start + (begin << shift)))
-    if fitting < count:
-        reason = f"ID {subnet_id + fitting:#x} does not fit into a /{prefix.length}"
-        found.append(Piece(fitting, count, None, reason))
-    return found
+class _Line:
+    """A delegated prefix that subnets are laid on, among obstacles."""
+
+    def __init__(self, delegation: Delegation, obstacles: Sequence[Assigned]) -> None:
+        self._delegation, self._obstacles = delegation, obstacles
+        self._prefix, self._size = delegation.prefix, delegation.prefix.size
+        self._deprecated = delegation.deprecated
+
+    def pinned(self, entry: SubnetPolicy, subnet_id: int) -> list[Subnets]:
+        """Lay a subnet, or a count of them, at their ID, split where somebody else is in the way."""
+        length = entry.length
+        count = entry.count if isinstance(entry.count, int) else 1
+        shift = 128 - length
+        start = self._prefix.address + (subnet_id << shift)
+        in_the_way = _outside_holes(self._obstacles, entry) if self._obstacles and entry.bind else ()
+        if not in_the_way and subnet_id + count << shift <= self._size:
+            return [self.subnets(entry, 0, count, start)]
+        fitting = max(min(count, (self._size >> shift) - subnet_id), 0)
+        found: list[Subnets] = []
+        begin = 0
+        for low, high, holder in _collisions(entry, Prefix(start, length), in_the_way):
+            if begin == fitting:
+                break
+            if high < begin or low >= fitting:
+                continue
+            if begin < low:
+                found.append(self.subnets(entry, begin, low, start + (begin << shift)))
+            begin, end = max(begin, low), min(high + 1, fitting)
+            found.append(self.subnets(entry, begin, end, start + (begin << shift), holder))
+            begin = end
+        if begin < fitting:
+            found.append(self.subnets(entry, begin, fitting, start + (begin << shift)))
+        if fitting < count:
+            reason = f"ID {subnet_id + fitting:#x} does not fit into a /{self._prefix.length}"
+            found.append(self.subnets(entry, fitting, count, None, reason))
+        return found
+
+    def subnets(
+        self, entry: SubnetPolicy, begin: int, end: int, start: int | None, reason: str | None = None
+    ) -> Subnets:
+        """Return a run of an entry's subnets; see `Piece`."""
+        delegation = self._delegation
+        if start is None:
+            state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation, self._obstacles)
+        elif not entry.bind:
+            state, reason = SubnetState.RESERVED, why_reserved(entry.neighbours)
+        else:
+            state = SubnetState.CONFLICT if reason else _WANTED
+        # There may be thousands: keywords would take as long again.
+        return Subnets(
+            entry.name,
+            self._prefix,
+            state,
+            None if start is None else Prefix(start, entry.length),
+            end - begin,
+            None if entry.count is None else begin,
+            delegation.valid_until,
+            reason,
+            delegation.uplink,
+            self._deprecated,
+            None,
+            None,
+            entry.holes and tuple(sorted(entry.holes)),
+        )
 
 
 def _in_holes(obstacles: Iterable[Assigned], entry: SubnetPolicy) -> list[Prefix]:
@@ -203,34 +235,3 @@ def _lack(entry: SubnetPolicy, delegation: Delegation, obstacles: Sequence[Assig
         if hint := _hint(entry, each.prefix):
             return f"{lack}: {each.prefix} is {each.holder}{hint}"
     return lack
-
-
-def _subnets(
-    entry: SubnetPolicy,
-    delegation: Delegation,
-    piece: Piece,
-    obstacles: Sequence[Assigned],
-    *,
-    deprecated: bool,
-) -> Subnets:
-    reason = piece.reason
-    if piece.start is None:
-        state, reason = SubnetState.WITHOUT_ROOM, reason or _lack(entry, delegation, obstacles)
-    elif not entry.bind:
-        state, reason = SubnetState.RESERVED, why_reserved(entry.neighbours)
-    else:
-        state = SubnetState.CONFLICT if reason else SubnetState.WANTED
-    # There may be thousands: keywords would take as long again.
-    return Subnets(
-        entry.name,
-        delegation.prefix,
-        state,
-        None if piece.start is None else Prefix(piece.start, entry.length),
-        piece.end - piece.begin,
-        None if entry.count is None else piece.begin,
-        delegation.valid_until,
-        reason,
-        delegation.uplink,
-        deprecated,
-        holes=entry.holes and tuple(sorted(entry.holes)),
-    )

@@ -24,33 +24,36 @@ def local_routes(subnets: Iterable[Subnets], taken: Collection[Prefix] = ()) -> 
     not wanted. IPv4 is bound around its holes: see `holes`.
     """
     found: dict[Prefix, float | None] = {}
-    for span, each in _ranges(subnets):
+    for start, end, each in _ranges(subnets):
         assert each.first
         _, length, width = each.first
         if each.holes and width == 32:  # noqa: PLR2004  the width of IPv4
             for around in spans(each):
                 found |= dict.fromkeys(covers(around, width), each.valid_until)
-        elif span.end - span.start == each.first.size:
+        elif end - start == 1 << width - length:
             found[each.first] = each.valid_until
         else:
             shorter = sorted(prefix for prefix in taken if prefix.length < length and prefix.width == width)
-            found |= dict.fromkeys(covers(span, width, shorter), each.valid_until)
+            found |= dict.fromkeys(covers(Span(start, end), width, shorter), each.valid_until)
     return found
 
 
-def _ranges(subnets: Iterable[Subnets]) -> Iterator[tuple[Span, Subnets]]:
-    """Yield the addresses of each range of adjacent wanted subnets, and the first of its runs."""
-    wanted = [each for each in subnets if each.state is SubnetState.WANTED]
+def _ranges(subnets: Iterable[Subnets]) -> Iterator[tuple[int, int, Subnets]]:
+    """Yield each range of adjacent wanted subnets: its first address, the one behind it, its first run."""
+    # There may be thousands, so nothing is looked up twice here.
+    state = SubnetState.WANTED
+    wanted = [each for each in subnets if each.state is state]
     last, start, end = None, 0, 0
     for each in sorted(wanted, key=attrgetter("first")):
         assert each.first
-        if not (last and each.first.address == end and _share_a_fate(last, each)):
+        address, length, width = each.first
+        if not (last and address == end and _share_a_fate(last, each)):
             if last:
-                yield Span(start, end), last
-            last, start = each, each.first.address
-        end = each.first.address + each.count * each.first.size
+                yield start, end, last
+            last, start = each, address
+        end = address + (each.count << width - length)
     if last:
-        yield Span(start, end), last
+        yield start, end, last
 
 
 def _share_a_fate(one: Subnets, other: Subnets) -> bool:

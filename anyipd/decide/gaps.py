@@ -28,7 +28,7 @@ class Gaps:
         self._ends = [end] if start < end else []
 
     @classmethod
-    def of(cls, spans: Iterable[Span]) -> Gaps:
+    def of(cls, spans: Iterable[tuple[int, int]]) -> Gaps:
         """Return the set of what is in any of these, which is faster than to add them one by one."""
         found = cls()
         starts, ends = found._starts, found._ends

@@ -10,7 +10,8 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 
 from anyipd.decide.covers import Wanted
 from anyipd.kernel import address_wire, link_wire, neighbour_table, wire
@@ -129,9 +130,12 @@ class Routes:
 
     def _change_local(self, flags: int, routes: Wanted, now: float) -> list[Refusal]:
         return self.change(
-            # In few steps: there may be a route for each of thousands of names.
-            wire.request_about(prefix, wire.RTM_NEWROUTE, flags, _ALIKE, _lifetime(until, now))
-            for prefix, until in routes.items()
+            chain.from_iterable(
+                wire.change_requests(
+                    map(itemgetter(0), group), wire.RTM_NEWROUTE, flags, _ALIKE, _lifetime(until, now)
+                )
+                for until, group in groupby(routes.items(), key=itemgetter(1))
+            )
         )
 
     def change(self, requests: Iterator[bytes]) -> list[Refusal]:

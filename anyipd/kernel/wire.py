@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -145,16 +145,20 @@ def change_request(message: int, flags: int, route: Route, expires: int | None =
     identifies a route is sent, so that a delete can never hit a stranger's (fib6_del_route takes
     the first that matches what was said).
     """
-    return request_about(route.prefix, message, flags, route[1:], expires)
+    [request] = change_requests([route.prefix], message, flags, route[1:], expires)
+    return request
 
 
-def request_about(
-    prefix: Prefix, message: int, flags: int, rest: tuple[Any, ...], expires: int | None
-) -> bytes:
-    """Ask likewise for a change of the route to a prefix; `rest` is all else of a `Route`."""
-    address, length, width = prefix
-    head, tail = _around_address(message, flags, length, width, rest, expires)
-    return b"".join((head, address.to_bytes(width // 8), tail))
+def change_requests(
+    prefixes: Iterable[Prefix], message: int, flags: int, rest: tuple[Any, ...], expires: int | None
+) -> Iterator[bytes]:
+    """Ask likewise for a change of the route to each prefix; `rest` is all else of a `Route`."""
+    alike, head, tail = None, b"", b""
+    for address, length, width in prefixes:  # thousands, maybe, that differ in their addresses alone
+        if alike != (length, width):
+            alike = length, width
+            head, tail = _around_address(message, flags, length, width, rest, expires)
+        yield b"%b%b%b" % (head, address.to_bytes(width // 8), tail)
 
 
 @lru_cache
