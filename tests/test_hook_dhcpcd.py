@@ -296,6 +296,7 @@ def test_both_hooks_check_in_the_same_words() -> None:
         "check_interface",
         "check_number",
         "check_lifetime",
+        "find_inode",
         "message",
         "look_around",
         "publish",

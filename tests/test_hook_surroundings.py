@@ -1,6 +1,7 @@
 """What a lease file says of where and when it was written, and that nobody waited for it."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,23 @@ def test_a_kernel_before_5_14_names_its_network_namespace_too(caller: Caller) ->
     hook.write_text(caller.hook.read_text().replace("in ino:*)", "in no-such-line:*)"))
     outcome = Caller(caller.shell, caller.directory, hook).run(BOUND, after="readlink /proc/self/ns/net")
     assert outcome.printed == f"net:[{outcome.lease()['netns']}]\n"
+
+
+@pytest.mark.parametrize("client", CALLS)
+@pytest.mark.parametrize("by_lxcfs", [False, True])
+def test_the_uptime_is_that_of_the_kernel(caller: Caller, client: str, *, by_lxcfs: bool) -> None:
+    """That of a container, which lxcfs has in its place, is of the container's start."""
+    hook, bound = CALLS[client]
+    other = caller.directory / "uptime"
+    other.write_text("1.23 4.56\n")
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    hidden = f"mount --bind {other} /proc/uptime; cat /proc/uptime" if by_lxcfs else ""
+    outcome = Caller(caller.shell, caller.directory, hook).run(bound, before=hidden)
+    assert outcome.printed == ("1.23 4.56\n" if by_lxcfs else "")
+    for text in outcome.leases.values():
+        uptime = float(dict(line.split("=", 1) for line in text.splitlines())["uptime"])
+        assert before - 0.02 <= uptime <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert outcome.leases
 
 
 @pytest.mark.parametrize("pid", ["1\nvalid_lifetime=1", "x", "9" * 11, "$(touch executed)"])
