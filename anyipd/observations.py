@@ -80,6 +80,7 @@ class Observations:
         self._delegations: list[Delegation] = []
         self._delegated: list[Prefix] = []
         self._places: set[Prefix] = set()  # of clients' discard routes, also those of what is not delegated
+        self._watches_all = False
         self._addressed: set[Assigned] = set()
         self._host_addresses = HostAddresses()
         self._routed = Routed()
@@ -104,10 +105,16 @@ class Observations:
 
     def set_filter(self) -> None:
         """Have events pass that matter by the policy and delegations of now, but not our own changes."""
+        self._watches_all = False
         accept, watched = self.policy.accept, self._delegated
         if len(watched) <= MAX_PREFIXES:
             watched = sorted({*watched, *(each.prefix for each in self.policy.static)})
         self.monitor.watch(self.routes.port, accept.protocols, watched, accept.shortest, self._places)
+
+    def come_to_rest(self) -> None:
+        """Do what a look left for when nobody waits for it any more."""
+        if self._watches_all:
+            self.set_filter()
 
     def reopen(self) -> None:
         """Go on with another socket after a pass that failed: this one may hold answers to the past.
@@ -223,7 +230,9 @@ class Observations:
         places = self._discards.places(MAX_PREFIXES)
         if (delegated, places) != (self._delegated, self._places):
             self._delegated, self._places = delegated, places
-            self.set_filter()
+            # Somebody waits for an address, and a filter for these takes the kernel a while to compile.
+            self.monitor.watch_all(self.routes.port)
+            self._watches_all = True
 
     def _take_leases(self) -> None:
         """Have the ledger take in all reports; what it does not, of thousands, is let go of."""

@@ -149,6 +149,7 @@ class Observer:
 
     def _come_back(self) -> None:
         """See that there is a look in time for what the last one left open."""
+        self.seen.come_to_rest()
         if self._decision:
             self._alarm.set(self._decision.view.deadline)
         if self._unreadable:

@@ -47,9 +47,8 @@ def event_filter(
     is ours, and where there are static prefixes of it what is inside, default routes, and those by gateways
     in there.
     """
-    everything = [*_not_routes(own_port), bpf.ACCEPT]
     if len(prefixes) > MAX_PREFIXES:
-        return bpf.assemble(everything)
+        return widest_filter(own_port)
     static_ipv4 = tuple(prefix for prefix in prefixes if prefix.width == 32)  # noqa: PLR2004  the width of IPv4
     ipv6 = [prefix for prefix in prefixes if prefix.width != 32]  # noqa: PLR2004
     before = _before_ours(own_port, tuple(protocols), static_ipv4)
@@ -58,7 +57,13 @@ def event_filter(
         program = before + bpf.assemble(around + at + inside)
         if len(program) <= _MOST_INSTRUCTIONS * bpf.INSTRUCTION.size:
             return program
-    return bpf.assemble(everything)
+    return widest_filter(own_port)
+
+
+@lru_cache(maxsize=1)
+def widest_filter(own_port: int) -> bytes:
+    """Pass all routes' events but those of our own changes."""
+    return bpf.assemble([*_not_routes(own_port), bpf.ACCEPT])
 
 
 @lru_cache(maxsize=1)

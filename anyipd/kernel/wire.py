@@ -263,8 +263,10 @@ class Overlap:
         lowest = self._starts[0]
         self._lowest, self._highest = lowest.to_bytes(16), (self._ends[-1] - 1).to_bytes(16)
         # What starts before all of them and covers one covers the lowest.
+        zeros = (lowest & -lowest).bit_length() - 1
         self._covering = {
-            (128 - host_bits, (lowest >> host_bits << host_bits).to_bytes(16)) for host_bits in range(1, 128)
+            (128 - host_bits, (lowest >> host_bits << host_bits).to_bytes(16))
+            for host_bits in range(zeros + 1, 128)
         }
 
     def find(self, buffer: bytes) -> Iterator[tuple[int, int]]:
