@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.lab.dhclient import Dhclient
 from tests.lab.kea import Kea, Offer
 from tests.lab.namespace import Namespace
 from tests.lab.network import Uplink
+from tests.lab.pings import Pings
 
 OLD, NEW = Prefix.parse("2001:db8:10::/60"), Prefix.parse("2001:db8:20::/56")
 
@@ -93,6 +95,20 @@ def test_routed_addresses_answer_and_others_do_not(uplink: Uplink) -> None:
     assert uplink.answers(prefix, n=100) == 100
     uplink.unroute(prefix)
     assert uplink.answers(prefix, timeout=0.1) == 0
+
+
+def test_pings_beside_thousands_of_others_are_not_lost(uplink: Uplink) -> None:
+    routed = Prefix.parse("2001:db8:1::/64")
+    uplink.host.ip(f"-6 route add local {routed} dev lo")
+    uplink.route(routed)
+    pings = Pings(uplink, [routed], 1)
+    with closing(pings):  # nobody takes replies while others come
+        pings.ask()
+        assert uplink.answers(routed, 2000) == 2000
+        pings.ask()
+        for _ in range(2):
+            pings.receive(2)
+        assert pings.lost() == (0, 2)
 
 
 def test_what_a_test_writes_stays_in_the_lab(host: Namespace) -> None:

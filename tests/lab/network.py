@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterable
 
+from anyipd.kernel import bpf
 from anyipd.model import Prefix, address_text
 from tests.lab.namespace import Namespace
 
@@ -57,10 +58,10 @@ class Uplink:
         wait while another namespace goes with half a million routes.
         """
         with self.isp.entered():
-            pings = _pings()
+            identifier = random.getrandbits(16)
+            pings = open_pings(identifier)
             host = (HOST_LINK_LOCAL, 0, 0, socket.if_nametoindex(self.customer))
         with pings:
-            identifier = random.getrandbits(16)
             deadline = time.monotonic() + 20
             while not read_replies(pings, identifier):
                 assert time.monotonic() < deadline, f"the host does not answer on {self.interface}"
@@ -81,11 +82,11 @@ class Uplink:
     def answering(self, addresses: Iterable[int], timeout: float = 2) -> set[int]:
         """Ping all `addresses` at once from the ISP; give those that answered within `timeout` seconds."""
         asked = set(addresses)
+        identifier = random.getrandbits(16)
         with self.isp.entered():
-            pings = _pings()
+            pings = open_pings(identifier)
         with pings:
             pings.bind((self.address, 0))
-            identifier = random.getrandbits(16)
             request = _request(identifier)
             answered: set[int] = set()
             deadline = time.monotonic() + timeout
@@ -107,8 +108,14 @@ class Uplink:
         return len(self.answering(some, timeout))
 
 
-def _pings() -> socket.socket:
-    return socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+def open_pings(identifier: int) -> socket.socket:
+    """Open a socket for pings that hears the replies to its own alone.
+
+    Every raw socket hears all of them: what somebody else pings by the thousand would fill its buffer.
+    """
+    pings = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+    bpf.attach(pings, bpf.assemble([(bpf.LD_HALF, 0, 0, 4), *bpf.accept_if(identifier), bpf.DROP]))
+    return pings
 
 
 def _request(identifier: int) -> bytes:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import select
-import socket
 import struct
 import time
 from collections.abc import Iterable
 
 from anyipd.model import Prefix, address_text
 from tests.lab.background import Asking
-from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink
+from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink, open_pings
 
 LAST_REPLIES = 2
 """Seconds that the last replies may take."""
@@ -28,12 +27,10 @@ class Pings(Asking):
         self.prefixes = list(prefixes)
         self.sent: list[Prefix] = []
         self.answered: dict[int, float] = {}
-        with uplink.isp.entered():
-            self.socket = socket.socket(
-                socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
-            )
-        self.socket.bind((uplink.address, 0))
         self.identifier = random.getrandbits(16)
+        with uplink.isp.entered():
+            self.socket = open_pings(self.identifier)
+        self.socket.bind((uplink.address, 0))
 
     def close(self) -> None:
         self.socket.close()

@@ -18,7 +18,7 @@ from typing import Self
 
 from anyipd.model import Prefix, address_text
 from tests.lab.namespace import wait_until
-from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink
+from tests.lab.network import ECHO_REPLY, ECHO_REQUEST, Uplink, open_pings
 from tests.lab.windows import Windows
 
 PROBES = 6
@@ -67,9 +67,7 @@ class Prober:
 
     def open(self, uplink: Uplink) -> socket.socket:
         with uplink.isp.entered():
-            opened = socket.socket(
-                socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
-            )
+            opened = open_pings(self.identifier)
         opened.bind((uplink.address, 0))
         return opened
 
