@@ -154,6 +154,16 @@ def test_with_stderr_closed(daemon: Daemon) -> None:
     works_and_ends_well(daemon)
 
 
+def test_where_nobody_can_say_which_boot_this_is(daemon: Daemon) -> None:
+    """As by ProcSubset=pid in a unit of somebody's own."""
+    hide = "mount -t tmpfs hidden /proc/sys/kernel/random"
+    daemon.within = ["unshare", "--mount", "sh", "-c", f'{hide}; exec "$@"', "sh"]
+    daemon.configure(POLICY)
+    delegate(daemon.namespace, DELEGATED)
+    daemon.launch()
+    works_and_ends_well(daemon)
+
+
 def test_a_reader_of_the_log_that_is_gone(daemon: Daemon) -> None:
     """As when journald crashed."""
     reader, writer = os.pipe()

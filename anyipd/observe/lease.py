@@ -79,7 +79,7 @@ class Leases:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._boot, self._network_namespace = here.boot(), here.network_namespace()
+        self._network_namespace = here.network_namespace()
         self._versions: dict[str, int] = {}
         self._leases: dict[str, Lease] = {}
         self._unreadable: Complaint | None = None
@@ -151,7 +151,7 @@ class Leases:
         try:
             text, modified = runtime_file.read(path, MOST_BYTES + 1)
             read_at = now()
-            where = Where(self._boot, self._network_namespace, time.time() - read_at)
+            where = Where(here.boot(), self._network_namespace, time.time() - read_at)
             return parse(text, modified, read_at, where)
         except FileNotFoundError:
             raise
