@@ -43,9 +43,6 @@ class AddressPlan:
 def with_addresses(subnets: Iterable[Subnets], policy: Policy, found: HostAddresses) -> Iterator[Subnets]:
     """Name the host's own address in each subnet that is to be bound, and say why it cannot be had."""
     asked = {each.name: each.address for each in policy.subnets if each.address is not None}
-    if not asked:
-        yield from subnets
-        return
     for each in subnets:
         if each.name not in asked or each.delegation is None or each.state is not SubnetState.WANTED:
             yield each

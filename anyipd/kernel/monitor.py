@@ -152,7 +152,7 @@ class Monitor:
         self._attach(event_filter(own_port, protocols, prefixes, shortest, places))
 
     def watch_all(self, own_port: int) -> None:
-        """Filter by nothing but whose change it is: that takes a third of the time."""
+        """Filter by nothing but whose change it is: that is compiled in a third of the time."""
         self._attach(widest_filter(own_port))
 
     def _attach(self, wanted: bytes) -> None:
