@@ -122,7 +122,7 @@ def test_the_responder_knows_holes() -> None:
     b = Subnets("b", D, SubnetState.RESERVED, first._replace(address=first.end), holes=(Prefix(6, 128),))
     answered_for = answered(policy, [a, b])["eth0"]
     known = {
-        address: (address in answered_for.spans, address in answered_for.routed)
+        address: (answered_for.spans.hold(address), answered_for.routed.hold(address))
         for address in (first.address + 1, first.address + 5, first.address + 7, first.end + 6, first.end + 7)
     }
     assert list(known.values()) == [

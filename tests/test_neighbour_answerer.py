@@ -391,7 +391,7 @@ def test_spans_hold_what_is_inside_and_not_outside(
 
     found = Spans.of(inside, outside)
     for address in range(-1, 45):
-        assert (address in found) == (within(address, inside) and not within(address, outside))
+        assert found.hold(address) == (within(address, inside) and not within(address, outside))
     assert list(found.bounds) == sorted(set(found.bounds))
 
 

@@ -5,7 +5,7 @@ Pure: frames and the time come in, frames go out; where an address is routed to 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -14,8 +14,8 @@ from anyipd.neighbour.owners import Owners
 from anyipd.neighbour.spans import Answered, Spans
 
 MOST_ASKED, LATELY = 1024, 600.0
-"""Addresses that were asked for lately: so many at most, and for how many seconds. By default no router
-remembers more neighbours than that (gc_thresh3 in net/ipv6/ndisc.c)."""
+"""Addresses that were asked for lately: so many at least are remembered, twice as many at most, and for how
+many seconds. By default no router remembers more neighbours than that (gc_thresh3 in net/ipv6/ndisc.c)."""
 
 SOLICIT_PACE, ANNOUNCE_PACE = 0.1, 0.02
 """Seconds between a solicitation of ours and one that no claim paid for, and between two announcements: all
@@ -37,7 +37,8 @@ class Answerer:
         self._routed: Spans | None = None  # None where there is none: that saves every answer a step
         self._own: AbstractSet[int] = frozenset()
         self._owners = Owners()
-        self._asked: OrderedDict[int, float] = OrderedDict()
+        self._asked: dict[int, float] = {}
+        self._asked_before: dict[int, float] = {}  # what the former was when it was full
         self._may_solicit_at = 0.0
         self._to_announce: deque[int] = deque(maxlen=MOST_ASKED)
 
@@ -58,6 +59,7 @@ class Answerer:
         """
         for gone in self._own - own:
             self._asked.pop(gone, None)
+            self._asked_before.pop(gone, None)
         before, self._wanted, self._own = self._wanted, wanted, own
         self._spans = wanted.spans.without(own)
         self._routed = wanted.routed.without(own) if wanted.routed.bounds else None
@@ -70,15 +72,15 @@ class Answerer:
         """
         self._to_announce.extend(
             address
-            for address, at in self._asked.items()
-            if now < at + LATELY and address not in before.spans
+            for address, at in (self._asked_before | self._asked).items()
+            if now < at + LATELY and not before.spans.hold(address)
         )
 
     def announcement(self, now: float) -> bytes | None:
         """Give the next frame that is to be sent though nobody asked, if there is one."""
         while self._advertiser and self._to_announce:
             address = self._to_announce.popleft()
-            is_answered = address in self._spans and not self._leads_nowhere(address)
+            is_answered = self._spans.hold(address) and not self._leads_nowhere(address)
             if is_answered and not self._owners.may_have(address, now):
                 return self._advertiser.announce(address)
         return None
@@ -94,26 +96,28 @@ class Answerer:
         answered = self._spans
         if kind == ADVERTISEMENT or source == UNSPECIFIED:
             # He has it, or is about to: detecting duplicates is how a node claims an address (RFC 4862, 5.4).
-            if target in answered:
+            if answered.hold(target):
                 self._take_claim(kind, target, frame, now)
             return ()
-        if source in answered:
+        if answered.hold(source):
             self._owners.claim(source)
-        known = self._remember(target, now)
-        if target not in answered or (self._routed and self._leads_nowhere(target)):
-            return ()
         spare = now >= self._may_solicit_at
-        if target in self._owners:
+        is_news = spare and target not in self._asked and target not in self._asked_before
+        self._remember(target, now)
+        if not answered.hold(target) or (self._routed and self._leads_nowhere(target)):
+            return ()
+        if self._owners.know_of(target):
             silent, ask = self._owners.doubt(target, now, spare=spare)
         else:
             # Somebody may have it and have kept silent so far. His answer prevails over ours, and tells us.
-            silent, ask = False, not known and spare
+            silent, ask = False, is_news
         frames = () if silent else (self._advertiser.answer(reply_to, source, target),)
         return (*frames, self._solicit(target, now)) if ask else frames
 
     def _leads_nowhere(self, address: int) -> bool:
         """Whether an address is of what is routed on, and there is no route by another link."""
-        return self._routed is not None and address in self._routed and not self._leads_elsewhere(address)
+        routed = self._routed
+        return routed is not None and routed.hold(address) and not self._leads_elsewhere(address)
 
     def _take_claim(self, kind: int, target: int, frame: bytes, now: float) -> None:
         if kind == ADVERTISEMENT and is_answer_to(self._source, frame):
@@ -121,16 +125,11 @@ class Answerer:
         else:
             self._owners.claim(target)
 
-    def _remember(self, target: int, now: float) -> bool:
-        """Take note that the address is asked for; say whether it was lately."""
-        asked = self._asked
-        known = target in asked
-        asked[target] = now
-        if known:
-            asked.move_to_end(target)
-        elif len(asked) > MOST_ASKED:
-            asked.popitem(last=False)
-        return known
+    def _remember(self, target: int, now: float) -> None:
+        """Take note that the address is asked for."""
+        self._asked[target] = now
+        if len(self._asked) == MOST_ASKED:
+            self._asked_before, self._asked = self._asked, {}
 
     def _solicit(self, target: int, now: float) -> bytes:
         assert self._advertiser

@@ -63,7 +63,7 @@ class Owners:
         else:
             self.claim(address)
 
-    def __contains__(self, address: int) -> bool:
+    def know_of(self, address: int) -> bool:
         """Say whether anything is known of the address: where not, nobody else has it."""
         return address in self._claims or address in self._questions
 
