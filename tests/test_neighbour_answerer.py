@@ -78,6 +78,17 @@ def test_questions_of_our_own_are_few(answerer: Answerer) -> None:
     assert sum(asked) == 10
 
 
+@pytest.mark.parametrize(("others", "is_news"), [(MOST_ASKED - 1, False), (2 * MOST_ASKED, True)])
+def test_what_was_asked_for_is_remembered_for_as_many_more(
+    answerer: Answerer, others: int, *, is_news: bool
+) -> None:
+    answerer.answer(router.solicit(TARGET), 1)
+    for number in range(others):
+        answerer.answer(router.solicit(TARGET + 1 + number), 1)
+    found = said(answerer.answer(router.solicit(TARGET), 2))
+    assert found == [(ADVERTISEMENT, TARGET), *([(SOLICITATION, TARGET)] if is_news else [])]
+
+
 @pytest.mark.parametrize("target", [OWN, SUBNET.address - 1, SUBNET.end, LINK_LOCAL + 1, 1])
 def test_what_is_not_ours_to_answer_for(answerer: Answerer, target: int) -> None:
     assert answerer.answer(router.solicit(target), 1) == ()
