@@ -8,9 +8,9 @@ from itertools import cycle
 from statistics import median
 
 from anyipd.kernel import wire
-from anyipd.kernel.routes import Routes, local_route, ours_and_others
+from anyipd.kernel.routes import Routes, ours_and_others
 from anyipd.model import Prefix
-from bench.rig import Rig, Witness, cpu, rig, subnet, timed
+from bench.rig import Rig, Witness, cpu, remove, rig, subnet, timed
 from bench.row import Row, in_turn
 from tests.lab.namespace import wait_until
 
@@ -64,7 +64,7 @@ class _Host:
     """A rig with one delegated prefix, of which two subnets are bound."""
 
     def __init__(self, at: Rig) -> None:
-        self.rig, self.witness = at, Witness(at.namespace)
+        self.rig = at
         at.namespace.ip("link add uplink type veth peer name other")
         at.namespace.ip("link set uplink up")
         at.namespace.ip("link set other up")
@@ -75,6 +75,7 @@ class _Host:
         self.lifetimes = cycle([7200, 3600])
         self.wait_for(2)
         time.sleep(2)  # the links settle, and what that wakes
+        self.witness = Witness(at.namespace)
 
     def bound(self) -> int:
         return len(ours_and_others(self.routes.dump(wire.TABLE_LOCAL, wire.PROTOCOL))[0])
@@ -85,7 +86,7 @@ class _Host:
 
     def mended(self) -> float:
         lost = subnet(DELEGATED, 1)
-        took, _ = self.witness.until_added(lost, lambda: self.routes.remove([local_route(lost)]))
+        took, _ = self.witness.until_added(lost, lambda: remove(self.routes, lost))
         return took
 
     def renewed(self) -> float:
@@ -167,7 +168,7 @@ def _flood(at: Rig, runs: int) -> Iterator[Row]:
     for _ in range(runs):
         used, begun = cpu(at.daemon.running.pid), time.perf_counter()
         _foreign(at, "add", FLOOD)
-        host.routes.remove([local_route(subnet(DELEGATED, 1))])
+        remove(host.routes, subnet(DELEGATED, 1))
         _foreign(at, "delete", FLOOD)
         ended = time.perf_counter()
         wait_until(lambda: host.bound() == 2)

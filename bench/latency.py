@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from statistics import median
 
-from anyipd.kernel.routes import Routes, local_route
+from anyipd.kernel.routes import Routes
 from anyipd.model import Prefix
-from bench.rig import OLD, WHOLE, Rig, Witness, rig, subnet
+from bench.rig import OLD, WHOLE, Rig, Witness, remove, rig, subnet
 from bench.row import Row, in_turn
 from tests.lab.delegated import holder
 
@@ -96,5 +96,5 @@ def _mend(ours: Rig, pause: float) -> float:
     figures = []
     for _ in range(MENDED):
         time.sleep(pause)
-        figures.append(witness.until_added(lost, lambda: vandal.remove([local_route(lost)]))[0])
+        figures.append(witness.until_added(lost, lambda: remove(vandal, lost))[0])
     return median(figures)

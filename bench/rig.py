@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from anyipd.kernel import bpf
+from anyipd.kernel.routes import Routes, local_route
 from anyipd.model import Prefix
 from tests.lab.daemon import Daemon
 from tests.lab.delegated import OURS, next_second
@@ -161,6 +162,16 @@ class Witness:
             added = Prefix(int.from_bytes(event[40:56]), event[17]) if event[17] else None
             if kind == 24 and event[20] == 255 and added and added.covers(prefix):
                 return (time.perf_counter() - begun) * 1000, result
+
+
+def remove(routes: Routes, prefix: Prefix) -> None:
+    """Remove the route that binds a prefix, also when it came this moment.
+
+    The kernel tells of a route some µs before it finds it for who wants it removed (fib6_add_rt2node in
+    net/ipv6/ip6_fib.c sets RTN_RTINFO last).
+    """
+    while routes.remove([local_route(prefix)]):
+        pass
 
 
 def resident(pid: int) -> float:
