@@ -170,8 +170,7 @@ def remove(routes: Routes, prefix: Prefix) -> None:
     The kernel tells of a route some µs before it finds it for who wants it removed (fib6_add_rt2node in
     net/ipv6/ip6_fib.c sets RTN_RTINFO last).
     """
-    while routes.remove([local_route(prefix)]):
-        pass
+    wait_until(lambda: not routes.remove([local_route(prefix)]))
 
 
 def resident(pid: int) -> float:

@@ -53,14 +53,14 @@ It is no named tuple: to make one takes a third of the time that all the rest of
 def parse(frame: bytes) -> Message | None:
     """Read a frame; None is for what RFC 4861, 7.1.1 and 7.1.2 want discarded in silence."""
     try:
-        sender, version, length, header, source, destination, kind, target = _READ.unpack_from(frame)
+        sender, protocol, length, header, source, destination, kind, target = _READ.unpack_from(frame)
     except struct.error:  # too short
         return None
     end = _PAYLOAD + length
     if (
         header != ICMPV6_UNFORWARDED
         or (kind != SOLICITATION and kind != ADVERTISEMENT)  # noqa: PLR1714  sooner than a set
-        or version >> 12 != _IPV6
+        or protocol >> 12 != _IPV6
         or length % _UNIT
         or length < _SHORTEST
         or end > len(frame)
